@@ -1,0 +1,142 @@
+//! How much a departure matters, from what departs: the severity and type of a drift where no
+//! policy says otherwise.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{ItemId, ItemKind, Value};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    Info,
+    Warning,
+    Critical,
+}
+
+impl Severity {
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Info => "info",
+            Self::Warning => "warning",
+            Self::Critical => "critical",
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DriftType {
+    Security,
+    Functional,
+    Cost,
+}
+
+impl DriftType {
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Security => "security",
+            Self::Functional => "functional",
+            Self::Cost => "cost",
+        }
+    }
+}
+
+/// Files that decide who may enter or act as whom.
+const ACCESS_FILES: &[&str] = &[
+    "/etc/passwd",
+    "/etc/shadow",
+    "/etc/group",
+    "/etc/gshadow",
+    "/etc/sudoers",
+    "/etc/ld.so.preload",
+    "/etc/ssh/sshd_config",
+    "/etc/security/access.conf",
+    "/root/.ssh/authorized_keys",
+];
+
+/// Folders of such files, and of code that runs by itself.
+const ACCESS_FOLDERS: &[&str] = &[
+    "/etc/sudoers.d/",
+    "/etc/pam.d/",
+    "/etc/ssh/",
+    "/etc/cron.d/",
+    "/etc/polkit-1/",
+    "/etc/ssl/private/",
+    "/etc/audit/",
+    "/lib/security/",
+    "/usr/lib/security/",
+    "/root/.ssh/",
+    "/etc/trueline/",
+];
+
+const KERNEL_HARDENING: &[&str] = &[
+    "kernel.randomize_va_space",
+    "kernel.yama.ptrace_scope",
+    "kernel.modules_disabled",
+    "kernel.core_pattern",
+    "kernel.modprobe",
+    "kernel.unprivileged_bpf_disabled",
+    "kernel.kptr_restrict",
+    "fs.suid_dumpable",
+    "fs.protected_symlinks",
+    "fs.protected_hardlinks",
+    "net.ipv4.ip_forward",
+    "net.ipv6.conf.all.forwarding",
+];
+
+/// The severity and type of a departure of one field of one item.
+pub fn classify(item: &ItemId, field: &str, actual: Option<&Value>) -> (Severity, DriftType) {
+    use DriftType::{Functional, Security};
+    use Severity::{Critical, Info, Warning};
+    let key = item.key.as_str();
+    match item.kind {
+        ItemKind::File => {
+            let access = ACCESS_FILES.contains(&key) || ACCESS_FOLDERS.iter().any(|folder| key.starts_with(folder));
+            match field {
+                "mtime" | "nlink" | "size" => (Info, Functional),
+                "capabilities" => (Critical, Security),
+                "mode" if gains_privilege(actual) => (Critical, Security),
+                _ if access => (Critical, Security),
+                "owner" | "group" | "uid" | "gid" | "mode" | "acl" => (Warning, Security),
+                _ if is_program(key) => (Critical, Security),
+                _ => (Warning, Functional),
+            }
+        }
+        ItemKind::Package => (Warning, Functional),
+        ItemKind::Sysctl if KERNEL_HARDENING.contains(&key) => (Critical, Security),
+        ItemKind::Sysctl => (Warning, Functional),
+        ItemKind::User => match field {
+            "gecos" | "home" => (Warning, Functional),
+            _ => (Critical, Security),
+        },
+        ItemKind::Group => (Critical, Security),
+        ItemKind::Unit => (Warning, Functional),
+    }
+}
+
+/// Set-uid, set-gid, or writable by everyone.
+fn gains_privilege(mode: Option<&Value>) -> bool {
+    let Some(Value::Text(text)) = mode else { return false };
+    u32::from_str_radix(text, 8).is_ok_and(|mode| mode & 0o6000 != 0 || mode & 0o1002 == 0o0002)
+}
+
+fn is_program(path: &str) -> bool {
+    ["/bin/", "/sbin/", "/usr/bin/", "/usr/sbin/", "/usr/local/bin/", "/usr/local/sbin/", "/boot/"]
+        .iter()
+        .any(|folder| path.starts_with(folder))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn privilege_gained_is_critical_wherever_the_file_lies() {
+        let item: ItemId = "file:/opt/tool".parse().unwrap();
+        let setuid = Value::text("4755");
+        assert_eq!(classify(&item, "mode", Some(&setuid)), (Severity::Critical, DriftType::Security));
+        assert_eq!(classify(&item, "mode", Some(&Value::text("0755"))), (Severity::Warning, DriftType::Security));
+        // Sticky folders are writable by everyone on purpose.
+        assert_eq!(classify(&item, "mode", Some(&Value::text("1777"))).0, Severity::Warning);
+    }
+}
