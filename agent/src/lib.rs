@@ -1,1 +1,22 @@
+//! The agent: watches one host and streams its changes, each with its actor.
+//!
+//! sensors -> settle -> collect -> diff -> redact -> spool -> link. An event is only a hint to look
+//! again; the value always comes from reading the item.
 
+pub mod actor;
+pub mod alone;
+pub mod clock;
+pub mod collect;
+pub mod config;
+pub mod enrol;
+pub mod facts;
+pub mod identity;
+pub mod kernel;
+pub mod link;
+pub mod observer;
+pub mod run;
+pub mod scan;
+pub mod sensor;
+pub mod spool;
+pub mod state;
+pub mod status;

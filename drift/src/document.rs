@@ -40,6 +40,11 @@ pub fn parse_yaml<T: DeserializeOwned>(source_name: &str, text: &str) -> Result<
     })
 }
 
+/// The YAML of a value that [`parse_yaml`] reads back.
+pub fn to_yaml<T: serde::Serialize>(value: &T) -> String {
+    serde_saphyr::to_string(value).expect("the domain's documents hold only strings, numbers, lists and maps")
+}
+
 /// Line and column, from 1, of a byte offset.
 fn position(text: &str, offset: usize) -> (usize, usize) {
     let before = &text[..text.floor_char_boundary(offset.min(text.len()))];

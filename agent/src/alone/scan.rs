@@ -1,0 +1,266 @@
+//! `trueline-agent scan`: an inventory of paths, or of the whole host, on standard output.
+
+use std::io::{self, BufWriter, ErrorKind, IsTerminal, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::sync_channel;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use indicatif::{HumanBytes, HumanCount, ProgressBar};
+use serde::Serialize;
+use trueline_drift::redact::RedactionKey;
+use trueline_drift::watch::WatchPolicy;
+use trueline_drift::{Fields, ItemId, ItemKind, Value, text};
+
+use crate::collect::{Collectors, Reading};
+use crate::scan::{ScanError, ScanMode, ScanOptions, ScanProgress, ScanSummary, scan};
+
+/// Batches between the scan and the output.
+const QUEUED: usize = 16;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Output {
+    Text,
+    JsonLines,
+}
+
+/// Totals by kind of item, in the order of [`ItemKind::ALL`].
+#[derive(Debug, Default)]
+struct Totals([u64; ItemKind::ALL.len()]);
+
+impl Totals {
+    fn count(&mut self, item: &ItemId) {
+        if let Some(at) = ItemKind::ALL.iter().position(|kind| *kind == item.kind) {
+            self.0[at] += 1;
+        }
+    }
+
+    fn by_kind(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        ItemKind::ALL.iter().map(|kind| kind.name()).zip(self.0).filter(|(_, count)| *count > 0)
+    }
+}
+
+/// Scans these paths, or without any all that the default policy has in view. The inventory goes to
+/// standard output; a reader that leaves early ends the scan without complaint.
+pub fn run(paths: Vec<PathBuf>, output: Output, threads: usize) -> anyhow::Result<ExitCode> {
+    let policy = policy(&paths)?;
+    match inventory(&policy, output, threads) {
+        Err(error) if is_broken_pipe(&error) => Ok(ExitCode::SUCCESS),
+        other => other.map(|()| ExitCode::SUCCESS),
+    }
+}
+
+fn policy(paths: &[PathBuf]) -> anyhow::Result<WatchPolicy> {
+    if paths.is_empty() {
+        return Ok(WatchPolicy::default());
+    }
+    let mut roots = Vec::new();
+    for path in paths {
+        let printable = |path: &Path| text::printable(path.as_os_str().as_bytes()).into_owned();
+        let metadata = path.symlink_metadata().with_context(|| format!("cannot scan `{}`", printable(path)))?;
+        let whole = || path.canonicalize().with_context(|| format!("cannot resolve `{}`", printable(path)));
+        if !metadata.is_symlink() {
+            roots.push(printable(&whole()?));
+            continue;
+        }
+        // The link itself, and what it stands for.
+        let name = path.file_name().with_context(|| format!("`{}` names no file", printable(path)))?;
+        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        roots.push(printable(&parent.canonicalize()?.join(name)));
+        roots.extend(whole().ok().map(|target| printable(&target)));
+    }
+    // Whoever names a path wants all of it.
+    Ok(WatchPolicy { exclude: Vec::new(), ..WatchPolicy::only_paths(roots) })
+}
+
+fn inventory(policy: &WatchPolicy, output: Output, threads: usize) -> anyhow::Result<()> {
+    let started = Instant::now();
+    let progress = Arc::new(ScanProgress::default());
+    let bar = bar();
+    let mut out = BufWriter::with_capacity(256 * 1024, io::stdout().lock());
+    let mut totals = Totals::default();
+    // Accounts are told from the others without their digests: the key would be new in each run.
+    let collectors = Collectors::new(Arc::new(policy.clone()), RedactionKey::new([0; 32]));
+    let options = ScanOptions { threads, mode: ScanMode::Full, bytes_per_second: 0 };
+    let mut failures = 0;
+    let summary = std::thread::scope(|scope| -> anyhow::Result<ScanSummary> {
+        let (sink, batches) = sync_channel(QUEUED);
+        let scanning = scope.spawn(|| scan(policy, &options, |_| None, sink, &progress));
+        let mut written = Ok(());
+        for batch in &batches {
+            for (item, reading) in &batch {
+                totals.count(item);
+                if written.is_ok() {
+                    written = write_item(&mut out, output, item, reading);
+                }
+            }
+            if written.is_err() {
+                break;
+            }
+            tick(&bar, &progress);
+        }
+        drop(batches);
+        let summary = scanning.join().map_err(|_| anyhow::anyhow!("the scan broke off: a thread of it panicked"))?;
+        written?;
+        match summary {
+            Err(ScanError::Stopped) => anyhow::bail!("the scan was stopped"),
+            other => Ok(other?),
+        }
+    })?;
+    for kind in policy.kinds.iter().copied().filter(|kind| *kind != ItemKind::File) {
+        let listing = collectors.list(kind).with_context(|| format!("cannot list items of the kind {kind}"));
+        let listing = match listing {
+            Ok(listing) => listing,
+            Err(error) => {
+                failures += 1;
+                bar.suspend(|| eprintln!("trueline-agent: {error:#}"));
+                continue;
+            }
+        };
+        failures += listing.skipped;
+        for (item, mut reading) in listing.items {
+            conceal(&mut reading.fields);
+            totals.count(&item);
+            write_item(&mut out, output, &item, &reading)?;
+        }
+    }
+    bar.finish_and_clear();
+    let elapsed = started.elapsed();
+    let files = progress.files.load(Ordering::Relaxed) + progress.folders.load(Ordering::Relaxed);
+    if output == Output::JsonLines {
+        let summary = SummaryLine {
+            summary: Summary {
+                items: totals.by_kind().collect(),
+                bytes: summary.bytes,
+                failures: summary.failures + failures,
+                skipped: &summary.skipped,
+                seconds: elapsed.as_secs_f64(),
+                files_per_second: rate(files, summary.elapsed),
+                bytes_per_second: rate(summary.bytes, summary.elapsed),
+            },
+        };
+        serde_json::to_writer(&mut out, &summary)?;
+        out.write_all(b"\n")?;
+        out.flush()?;
+        return Ok(());
+    }
+    out.flush()?;
+    let kinds: Vec<_> = totals.by_kind().map(|(kind, count)| format!("{} {kind}", HumanCount(count))).collect();
+    eprintln!(
+        "{} in {:.2} s: {} files/s, {} read, {}/s",
+        if kinds.is_empty() { "nothing".to_owned() } else { kinds.join(", ") },
+        elapsed.as_secs_f64(),
+        HumanCount(rate(files, summary.elapsed)),
+        HumanBytes(summary.bytes),
+        HumanBytes(rate(summary.bytes, summary.elapsed)),
+    );
+    if summary.failures + failures > 0 {
+        eprintln!("{} items could not be read in full", HumanCount(summary.failures + failures));
+    }
+    for path in &summary.skipped {
+        eprintln!("not entered, as its files are not this host's own: {path}");
+    }
+    Ok(())
+}
+
+#[derive(Serialize)]
+struct SummaryLine<'a> {
+    summary: Summary<'a>,
+}
+
+#[derive(Serialize)]
+struct Summary<'a> {
+    items: std::collections::BTreeMap<&'static str, u64>,
+    bytes: u64,
+    failures: u64,
+    skipped: &'a [String],
+    seconds: f64,
+    files_per_second: u64,
+    bytes_per_second: u64,
+}
+
+#[derive(Serialize)]
+struct ItemLine<'a> {
+    item: &'a ItemId,
+    fields: &'a Fields,
+}
+
+fn write_item(out: &mut impl Write, output: Output, item: &ItemId, reading: &Reading) -> io::Result<()> {
+    match output {
+        Output::JsonLines => serde_json::to_writer(&mut *out, &ItemLine { item, fields: &reading.fields })?,
+        Output::Text => {
+            write!(out, "{item}")?;
+            for (name, value) in reading.fields.iter() {
+                write!(out, " {name}={value}")?;
+            }
+        }
+    }
+    out.write_all(b"\n")
+}
+
+/// A keyed digest tells nothing outside the agent that holds the key.
+fn conceal(fields: &mut Fields) {
+    if matches!(fields.value("password"), Some(Value::Text(text)) if text.starts_with("keyed:")) {
+        *fields = std::mem::take(fields).with("password", "set");
+    }
+}
+
+fn rate(count: u64, elapsed: Duration) -> u64 {
+    (count as f64 / elapsed.as_secs_f64().max(1e-6)) as u64
+}
+
+fn bar() -> ProgressBar {
+    if !io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let bar = ProgressBar::new_spinner();
+    bar.enable_steady_tick(Duration::from_millis(100));
+    bar
+}
+
+fn tick(bar: &ProgressBar, progress: &ScanProgress) {
+    if !bar.is_hidden() {
+        let count = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
+        let (files, folders, bytes) = (count(&progress.files), count(&progress.folders), count(&progress.bytes));
+        bar.set_message(format!("{} files in {} folders, {} read", HumanCount(files), HumanCount(folders), HumanBytes(bytes)));
+    }
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    let of_io = |error: &io::Error| error.kind() == ErrorKind::BrokenPipe;
+    error.downcast_ref::<io::Error>().is_some_and(of_io)
+        || error.downcast_ref::<serde_json::Error>().is_some_and(|error| error.io_error_kind() == Some(ErrorKind::BrokenPipe))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_named_link_is_scanned_with_what_it_stands_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let place = folder.path().canonicalize().unwrap();
+        std::fs::create_dir(place.join("real")).unwrap();
+        std::os::unix::fs::symlink("real", place.join("link")).unwrap();
+        let policy = policy(&[place.join("link")]).unwrap();
+        assert_eq!(policy.paths, ["link", "real"].map(|name| place.join(name).display().to_string()));
+        assert!(policy.kinds == [ItemKind::File] && policy.exclude.is_empty());
+    }
+
+    #[test]
+    fn a_path_that_is_not_there_is_an_error_that_names_it() {
+        let error = policy(&[PathBuf::from("/nowhere/at/all")]).unwrap_err();
+        assert!(error.to_string().contains("/nowhere/at/all"), "{error}");
+    }
+
+    #[test]
+    fn no_digest_of_a_password_is_printed() {
+        let mut fields = Fields::new().with("password", "keyed:00").with("uid", 0);
+        conceal(&mut fields);
+        assert_eq!(fields, Fields::new().with("password", "set").with("uid", 0));
+    }
+}

@@ -1,0 +1,129 @@
+//! The front of the folder: one item, or all items of a kind, whatever they are read from.
+
+use std::sync::Arc;
+
+use trueline_drift::redact::RedactionKey;
+use trueline_drift::watch::{WatchPolicy, is_beneath};
+use trueline_drift::{ItemId, ItemKind, text};
+
+use super::file::Known;
+use super::{CollectError, FileReader, Listing, Reading, Root, group, package, rpm, sysctl, unit, user};
+
+/// What the derived kinds are read from. A folder stands for all that lies beneath it.
+const SOURCES: &[(&str, ItemKind)] = &[
+    ("/etc/passwd", ItemKind::User),
+    ("/etc/shadow", ItemKind::User),
+    ("/etc/group", ItemKind::Group),
+    (package::STATUS, ItemKind::Package),
+];
+
+pub struct Collectors {
+    root: Root,
+    policy: Arc<WatchPolicy>,
+    key: RedactionKey,
+    files: FileReader,
+}
+
+impl Collectors {
+    pub fn new(policy: Arc<WatchPolicy>, key: RedactionKey) -> Self {
+        Self::with_root(Root::host(), policy, key)
+    }
+
+    /// As [`Self::new`], with the host's databases beneath `root`. Files are read where their path says.
+    pub fn with_root(root: Root, policy: Arc<WatchPolicy>, key: RedactionKey) -> Self {
+        let files = FileReader::new(&root, None);
+        Self { root, policy, key, files }
+    }
+
+    pub fn set_policy(&mut self, policy: Arc<WatchPolicy>) {
+        self.policy = policy;
+    }
+
+    /// One item as it is now; `None` if there is no such item. For a kind that comes from a
+    /// database this reads all of it: take [`Self::read_kind`] where several have changed.
+    pub fn read_item(&mut self, item: &ItemId, known: Known<'_>) -> Result<Option<Reading>, CollectError> {
+        match item.kind {
+            ItemKind::File => Ok(self.files.read(&item.key.bytes(), known)?),
+            ItemKind::Sysctl => sysctl::read_one(&self.root, &item.key),
+            kind => Ok(self.list(kind)?.items.into_iter().find(|(id, _)| id == item).map(|(_, reading)| reading)),
+        }
+    }
+
+    /// A file by its path in the host's own bytes.
+    pub fn read_path(&mut self, path: &[u8], known: Known<'_>) -> Result<Option<Reading>, CollectError> {
+        Ok(self.files.read(path, known)?)
+    }
+
+    /// All items of a kind but files, which only a scan can list. Malformed entries are logged.
+    pub fn read_kind(&mut self, kind: ItemKind) -> Result<Vec<(ItemId, Reading)>, CollectError> {
+        let listing = self.list(kind)?;
+        if listing.skipped > 0 {
+            tracing::warn!(kind = kind.name(), skipped = listing.skipped, "malformed or repeated entries were left out");
+        }
+        Ok(listing.items)
+    }
+
+    /// As [`Self::read_kind`], with the count of entries left out.
+    pub fn list(&self, kind: ItemKind) -> Result<Listing, CollectError> {
+        match kind {
+            ItemKind::File => Ok(Listing::default()),
+            ItemKind::Package => package::read_all(&self.root),
+            ItemKind::Sysctl => sysctl::read_all(&self.root, &self.policy),
+            ItemKind::User => user::read_all(&self.root, &self.key),
+            ItemKind::Group => group::read_all(&self.root),
+            ItemKind::Unit => unit::read_all(&self.root),
+        }
+    }
+
+    /// The kinds that must be read again when this path was touched.
+    pub fn kinds_behind(&self, path: &[u8]) -> Vec<ItemKind> {
+        let path = text::printable(path);
+        let sources = sources().filter(|(source, kind)| self.policy.watches_kind(*kind) && is_beneath(&path, source));
+        let mut kinds: Vec<_> = sources.map(|(_, kind)| kind).collect();
+        kinds.sort_unstable();
+        kinds.dedup();
+        kinds
+    }
+
+    /// Paths outside the policy's own that sensors must watch for the derived kinds.
+    pub fn extra_paths(&self) -> Vec<String> {
+        sources()
+            .filter(|(source, kind)| self.policy.watches_kind(*kind) && !self.policy.watches_path(source))
+            .map(|(source, _)| source.to_owned())
+            .collect()
+    }
+}
+
+fn sources() -> impl Iterator<Item = (&'static str, ItemKind)> {
+    let units = unit::FOLDERS.iter().map(|folder| (*folder, ItemKind::Unit));
+    let packages = rpm::DATABASES.iter().map(|folder| (*folder, ItemKind::Package));
+    SOURCES.iter().copied().chain(packages).chain(units)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_touched_source_names_the_kinds_behind_it() {
+        let collectors = Collectors::new(Arc::new(WatchPolicy::default()), RedactionKey::new([1; 32]));
+        for (path, kinds) in [
+            ("/etc/shadow", vec![ItemKind::User]),
+            ("/etc/shadow-", vec![]),
+            ("/var/lib/dpkg/status", vec![ItemKind::Package]),
+            ("/etc/systemd/system/multi-user.target.wants/ssh.service", vec![ItemKind::Unit]),
+            ("/etc/hosts", vec![]),
+        ] {
+            assert_eq!(collectors.kinds_behind(path.as_bytes()), kinds, "{path}");
+        }
+        let extra = collectors.extra_paths();
+        assert!(extra.iter().any(|path| path == "/var/lib/dpkg/status") && !extra.iter().any(|path| path == "/etc/passwd"), "{extra:?}");
+    }
+
+    #[test]
+    fn kinds_that_are_not_watched_cost_nothing() {
+        let collectors = Collectors::new(Arc::new(WatchPolicy::only_paths(vec!["/srv".into()])), RedactionKey::new([1; 32]));
+        assert!(collectors.extra_paths().is_empty());
+        assert!(collectors.kinds_behind(b"/etc/passwd").is_empty());
+    }
+}

@@ -1,0 +1,376 @@
+//! Reads one file: what it is, who owns it, who may use it, and a digest of what it holds.
+//!
+//! Contents pass through a fixed buffer into the digest and nowhere else. Whatever cannot be read
+//! becomes an unreadable field; only what the agent itself lacks (descriptors, memory) is an error.
+
+use std::ffi::CStr;
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use nix::errno::Errno;
+use sha2::{Digest, Sha256};
+use trueline_drift::{FieldName, Fields, Time, Value, text};
+
+use super::names::Names;
+use super::pace::Pace;
+use super::root::Root;
+use super::{Reading, Stamp, attributes};
+use crate::kernel::file::{Contents, EntryType, Metadata, Pinned};
+
+const BUFFER: usize = 128 * 1024;
+
+/// The kernel's own bounds on one attribute and on the list of names (linux/limits.h).
+const XATTR_LIMIT: usize = 64 * 1024;
+
+const XATTRS: usize = 128;
+
+/// How often a file that changes under the reader is tried.
+const ATTEMPTS: usize = 3;
+
+/// Read from a file that claims to be empty, as those of procfs do, before giving up.
+const UNSIZED_LIMIT: u64 = 16 * 1024 * 1024;
+
+/// A change within one tick of the kernel's clock (10 ms at most) of the last may leave the times
+/// as they are, so a stamp as young as this proves nothing.
+const YOUNG_NS: i64 = 20_000_000;
+
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    #[error("`{path}` is not an absolute path without `.` and `..`: name the file by its full path")]
+    Path { path: String },
+    #[error("cannot look at `{path}` for want of the agent's own resources: {source}; raise its limits (LimitNOFILE, MemoryMax)")]
+    Resources { path: String, source: io::Error },
+}
+
+/// What was read of a file before: where its stamp still holds, its fields do.
+pub type Known<'a> = Option<(&'a Stamp, &'a Fields)>;
+
+impl Stamp {
+    pub fn of(metadata: &Metadata) -> Self {
+        Self {
+            device: metadata.device,
+            inode: metadata.inode,
+            size: metadata.size,
+            modified_ns: metadata.modified_ns,
+            changed_ns: metadata.changed_ns,
+        }
+    }
+}
+
+/// One thread's reader, with its buffers.
+pub struct FileReader {
+    names: Names,
+    pace: Option<Arc<Pace>>,
+    contents: Box<[u8]>,
+    list: Box<[u8]>,
+    value: Box<[u8]>,
+    hashed: u64,
+}
+
+impl FileReader {
+    pub fn new(root: &Root, pace: Option<Arc<Pace>>) -> Self {
+        let buffer = |length| vec![0; length].into_boxed_slice();
+        Self { names: Names::new(root), pace, contents: buffer(BUFFER), list: buffer(XATTR_LIMIT), value: buffer(XATTR_LIMIT), hashed: 0 }
+    }
+
+    /// Bytes of contents read so far.
+    pub fn hashed(&self) -> u64 {
+        self.hashed
+    }
+
+    /// The file at an absolute path in the host's own bytes. `None`: there is none, which is also
+    /// the answer where a folder on the way is now a symbolic link.
+    pub fn read(&mut self, path: &[u8], known: Known<'_>) -> Result<Option<Reading>, ReadError> {
+        if !is_plain(path) {
+            return Err(ReadError::Path { path: printable(path) });
+        }
+        self.names.refresh();
+        let read = match Pinned::open(path) {
+            Ok(pinned) => self.read_pinned(&pinned, known).map(Some),
+            Err(error) => refused(error),
+        };
+        read.map_err(|source| ReadError::Resources { path: printable(path), source })
+    }
+
+    /// The entry of an open folder.
+    pub fn read_at(&mut self, folder: BorrowedFd<'_>, name: &CStr, known: Known<'_>) -> Result<Option<Reading>, ReadError> {
+        let read = match Pinned::at(folder, name) {
+            Ok(pinned) => self.read_pinned(&pinned, known).map(Some),
+            Err(error) => refused(error),
+        };
+        read.map_err(|source| ReadError::Resources { path: printable(name.to_bytes()), source })
+    }
+
+    /// What lies behind a pinned name. The error is one of the agent's own resources.
+    pub fn read_pinned(&mut self, pinned: &Pinned, known: Known<'_>) -> io::Result<Reading> {
+        let now_ns = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as i64);
+        if let Some((stamp, fields)) = known
+            && *stamp == Stamp::of(&pinned.metadata)
+        {
+            let mut fields = fields.clone();
+            // The names are not the file's own: its times say nothing of them.
+            fields.remove("owner");
+            fields.remove("group");
+            self.set_names(&mut fields, &pinned.metadata);
+            return Ok(Reading { fields, stamp: Some(*stamp) });
+        }
+        let (fields, metadata) = match pinned.metadata.entry_type {
+            EntryType::File => self.read_file(pinned)?,
+            EntryType::Folder => self.read_folder(pinned)?,
+            _ => self.read_other(pinned),
+        };
+        let proven = metadata.changed_ns < now_ns - YOUNG_NS && !fields.iter().any(|(_, value)| value.is_unreadable());
+        Ok(Reading { stamp: proven.then(|| Stamp::of(&metadata)), fields })
+    }
+
+    /// All that may be asked of what lies on a file system that is not entered.
+    pub fn outline(&self, metadata: &Metadata) -> Reading {
+        let mut fields = Fields::new();
+        self.set_metadata(&mut fields, metadata);
+        Reading { fields, stamp: None }
+    }
+
+    fn read_file(&mut self, pinned: &Pinned) -> io::Result<(Fields, Metadata)> {
+        let mut metadata = pinned.metadata;
+        let mut fields = Fields::new();
+        let contents = match pinned.contents() {
+            Ok(contents) => contents,
+            Err(error) if is_own_want(&error) => return Err(error),
+            Err(error) => {
+                self.set_xattrs(&mut fields, pinned);
+                fields.set(FieldName::known("sha256"), unreadable(&error));
+                self.set_metadata(&mut fields, &metadata);
+                return Ok((fields, metadata));
+            }
+        };
+        let mut digest = Value::unreadable("it kept changing while it was read");
+        for _ in 0..ATTEMPTS {
+            fields = Fields::new();
+            self.set_xattrs(&mut fields, &contents);
+            set_flags(&mut fields, &contents);
+            let read = self.digest(&contents, metadata.size);
+            let after = contents.metadata()?;
+            let is_same = Stamp::of(&after) == Stamp::of(&metadata);
+            metadata = after;
+            if is_same {
+                digest = read.unwrap_or_else(|error| unreadable(&error));
+                break;
+            }
+        }
+        fields.set(FieldName::known("sha256"), digest);
+        self.set_metadata(&mut fields, &metadata);
+        Ok((fields, metadata))
+    }
+
+    fn read_folder(&mut self, pinned: &Pinned) -> io::Result<(Fields, Metadata)> {
+        let mut fields = Fields::new();
+        match pinned.contents() {
+            Ok(contents) => {
+                self.set_xattrs(&mut fields, &contents);
+                set_flags(&mut fields, &contents);
+            }
+            Err(error) if is_own_want(&error) => return Err(error),
+            Err(error) => {
+                self.set_xattrs(&mut fields, pinned);
+                fields.set(FieldName::known("entries"), unreadable(&error));
+            }
+        }
+        self.set_metadata(&mut fields, &pinned.metadata);
+        Ok((fields, pinned.metadata))
+    }
+
+    fn read_other(&mut self, pinned: &Pinned) -> (Fields, Metadata) {
+        let mut fields = Fields::new();
+        self.set_xattrs(&mut fields, pinned);
+        if pinned.metadata.entry_type == EntryType::Symlink {
+            let target = pinned.link_target().map_or_else(|error| unreadable(&error), |target| Value::bytes(&target));
+            fields.set(FieldName::known("link_target"), target);
+        }
+        self.set_metadata(&mut fields, &pinned.metadata);
+        (fields, pinned.metadata)
+    }
+
+    /// SHA-256 of the first `size` bytes: what is appended meanwhile shows in the times.
+    fn digest(&mut self, contents: &Contents, size: u64) -> io::Result<Value> {
+        let mut hasher = Sha256::new();
+        let mut offset = 0;
+        let limit = if size == 0 { UNSIZED_LIMIT } else { size };
+        while offset < limit {
+            let read = match contents.read_at(&mut self.contents, offset) {
+                Ok(0) => break,
+                Ok(read) => read,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(error),
+            };
+            hasher.update(&self.contents[..read]);
+            offset += read as u64;
+            self.hashed += read as u64;
+            if let Some(pace) = &self.pace {
+                pace.wait(read as u64);
+            }
+        }
+        if size == 0 && offset >= UNSIZED_LIMIT {
+            return Err(io::Error::other(format!("it claims no size and yields more than {UNSIZED_LIMIT} bytes")));
+        }
+        Ok(Value::Text(hex::encode(hasher.finalize())))
+    }
+
+    fn set_metadata(&self, fields: &mut Fields, metadata: &Metadata) {
+        let mut set = |name, value| fields.set(FieldName::known(name), value);
+        set("type", Value::Text(metadata.entry_type.name().to_owned()));
+        set("mode", Value::Text(format!("{:04o}", metadata.mode)));
+        set("uid", Value::Integer(i64::from(metadata.uid)));
+        set("gid", Value::Integer(i64::from(metadata.gid)));
+        set("mtime", Value::Text(Time::from_micros(metadata.modified_ns.div_euclid(1000)).to_string()));
+        if matches!(metadata.entry_type, EntryType::File | EntryType::Symlink) {
+            set("size", Value::Integer(i64::try_from(metadata.size).unwrap_or(i64::MAX)));
+        }
+        if metadata.entry_type != EntryType::Folder {
+            set("nlink", Value::Integer(i64::from(metadata.nlink)));
+        }
+        if matches!(metadata.entry_type, EntryType::Block | EntryType::Char) {
+            set("device", Value::Text(format!("{}:{}", metadata.node.0, metadata.node.1)));
+        }
+        self.set_names(fields, metadata);
+    }
+
+    fn set_names(&self, fields: &mut Fields, metadata: &Metadata) {
+        if let Some(owner) = self.names.user(metadata.uid) {
+            fields.set(FieldName::known("owner"), Value::text(owner));
+        }
+        if let Some(group) = self.names.group(metadata.gid) {
+            fields.set(FieldName::known("group"), Value::text(group));
+        }
+    }
+
+    fn set_xattrs(&mut self, fields: &mut Fields, source: &impl Xattrs) {
+        let names = match source.list(&mut self.list) {
+            Ok(names) => names,
+            Err(error) if is_unsupported(&error) => return,
+            Err(error) => return fields.set(FieldName::known("xattr"), unreadable(&error)),
+        };
+        let mut count = 0;
+        for name in names.split_inclusive(|byte| *byte == 0) {
+            let Ok(name) = CStr::from_bytes_with_nul(name) else { continue };
+            count += 1;
+            if count > XATTRS {
+                return fields.set(FieldName::known("xattr"), Value::unreadable(format!("there are more than {XATTRS} attributes")));
+            }
+            let value = match source.value(name, &mut self.value) {
+                Ok(bytes) => Ok(bytes),
+                // Removed since it was listed.
+                Err(error) if error.raw_os_error() == Some(libc::ENODATA) => continue,
+                Err(error) => Err(unreadable(&error)),
+            };
+            let malformed = || Value::unreadable("it is malformed");
+            let decoded_acl = |bytes: &[u8]| match attributes::acl(bytes) {
+                Some(acl) => acl.map(|acl| Value::text(&acl)),
+                None => Some(malformed()),
+            };
+            let (field, value) = match name.to_bytes() {
+                b"system.posix_acl_access" => (FieldName::known("acl"), value.map_or_else(Some, decoded_acl)),
+                b"system.posix_acl_default" => (FieldName::known("default_acl"), value.map_or_else(Some, decoded_acl)),
+                b"security.capability" => {
+                    let decode = |bytes: &[u8]| attributes::capabilities(bytes).map_or_else(malformed, |text| Value::text(&text));
+                    (FieldName::known("capabilities"), Some(value.map_or_else(|unreadable| unreadable, decode)))
+                }
+                other => {
+                    let name = FieldName::new(&format!("xattr.{}", text::printable(other)));
+                    (name, Some(value.map_or_else(|unreadable| unreadable, attributes::xattr)))
+                }
+            };
+            if let Some(value) = value {
+                fields.set(field, value);
+            }
+        }
+    }
+}
+
+/// What is known of a name that could not be pinned: that it is not there, or why it was refused.
+pub fn refused(error: io::Error) -> io::Result<Option<Reading>> {
+    match error {
+        absent if is_absent(&absent) => Ok(None),
+        own if is_own_want(&own) => Err(own),
+        error => Ok(Some(Reading { fields: Fields::new().with("type", unreadable(&error)), stamp: None })),
+    }
+}
+
+/// Attributes are read through an open descriptor where there is one, which is cheaper.
+trait Xattrs {
+    fn list<'a>(&self, buffer: &'a mut [u8]) -> io::Result<&'a [u8]>;
+    fn value<'a>(&self, name: &CStr, buffer: &'a mut [u8]) -> io::Result<&'a [u8]>;
+}
+
+impl Xattrs for Contents {
+    fn list<'a>(&self, buffer: &'a mut [u8]) -> io::Result<&'a [u8]> {
+        self.list_xattrs(buffer)
+    }
+
+    fn value<'a>(&self, name: &CStr, buffer: &'a mut [u8]) -> io::Result<&'a [u8]> {
+        self.xattr(name, buffer)
+    }
+}
+
+impl Xattrs for Pinned {
+    fn list<'a>(&self, buffer: &'a mut [u8]) -> io::Result<&'a [u8]> {
+        self.list_xattrs(buffer)
+    }
+
+    fn value<'a>(&self, name: &CStr, buffer: &'a mut [u8]) -> io::Result<&'a [u8]> {
+        self.xattr(name, buffer)
+    }
+}
+
+fn set_flags(fields: &mut Fields, contents: &Contents) {
+    match contents.flags() {
+        Ok(bits) => {
+            if let Some(flags) = attributes::flags(bits) {
+                fields.set(FieldName::known("flags"), Value::Text(flags));
+            }
+        }
+        Err(error) => fields.set(FieldName::known("flags"), unreadable(&error)),
+    }
+}
+
+/// Absolute, and equal to the path of exactly one place: no `.`, `..`, empty component or NUL.
+pub fn is_plain(path: &[u8]) -> bool {
+    path == b"/"
+        || path.strip_prefix(b"/").is_some_and(|rest| {
+            !rest.contains(&0) && rest.split(|byte| *byte == b'/').all(|part| !part.is_empty() && part != b"." && part != b"..")
+        })
+}
+
+fn printable(path: &[u8]) -> String {
+    text::bounded(&text::printable(path), 400).into_owned()
+}
+
+fn is_absent(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENOTDIR | libc::ELOOP | libc::ENAMETOOLONG))
+}
+
+/// Want of the agent's own resources, which says nothing about the file.
+fn is_own_want(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM))
+}
+
+fn is_unsupported(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EOPNOTSUPP | libc::ENOSYS))
+}
+
+/// `permission denied`, without the number.
+pub fn reason(error: &io::Error) -> String {
+    match error.raw_os_error() {
+        Some(code) => Errno::from_raw(code).desc().to_lowercase(),
+        None => error.to_string(),
+    }
+}
+
+fn unreadable(error: &io::Error) -> Value {
+    Value::unreadable(reason(error))
+}
+
+#[cfg(test)]
+#[path = "file_test.rs"]
+mod tests;

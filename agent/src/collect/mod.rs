@@ -1,0 +1,92 @@
+//! Reads items: the only way a value enters the system.
+//!
+//! A reading never follows a symbolic link that another user could have planted, never opens a
+//! device or a FIFO, and never holds more than a bounded part of a file.
+
+pub mod account;
+pub mod attributes;
+mod collectors;
+pub mod file;
+pub mod filesystem;
+pub mod group;
+pub mod names;
+pub mod pace;
+pub mod package;
+pub mod root;
+pub mod rpm;
+pub mod sysctl;
+pub mod unit;
+pub mod user;
+
+use trueline_drift::{Fields, ItemId, ItemKey, ItemKind};
+
+pub use collectors::Collectors;
+pub use file::{FileReader, Known, ReadError};
+pub use root::Root;
+
+/// An item as it is now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reading {
+    pub fields: Fields,
+    /// For files: what must be unchanged for the contents to be taken as unchanged. Absent where
+    /// that could not be relied on: the file changed a moment ago, or was not read in full.
+    pub stamp: Option<Stamp>,
+}
+
+/// A file's identity and times. `changed_ns` (ctime) moves with every change of contents or metadata
+/// and cannot be set by a program, so an equal stamp lets a quick scan skip the hashing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stamp {
+    pub device: u64,
+    pub inode: u64,
+    pub size: u64,
+    /// Nanoseconds since the epoch.
+    pub modified_ns: i64,
+    pub changed_ns: i64,
+}
+
+/// All items of one kind.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Listing {
+    /// Sorted by item.
+    pub items: Vec<(ItemId, Reading)>,
+    /// Entries of the host's database that make no sense and were left out.
+    pub skipped: u64,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum CollectError {
+    #[error(transparent)]
+    File(#[from] ReadError),
+    #[error("cannot read {subject}: {reason}; check that the agent may read it")]
+    Database { subject: String, reason: String },
+}
+
+impl CollectError {
+    fn database(subject: impl Into<String>, error: &std::io::Error) -> Self {
+        Self::Database { subject: subject.into(), reason: file::reason(error) }
+    }
+}
+
+/// Builds a listing from what a database yields; of two entries with one key the first counts.
+fn listing(kind: ItemKind, entries: impl IntoIterator<Item = (Vec<u8>, Fields)>, skipped: u64) -> Listing {
+    let mut items = std::collections::BTreeMap::new();
+    let mut skipped = skipped;
+    for (key, fields) in entries {
+        match ItemKey::from_bytes(&key) {
+            Ok(key) if !key.as_str().is_empty() => {
+                items.entry(key).and_modify(|_| skipped += 1).or_insert(Reading { fields, stamp: None });
+            }
+            _ => skipped += 1,
+        }
+    }
+    Listing { items: items.into_iter().map(|(key, reading)| (ItemId::new(kind, key), reading)).collect(), skipped }
+}
+
+/// Says on standard error why a test cannot run here, or fails if nothing may be left out.
+#[cfg(test)]
+pub(crate) fn skipped(test: &str, reason: &str) {
+    assert!(std::env::var_os("TRUELINE_TEST_REQUIRE").is_none(), "{test} cannot run: {reason}");
+    // Past the capture of the test harness.
+    let _ = std::io::Write::write_all(&mut std::io::stderr(), format!("skipped: {test}: {reason}\n").as_bytes());
+}

@@ -1,0 +1,118 @@
+//! Packages of rpm, asked of `rpm` itself: its database has had three formats.
+//!
+//! The program gets a fixed environment, a deadline and a bounded output; it is always reaped.
+
+use std::io::{self, Read};
+use std::os::fd::AsFd;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use super::package::Package;
+use super::{CollectError, Root};
+
+/// Folders of the database, older releases first.
+pub const DATABASES: &[&str] = &["/var/lib/rpm", "/usr/lib/sysimage/rpm"];
+
+/// The file of each database format.
+const FORMATS: &[&str] = &["rpmdb.sqlite", "Packages.db", "Packages"];
+
+const DEADLINE: Duration = Duration::from_secs(60);
+const OUTPUT_LIMIT: usize = 64 * 1024 * 1024;
+const QUERY: &str = "%{NAME}\\t%|EPOCH?{%{EPOCH}:}:{}|%{VERSION}-%{RELEASE}\\t%{ARCH}\\t%{SOURCERPM}\\n";
+
+pub fn has_database(root: &Root) -> bool {
+    DATABASES.iter().any(|folder| FORMATS.iter().any(|file| root.path(folder).join(file).is_file()))
+}
+
+pub fn read_all(root: &Root) -> Result<(Vec<Package>, u64), CollectError> {
+    let mut command = Command::new("rpm");
+    if !root.is_host() {
+        command.arg("--root").arg(root.path("/"));
+    }
+    command.args(["-qa", "--qf", QUERY]);
+    let output = run(&mut command, DEADLINE).map_err(|error| CollectError::database("the packages of rpm", &error))?;
+    Ok(parse(&output))
+}
+
+/// Lines of name, version, architecture and source package between tabs; and how many were not.
+pub fn parse(output: &[u8]) -> (Vec<Package>, u64) {
+    let mut skipped = 0;
+    let mut packages = Vec::new();
+    for line in output.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+        let parts: Vec<&[u8]> = line.split(|byte| *byte == b'\t').collect();
+        let [name, version, architecture, source] = parts[..] else {
+            skipped += 1;
+            continue;
+        };
+        let known = |value: &[u8]| if value == b"(none)" { Vec::new() } else { value.to_vec() };
+        packages.push(Package {
+            name: name.to_vec(),
+            version: version.to_vec(),
+            architecture: known(architecture),
+            status: Vec::new(),
+            source: known(source),
+        });
+    }
+    (packages, skipped)
+}
+
+/// What a program prints, within the deadline; any failure of it is an error.
+fn run(command: &mut Command, deadline: Duration) -> io::Result<Vec<u8>> {
+    command.env_clear().env("PATH", "/usr/bin:/bin:/usr/sbin:/sbin").env("LC_ALL", "C");
+    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
+    let output = read_until(&mut child, Instant::now() + deadline);
+    if output.is_err() {
+        // It may have ended by itself meanwhile.
+        let _ = child.kill();
+    }
+    let status = child.wait()?;
+    let output = output?;
+    if status.success() { Ok(output) } else { Err(io::Error::other(format!("the program ended with {status}"))) }
+}
+
+fn read_until(child: &mut Child, deadline: Instant) -> io::Result<Vec<u8>> {
+    let mut stdout = child.stdout.take().ok_or_else(|| io::Error::other("the program has no output"))?;
+    let mut output = Vec::new();
+    let mut buffer = vec![0; 64 * 1024];
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
+        match poll(&mut [PollFd::new(stdout.as_fd(), PollFlags::POLLIN)], timeout) {
+            Ok(0) => return Err(io::Error::other("the program did not end in time")),
+            Ok(_) => {}
+            Err(nix::errno::Errno::EINTR) => continue,
+            Err(error) => return Err(error.into()),
+        }
+        match stdout.read(&mut buffer)? {
+            0 => return Ok(output),
+            read => output.extend_from_slice(&buffer[..read]),
+        }
+        if output.len() > OUTPUT_LIMIT {
+            return Err(io::Error::other(format!("the program printed more than {OUTPUT_LIMIT} bytes")));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_query_reads_as_packages() {
+        let (packages, skipped) = parse(b"bash\t5.1.8-6.el9\tx86_64\tbash-5.1.8-6.el9.src.rpm\ngpg-pubkey\t1-2\t(none)\t(none)\nnoise\n");
+        assert_eq!((packages.len(), skipped), (2, 1));
+        assert_eq!(packages[0].source, b"bash-5.1.8-6.el9.src.rpm");
+        assert!(packages[1].architecture.is_empty());
+    }
+
+    #[test]
+    fn a_program_that_hangs_or_floods_is_ended() {
+        let hang = run(Command::new("sleep").arg("1000"), Duration::from_millis(50)).unwrap_err();
+        assert!(hang.to_string().contains("in time"), "{hang}");
+        let flood = run(&mut Command::new("yes"), Duration::from_secs(60)).unwrap_err();
+        assert!(flood.to_string().contains("more than"), "{flood}");
+        assert!(run(&mut Command::new("false"), Duration::from_secs(60)).is_err());
+    }
+}

@@ -1,0 +1,289 @@
+//! systemd's unit files, and whether they are enabled, from the folders alone: a manager that is
+//! asked may not be there, and says what it loaded, not what it will load.
+//!
+//! `enabled` follows systemctl is-enabled: enabled, enabled-runtime, linked, linked-runtime, alias,
+//! masked, masked-runtime, static, indirect, disabled. Presets and generators are not considered.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest, Sha256};
+use trueline_drift::{FieldName, Fields, ItemKind, Value, text};
+
+use super::{CollectError, Listing, Root, file, listing, root};
+
+/// In the order of priority, as in systemd.unit(5).
+pub const FOLDERS: &[&str] =
+    &["/etc/systemd/system", "/run/systemd/system", "/usr/local/lib/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system"];
+
+const SUFFIXES: &[&str] =
+    &[".service", ".socket", ".timer", ".path", ".mount", ".automount", ".swap", ".target", ".slice", ".scope", ".device"];
+
+const FRAGMENT_LIMIT: u64 = 1024 * 1024;
+const DROPINS_LIMIT: usize = 64;
+const INSTANCES_LIMIT: usize = 256;
+
+/// What the folders hold, before it is judged.
+#[derive(Debug, Default)]
+struct Found {
+    /// The entry that counts for each unit, and the entry's own path.
+    units: BTreeMap<Vec<u8>, PathBuf>,
+    /// By unit and then by file name; the first folder's counts.
+    dropins: BTreeMap<Vec<u8>, BTreeMap<Vec<u8>, PathBuf>>,
+    /// Units that a link in a .wants, .requires or .upholds folder, or an alias, of /etc or /run names.
+    wanted: BTreeSet<Vec<u8>>,
+    wanted_at_runtime: BTreeSet<Vec<u8>>,
+}
+
+pub fn read_all(root: &Root) -> Result<Listing, CollectError> {
+    let mut found = Found::default();
+    let mut seen = BTreeSet::new();
+    for folder in FOLDERS {
+        let place = root.path(folder);
+        // With merged /usr, /lib/systemd/system is /usr/lib/systemd/system.
+        let Ok(place) = place.canonicalize() else { continue };
+        if seen.insert(place.clone()) {
+            survey(&place, folder, &mut found).map_err(|error| CollectError::database(*folder, &error))?;
+        }
+    }
+    let units = found.units.iter().map(|(name, path)| (name.clone(), fields(root, &found, name, path)));
+    Ok(listing(ItemKind::Unit, units, 0))
+}
+
+fn survey(place: &Path, folder: &str, found: &mut Found) -> io::Result<()> {
+    for entry in std::fs::read_dir(place)? {
+        let entry = entry?;
+        let name = entry.file_name().as_bytes().to_vec();
+        // Removed since it was listed.
+        let Ok(kind) = entry.file_type() else { continue };
+        if is_unit(&name) && !kind.is_dir() {
+            if kind.is_symlink()
+                && let Ok(target) = std::fs::read_link(entry.path())
+                && let Some(target) = target.file_name().map(|target| target.as_bytes().to_vec())
+                && target != name
+                && is_unit(&target)
+            {
+                want(found, folder, &target);
+            }
+            found.units.entry(name).or_insert_with(|| entry.path());
+        } else if let Some(unit) = name.strip_suffix(b".d").filter(|unit| is_unit(unit)) {
+            let dropins = found.dropins.entry(unit.to_vec()).or_default();
+            for dropin in std::fs::read_dir(entry.path()).into_iter().flatten().flatten() {
+                let file = dropin.file_name().as_bytes().to_vec();
+                if file.ends_with(b".conf") && dropins.len() < DROPINS_LIMIT {
+                    dropins.entry(file).or_insert_with(|| dropin.path());
+                }
+            }
+        } else if [".wants", ".requires", ".upholds"].iter().any(|suffix| name.ends_with(suffix.as_bytes())) {
+            for link in std::fs::read_dir(entry.path()).into_iter().flatten().flatten() {
+                want(found, folder, link.file_name().as_bytes());
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Only what lies in /etc and /run is somebody's decision; links beneath /usr belong to the package.
+fn want(found: &mut Found, folder: &str, unit: &[u8]) {
+    let wanted = match folder {
+        "/etc/systemd/system" => &mut found.wanted,
+        "/run/systemd/system" => &mut found.wanted_at_runtime,
+        _ => return,
+    };
+    wanted.insert(unit.to_vec());
+}
+
+fn fields(root: &Root, found: &Found, name: &[u8], path: &Path) -> Fields {
+    let host = |path: &Path| text::printable(root.host_path(path).as_os_str().as_bytes()).into_owned();
+    let mut fields = Fields::new();
+    fields.set(FieldName::known("path"), Value::text(&host(path)));
+    let link = std::fs::read_link(path).ok();
+    if let Some(target) = &link {
+        fields.set(FieldName::known("link_target"), Value::bytes(target.as_os_str().as_bytes()));
+    }
+    let at_runtime = root.host_path(path).starts_with("/run");
+    let fragment = match &link {
+        Some(target) if target == Path::new("/dev/null") => Ok(Some(Vec::new())),
+        Some(target) => root::read(&resolved(root, path, target), FRAGMENT_LIMIT),
+        None => root::read(path, FRAGMENT_LIMIT),
+    };
+    let state = match &fragment {
+        Ok(Some(bytes)) if bytes.is_empty() => Value::text(if at_runtime { "masked-runtime" } else { "masked" }),
+        Ok(Some(bytes)) => {
+            fields.set(FieldName::known("sha256"), Value::Text(hex::encode(Sha256::digest(bytes))));
+            Value::text(state(found, name, link.as_deref(), at_runtime, &install(bytes)))
+        }
+        Ok(None) => Value::unreadable("the link leads nowhere"),
+        Err(error) => Value::unreadable(file::reason(error)),
+    };
+    fields.set(FieldName::known("enabled"), state);
+    let instances = instances(found, name);
+    if !instances.is_empty() {
+        fields.set(FieldName::known("instances"), Value::List(instances));
+    }
+    if let Some(dropins) = found.dropins.get(name).filter(|dropins| !dropins.is_empty()) {
+        fields.set(FieldName::known("dropins"), Value::List(dropins.values().map(|path| host(path)).collect()));
+        let mut hasher = Sha256::new();
+        let digest = dropins.values().try_for_each(|path| {
+            let bytes = root::read(path, FRAGMENT_LIMIT)?.unwrap_or_default();
+            hasher.update((bytes.len() as u64).to_le_bytes());
+            hasher.update(&bytes);
+            io::Result::Ok(())
+        });
+        let digest = digest.map(|()| Value::Text(hex::encode(hasher.finalize())));
+        fields.set(FieldName::known("dropins_sha256"), digest.unwrap_or_else(|error| Value::unreadable(file::reason(&error))));
+    }
+    fields
+}
+
+/// An absolute target is one of the host's, which in a test is not this machine.
+fn resolved(root: &Root, link: &Path, target: &Path) -> PathBuf {
+    match target.to_str() {
+        Some(absolute) if target.is_absolute() => root.path(absolute),
+        _ => link.parent().unwrap_or(Path::new("/")).join(target),
+    }
+}
+
+fn state(found: &Found, name: &[u8], link: Option<&Path>, at_runtime: bool, install: &Install) -> &'static str {
+    let is_alias = link.and_then(Path::file_name).is_some_and(|target| target.as_bytes() != name);
+    let is_named = |wanted: &BTreeSet<Vec<u8>>| wanted.contains(name) || instance_range(wanted, name).next().is_some();
+    if is_alias {
+        "alias"
+    } else if is_named(&found.wanted) {
+        "enabled"
+    } else if is_named(&found.wanted_at_runtime) {
+        "enabled-runtime"
+    } else if link.is_some_and(|target| !FOLDERS.iter().any(|folder| target.starts_with(folder)) && target.is_absolute()) {
+        if at_runtime { "linked-runtime" } else { "linked" }
+    } else if install.wanted_by {
+        "disabled"
+    } else if install.also {
+        "indirect"
+    } else {
+        "static"
+    }
+}
+
+/// The instances of a template that links name: `getty@tty1.service` of `getty@.service`.
+fn instances(found: &Found, name: &[u8]) -> Vec<String> {
+    let named = instance_range(&found.wanted, name).chain(instance_range(&found.wanted_at_runtime, name));
+    let named: BTreeSet<_> = named.take(INSTANCES_LIMIT).map(|instance| text::printable(instance).into_owned()).collect();
+    named.into_iter().collect()
+}
+
+fn instance_range<'a>(wanted: &'a BTreeSet<Vec<u8>>, template: &[u8]) -> impl Iterator<Item = &'a Vec<u8>> {
+    let at = template.iter().position(|byte| *byte == b'@').filter(|at| template.get(at + 1) == Some(&b'.'));
+    let (prefix, suffix) = match at {
+        Some(at) => (template[..=at].to_vec(), template[at + 1..].to_vec()),
+        None => (Vec::new(), Vec::new()),
+    };
+    let is_template = at.is_some();
+    let start = prefix.clone();
+    wanted.range(start..).take_while(move |unit| is_template && unit.starts_with(&prefix)).filter(move |unit| unit.ends_with(&suffix))
+}
+
+fn is_unit(name: &[u8]) -> bool {
+    SUFFIXES.iter().any(|suffix| name.len() > suffix.len() && name.ends_with(suffix.as_bytes()))
+}
+
+/// What the [Install] section asks for.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Install {
+    pub wanted_by: bool,
+    pub also: bool,
+}
+
+pub fn install(fragment: &[u8]) -> Install {
+    let mut install = Install::default();
+    let mut inside = false;
+    for line in fragment.split(|byte| *byte == b'\n') {
+        let line = line.trim_ascii();
+        if line.starts_with(b"[") {
+            inside = line == b"[Install]";
+            continue;
+        }
+        if let Some(equals) = line.iter().position(|byte| *byte == b'=').filter(|_| inside) {
+            let is_set = !line[equals + 1..].trim_ascii().is_empty();
+            match line[..equals].trim_ascii() {
+                b"WantedBy" | b"RequiredBy" | b"UpheldBy" | b"Alias" => install.wanted_by |= is_set,
+                b"Also" => install.also |= is_set,
+                _ => {}
+            }
+        }
+    }
+    install
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn units_are_told_as_systemctl_would() {
+        let folder = tempfile::tempdir().unwrap();
+        let place = |path: &str| folder.path().join(path.trim_start_matches('/'));
+        let write = |path: &str, text: &str| {
+            std::fs::create_dir_all(place(path).parent().unwrap()).unwrap();
+            std::fs::write(place(path), text).unwrap();
+        };
+        let link = |target: &str, path: &str| {
+            std::fs::create_dir_all(place(path).parent().unwrap()).unwrap();
+            symlink(target, place(path)).unwrap();
+        };
+        let wanted = "[Unit]\n[Install]\nWantedBy=multi-user.target\n";
+        for unit in ["ssh.service", "off.service", "shadowed.service", "getty@.service", "mask.service"] {
+            write(&format!("/usr/lib/systemd/system/{unit}"), wanted);
+        }
+        symlink("usr/lib", place("/lib")).unwrap();
+        write("/usr/lib/systemd/system/plain.service", "[Service]\nExecStart=/bin/true\nWantedBy=no\n");
+        write("/usr/lib/systemd/system/also.service", "[Install]\nAlso=ssh.service\n");
+        write("/etc/systemd/system/shadowed.service", "[Service]\n");
+        write("/etc/systemd/system/ssh.service.d/limits.conf", "[Service]\nLimitNOFILE=1\n");
+        write("/opt/app/app.service", wanted);
+        link("/usr/lib/systemd/system/ssh.service", "/etc/systemd/system/multi-user.target.wants/ssh.service");
+        link("/usr/lib/systemd/system/getty@.service", "/etc/systemd/system/getty.target.wants/getty@tty1.service");
+        link("/usr/lib/systemd/system/ssh.service", "/etc/systemd/system/sshd.service");
+        link("/dev/null", "/etc/systemd/system/mask.service");
+        link("/opt/app/app.service", "/etc/systemd/system/app.service");
+        link("/nowhere/x.service", "/etc/systemd/system/x.service");
+
+        let listing = read_all(&Root::at(folder.path())).unwrap();
+        let shown: Vec<_> = listing
+            .items
+            .iter()
+            .map(|(item, reading)| {
+                let field = |name: &str| reading.fields.value(name).map_or_else(|| "-".to_owned(), ToString::to_string);
+                format!("{} {} {} {} {}", item.key, field("enabled"), field("path"), field("dropins"), field("instances"))
+            })
+            .collect();
+        assert_eq!(
+            shown,
+            [
+                "also.service indirect /usr/lib/systemd/system/also.service - -",
+                "app.service linked /etc/systemd/system/app.service - -",
+                "getty@.service enabled /usr/lib/systemd/system/getty@.service - [getty@tty1.service]",
+                "mask.service masked /etc/systemd/system/mask.service - -",
+                "off.service disabled /usr/lib/systemd/system/off.service - -",
+                "plain.service static /usr/lib/systemd/system/plain.service - -",
+                "shadowed.service static /etc/systemd/system/shadowed.service - -",
+                "ssh.service enabled /usr/lib/systemd/system/ssh.service [/etc/systemd/system/ssh.service.d/limits.conf] -",
+                "sshd.service alias /etc/systemd/system/sshd.service - -",
+                "x.service unreadable: the link leads nowhere /etc/systemd/system/x.service - -",
+            ]
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn hostile_fragments_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200), text in "(\\[Install\\]|WantedBy|=|\n|a| ){0,20}") {
+            install(&bytes);
+            install(text.as_bytes());
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! Users, from /etc/passwd and /etc/shadow. A password hash leaves only as a keyed digest.
+
+use std::collections::HashMap;
+
+use trueline_drift::redact::RedactionKey;
+use trueline_drift::{FieldName, Fields, ItemKind, Value};
+
+use super::account::{number, overlong, records};
+use super::{CollectError, Listing, Root, file, listing};
+
+const DATABASE_LIMIT: u64 = 16 * 1024 * 1024;
+
+pub fn read_all(root: &Root, key: &RedactionKey) -> Result<Listing, CollectError> {
+    let passwd = root.read("/etc/passwd", DATABASE_LIMIT).map_err(|error| CollectError::database("/etc/passwd", &error))?;
+    let shadow = root.read("/etc/shadow", DATABASE_LIMIT);
+    let shadow = match &shadow {
+        Ok(shadow) => Ok(shadow.as_deref().unwrap_or_default()),
+        Err(error) => Err(file::reason(error)),
+    };
+    Ok(parse(&passwd.unwrap_or_default(), shadow, key))
+}
+
+/// `shadow` is the database, or why it could not be read.
+pub fn parse(passwd: &[u8], shadow: Result<&[u8], String>, key: &RedactionKey) -> Listing {
+    let mut hashes = HashMap::new();
+    for record in shadow.as_ref().map(|shadow| records(shadow)).into_iter().flatten() {
+        if let [name, hash, ..] = record.as_slice() {
+            hashes.entry(*name).or_insert(*hash);
+        }
+    }
+    let mut skipped = overlong(passwd);
+    let mut users = Vec::new();
+    for record in records(passwd) {
+        let [name, password, uid, gid, gecos, home, shell] = record[..] else {
+            skipped += 1;
+            continue;
+        };
+        let (Some(uid), Some(gid)) = (number(uid), number(gid)) else {
+            skipped += 1;
+            continue;
+        };
+        let mut fields = Fields::new().with("uid", i64::from(uid)).with("gid", i64::from(gid));
+        for (field, value) in [("gecos", gecos), ("home", home), ("shell", shell)] {
+            if !value.is_empty() {
+                fields.set(FieldName::known(field), Value::bytes(value));
+            }
+        }
+        let (locked, password) = match (password, &shadow) {
+            (b"x", Err(reason)) => (Value::unreadable(reason), Value::unreadable(reason)),
+            // No line in shadow: there is no password that could be right.
+            (b"x", Ok(_)) => judged(hashes.get(name).copied().unwrap_or(b"*"), key),
+            (hash, _) => judged(hash, key),
+        };
+        fields.set(FieldName::known("locked"), locked);
+        fields.set(FieldName::known("password"), password);
+        users.push((name.to_vec(), fields));
+    }
+    listing(ItemKind::User, users, skipped)
+}
+
+/// `locked` and `password` from the hash field of shadow(5). A `!` before a hash is what passwd -l
+/// puts there; the hash behind it is the one that an unlock would bring back.
+fn judged(hash: &[u8], key: &RedactionKey) -> (Value, Value) {
+    if hash.is_empty() {
+        return (Value::Boolean(false), Value::text("none"));
+    }
+    let locked = matches!(hash[0], b'!' | b'*');
+    let start = hash.iter().position(|byte| !matches!(byte, b'!' | b'*'));
+    let password = match start {
+        // `!*`, `!!`, and words such as NP and LK are no hashes.
+        Some(start) if hash.len() - start >= 8 => Value::Text(key.digest(&hash[start..])),
+        _ => Value::text("locked"),
+    };
+    let locked = locked || password == Value::text("locked");
+    (Value::Boolean(locked), password)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const PASSWD: &[u8] = b"root:x:0:0:root:/root:/bin/bash\n# note\nwww-data:x:33:33::/var/www:/usr/sbin/nologin\n\
+        open:x:1000:1000:Open,,,:/home/open:/bin/sh\nkept:x:1001:1001::/:/bin/sh\nold:$1$abc$defghij:1002:1002::/:/bin/sh\n\
+        root:x:0:0:again:/:/bin/sh\n+::::::\nbroken\n";
+    const SHADOW: &[u8] =
+        b"root:$6$salt$secrethash:19000:0:99999:7:::\nwww-data:*:19000::::::\nopen::19000::::::\nkept:!$6$salt$secrethash:1::::::\n";
+
+    fn shown(listing: &Listing) -> String {
+        listing.items.iter().map(|(item, reading)| format!("{item} {}\n", serde_json::to_string(&reading.fields).unwrap())).collect()
+    }
+
+    #[test]
+    fn users_are_told_without_their_hashes() {
+        let key = RedactionKey::new([7; 32]);
+        let listing = parse(PASSWD, Ok(SHADOW), &key);
+        let digest = key.digest(b"$6$salt$secrethash");
+        let old = key.digest(b"$1$abc$defghij");
+        let expected = format!(
+            r#"user:kept {{"gid":1001,"home":"/","locked":true,"password":"{digest}","shell":"/bin/sh","uid":1001}}
+user:old {{"gid":1002,"home":"/","locked":false,"password":"{old}","shell":"/bin/sh","uid":1002}}
+user:open {{"gecos":"Open,,,","gid":1000,"home":"/home/open","locked":false,"password":"none","shell":"/bin/sh","uid":1000}}
+user:root {{"gecos":"root","gid":0,"home":"/root","locked":false,"password":"{digest}","shell":"/bin/bash","uid":0}}
+user:www-data {{"gid":33,"home":"/var/www","locked":true,"password":"locked","shell":"/usr/sbin/nologin","uid":33}}
+"#
+        );
+        assert_eq!(shown(&listing), expected);
+        assert_eq!(listing.skipped, 3);
+        assert!(!shown(&listing).contains("secrethash"));
+    }
+
+    #[test]
+    fn an_unreadable_shadow_is_not_taken_for_no_password() {
+        let listing = parse(PASSWD, Err("permission denied".into()), &RedactionKey::new([7; 32]));
+        let (_, root) = listing.items.iter().find(|(item, _)| item.key.as_str() == "root").unwrap();
+        assert!(root.fields.value("password").unwrap().is_unreadable() && root.fields.value("locked").unwrap().is_unreadable());
+    }
+
+    proptest! {
+        #[test]
+        fn hostile_databases_never_panic(a in proptest::collection::vec(any::<u8>(), 0..200), b in "[a-c:!*\n]{0,80}") {
+            let key = RedactionKey::new([7; 32]);
+            parse(&a, Ok(b.as_bytes()), &key);
+            parse(b.as_bytes(), Ok(&a), &key);
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! `/etc/trueline/agent.toml`. Every key has a default; an unknown one is an error with its line.
+
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use trueline_drift::document::{DocumentError, parse_toml};
+use trueline_drift::watch::WatchPolicy;
+
+use crate::sensor::Preference;
+
+pub const DEFAULT_PATH: &str = "/etc/trueline/agent.toml";
+
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    #[error("cannot read {}: {source}", path.display())]
+    Read { path: PathBuf, source: std::io::Error },
+    #[error(transparent)]
+    Document(#[from] DocumentError),
+    #[error("{source_name}: [watch] {fault}")]
+    Watch { source_name: String, fault: String },
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    pub data_dir: PathBuf,
+    /// Bound of the spool on disk, in MiB.
+    pub spool_mib: u64,
+    /// Threads that read during a scan.
+    pub scan_threads: usize,
+    pub sensor: SensorChoice,
+    /// The watch list until the collector sends one.
+    pub watch: WatchPolicy,
+}
+
+/// Which kernel interface to prefer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SensorChoice {
+    #[default]
+    Best,
+    Inotify,
+}
+
+impl From<SensorChoice> for Preference {
+    fn from(choice: SensorChoice) -> Self {
+        match choice {
+            SensorChoice::Best => Self::Best,
+            SensorChoice::Inotify => Self::InotifyOnly,
+        }
+    }
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            data_dir: PathBuf::from("/var/lib/trueline-agent"),
+            spool_mib: 256,
+            scan_threads: 2,
+            sensor: SensorChoice::Best,
+            watch: WatchPolicy::default(),
+        }
+    }
+}
+
+impl Config {
+    pub fn parse(source_name: &str, text: &str) -> Result<Self, ConfigError> {
+        let config: Self = parse_toml(source_name, text)?;
+        match config.watch.faults().into_iter().next() {
+            Some(fault) => Err(ConfigError::Watch { source_name: source_name.to_owned(), fault }),
+            None => Ok(config),
+        }
+    }
+
+    /// Reads a file; without one named, the default file if it is there.
+    pub fn load(path: Option<&Path>) -> Result<Self, ConfigError> {
+        let named = path.unwrap_or(Path::new(DEFAULT_PATH));
+        match std::fs::read_to_string(named) {
+            Ok(text) => Self::parse(&named.display().to_string(), &text),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound && path.is_none() => Ok(Self::default()),
+            Err(source) => Err(ConfigError::Read { path: named.to_owned(), source }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mistyped_key_names_its_line_and_the_nearest() {
+        let error = Config::parse("agent.toml", "spool_mib = 4\n[watch]\npath = []\n").unwrap_err().to_string();
+        assert!(error.starts_with("agent.toml:3:1: unknown key `path`: did you mean `paths`?"), "{error}");
+    }
+
+    #[test]
+    fn a_watch_list_that_cannot_work_is_refused() {
+        let error = Config::parse("agent.toml", "[watch]\npaths = ['etc/ssh']\n").unwrap_err().to_string();
+        assert!(error.contains("must be an absolute path"), "{error}");
+    }
+}

@@ -1,0 +1,200 @@
+//! The host's identity on disk: private key, certificate, the CA it trusts, and where its link is.
+//!
+//! Invariants: the key is made here and never leaves; files are replaced whole (write, fsync, rename)
+//! so that a crash leaves either the old or the new; key and certificate are one file, so that they
+//! always belong together.
+
+use std::io::Write;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rcgen::{CertificateParams, KeyPair, PKCS_ECDSA_P256_SHA256};
+use serde::{Deserialize, Serialize};
+use tokio_rustls::rustls::pki_types::pem::PemObject;
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use tokio_rustls::rustls::{self, ClientConfig, RootCertStore};
+use trueline_drift::{HostId, Time};
+
+#[derive(Debug, thiserror::Error)]
+pub enum IdentityError {
+    #[error("this host is not enrolled ({} is missing): run `trueline-agent enroll --collector HOST:9441 --token T --ca-sha256 HEX`", path.display())]
+    NotEnrolled { path: PathBuf },
+    #[error("cannot {operation} {}: {source}", path.display())]
+    Io { operation: &'static str, path: PathBuf, source: std::io::Error },
+    #[error("{} is damaged ({reason}): enrol the host again", path.display())]
+    Damaged { path: PathBuf, reason: String },
+    #[error("cannot make a key or a certificate request: {0}")]
+    Key(#[from] rcgen::Error),
+    #[error("the collector's answer is not usable: {reason}")]
+    Answer { reason: String },
+}
+
+/// A fresh key with the request that asks for its certificate.
+pub struct KeyRequest {
+    key: KeyPair,
+    /// PKCS #10, DER.
+    pub csr: Vec<u8>,
+}
+
+impl KeyRequest {
+    pub fn new() -> Result<Self, IdentityError> {
+        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
+        let csr = CertificateParams::default().serialize_request(&key)?.der().to_vec();
+        Ok(Self { key, csr })
+    }
+}
+
+/// Where the link is and who the host is, beside the key material.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Membership {
+    host: HostId,
+    /// host:port
+    link: String,
+}
+
+#[derive(Clone)]
+pub struct Identity {
+    directory: PathBuf,
+    pub host: HostId,
+    pub link: String,
+    chain: Vec<CertificateDer<'static>>,
+    key: Arc<PrivatePkcs8KeyDer<'static>>,
+    ca: CertificateDer<'static>,
+    pub valid_from: Time,
+    pub valid_until: Time,
+}
+
+impl std::fmt::Debug for Identity {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Identity").field("host", &self.host).field("link", &self.link).field("valid_until", &self.valid_until).finish()
+    }
+}
+
+impl Identity {
+    /// Reads what [`Self::keep`] wrote in `data_dir`.
+    pub fn load(data_dir: &Path) -> Result<Self, IdentityError> {
+        let directory = data_dir.join("identity");
+        let read = |name: &str| {
+            let path = directory.join(name);
+            std::fs::read(&path).map_err(|source| match source.kind() {
+                std::io::ErrorKind::NotFound => IdentityError::NotEnrolled { path },
+                _ => IdentityError::Io { operation: "read", path, source },
+            })
+        };
+        let damaged = |name: &str, reason: String| IdentityError::Damaged { path: directory.join(name), reason };
+        let membership: Membership =
+            serde_json::from_slice(&read("membership.json")?).map_err(|error| damaged("membership.json", error.to_string()))?;
+        let host = read("host.pem")?;
+        let key = PrivatePkcs8KeyDer::from_pem_slice(&host).map_err(|error| damaged("host.pem", error.to_string()))?;
+        let chain = CertificateDer::pem_slice_iter(&host)
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(|error| damaged("host.pem", error.to_string()))?;
+        let ca = CertificateDer::from_pem_slice(&read("ca.pem")?).map_err(|error| damaged("ca.pem", error.to_string()))?;
+        let (valid_from, valid_until) = chain
+            .first()
+            .ok_or_else(|| "it holds no certificate".to_owned())
+            .and_then(|leaf| validity(leaf))
+            .map_err(|reason| damaged("host.pem", reason))?;
+        Ok(Self { directory, host: membership.host, link: membership.link, chain, key: Arc::new(key), ca, valid_from, valid_until })
+    }
+
+    /// Writes a first identity into `data_dir`, and returns it as read back.
+    pub fn keep(
+        data_dir: &Path,
+        request: &KeyRequest,
+        host: HostId,
+        link: &str,
+        chain: &[Vec<u8>],
+        ca: &[u8],
+    ) -> Result<Self, IdentityError> {
+        let directory = data_dir.join("identity");
+        let make = |source| IdentityError::Io { operation: "make", path: directory.clone(), source };
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&directory).map_err(make)?;
+        replace(&directory.join("ca.pem"), pem_text(ca).as_bytes())?;
+        replace(&directory.join("host.pem"), host_pem(request, chain)?.as_bytes())?;
+        let membership = serde_json::to_vec(&Membership { host, link: link.to_owned() })
+            .map_err(|error| IdentityError::Answer { reason: error.to_string() })?;
+        // Last: its presence says that the rest is there.
+        replace(&directory.join("membership.json"), &membership)?;
+        Self::load(data_dir)
+    }
+
+    /// Takes a renewed certificate for a new key.
+    pub fn renew(&self, request: &KeyRequest, chain: &[Vec<u8>]) -> Result<Self, IdentityError> {
+        replace(&self.directory.join("host.pem"), host_pem(request, chain)?.as_bytes())?;
+        let data_dir = self.directory.parent().expect("`load` joined a name to the data directory");
+        Self::load(data_dir)
+    }
+
+    /// The same identity with its collector's link at another host:port.
+    pub fn point_to(&self, link: &str) -> Result<Self, IdentityError> {
+        let membership = serde_json::to_vec(&Membership { host: self.host, link: link.to_owned() })
+            .map_err(|error| IdentityError::Answer { reason: error.to_string() })?;
+        replace(&self.directory.join("membership.json"), &membership)?;
+        Ok(Self { link: link.to_owned(), ..self.clone() })
+    }
+
+    /// When to ask for the next certificate: at two thirds of this one's life.
+    pub fn renew_at(&self) -> Time {
+        self.valid_from.plus_micros(self.valid_until.micros_since(self.valid_from) / 3 * 2)
+    }
+
+    /// TLS for the link: this certificate, and trust in the collector's CA alone.
+    pub fn client_config(&self) -> Result<ClientConfig, IdentityError> {
+        let unusable = |error: rustls::Error| IdentityError::Damaged { path: self.directory.join("host.pem"), reason: error.to_string() };
+        let mut roots = RootCertStore::empty();
+        roots.add(self.ca.clone()).map_err(unusable)?;
+        let mut config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .map_err(unusable)?
+            .with_root_certificates(roots)
+            .with_client_auth_cert(self.chain.clone(), PrivateKeyDer::Pkcs8(self.key.clone_key()))
+            .map_err(unusable)?;
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        Ok(config)
+    }
+}
+
+/// The `notBefore` and `notAfter` of a certificate (RFC 5280, 4.1.2.5).
+fn validity(certificate: &[u8]) -> Result<(Time, Time), String> {
+    let (_, parsed) = x509_parser::parse_x509_certificate(certificate).map_err(|error| error.to_string())?;
+    let validity = parsed.validity();
+    Ok((Time::from_seconds(validity.not_before.timestamp()), Time::from_seconds(validity.not_after.timestamp())))
+}
+
+fn host_pem(request: &KeyRequest, chain: &[Vec<u8>]) -> Result<String, IdentityError> {
+    if chain.is_empty() {
+        return Err(IdentityError::Answer { reason: "it holds no certificate".to_owned() });
+    }
+    let mut text = request.key.serialize_pem();
+    for certificate in chain {
+        text.push_str(&pem_text(certificate));
+    }
+    Ok(text)
+}
+
+fn pem_text(der: &[u8]) -> String {
+    pem::encode(&pem::Pem::new("CERTIFICATE", der))
+}
+
+/// Replaces a file as a whole, readable by its owner alone.
+fn replace(path: &Path, contents: &[u8]) -> Result<(), IdentityError> {
+    let fail = |operation| {
+        let path = path.to_owned();
+        move |source| IdentityError::Io { operation, path, source }
+    };
+    let temporary = path.with_extension("new");
+    let mut file = std::fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&temporary)
+        .map_err(fail("write"))?;
+    file.write_all(contents).and_then(|()| file.sync_all()).map_err(fail("write"))?;
+    std::fs::rename(&temporary, path).map_err(fail("replace"))?;
+    let directory = path.parent().expect("identity files lie in a directory");
+    std::fs::File::open(directory).and_then(|directory| directory.sync_all()).map_err(fail("sync"))
+}

@@ -1,0 +1,366 @@
+//! Reading a scope again: the first inventory, restarts, losses, schedules, requests, new folders.
+//!
+//! One sweep runs at a time. Its scan has threads of its own and is consumed in small steps between
+//! live events, which keep their latency. Invariants: a scan's reading that differs from the state is
+//! read once more before it is believed; an item that an event showed during the sweep is left to the
+//! event; what the scan did not meet is looked at before it is called removed.
+
+use std::collections::HashSet;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use tracing::{info, warn};
+use trueline_drift::watch::WatchPolicy;
+use trueline_drift::{Actor, Cause, CoverageGap, GapReason, ItemId, ItemKind, RecordBody, Time};
+
+use super::{Novelty, Observer, Scope, Sink};
+use crate::clock;
+use crate::collect::Reading;
+use crate::kernel::memory;
+use crate::link::ScanAnswer;
+use crate::scan::{self, ScanMode, ScanOptions, ScanProgress, ScanSummary};
+use crate::sensor::Loss;
+use crate::state::{InventoryComplete, Scope as StateScope, Seen};
+use crate::status::Phase;
+
+/// A scope that must be read, and why.
+#[derive(Debug)]
+pub struct Plan {
+    pub scope: Scope,
+    pub why: Why,
+}
+
+#[derive(Debug)]
+pub enum Why {
+    /// Every item for the first time.
+    Inventory,
+    /// The agent was not running from then until now.
+    Restart { since: Time },
+    Lost(Loss),
+    /// A folder appeared, or went, with all that lies in it.
+    Tree { actor: Box<Actor> },
+    Asked { id: String },
+    Schedule,
+    NewPolicy { before: Arc<WatchPolicy>, since: Time },
+}
+
+impl Why {
+    /// A quick scan trusts an unchanged stamp; the others read all contents.
+    fn mode(&self) -> ScanMode {
+        match self {
+            Self::Restart { .. } | Self::Lost(_) => ScanMode::Quick,
+            _ => ScanMode::Full,
+        }
+    }
+
+    fn actor(&self) -> Actor {
+        match self {
+            Self::Tree { actor } => Actor::clone(actor),
+            Self::Restart { .. } => Actor::unknown("it happened while the agent was not running"),
+            Self::Lost(loss) => Actor::unknown(format!("it was found by reading again, because {}", loss.reason.explanation())),
+            _ => Actor::unknown("it was found by a scan; no sensor reported it"),
+        }
+    }
+
+    fn cause(&self) -> Cause {
+        match self {
+            Self::Tree { .. } => Cause::Event,
+            _ => Cause::Rescan,
+        }
+    }
+
+    fn phase(&self) -> Option<Phase> {
+        match self {
+            Self::Inventory => Some(Phase::Inventory),
+            Self::Tree { .. } | Self::Schedule => None,
+            _ => Some(Phase::Rescan),
+        }
+    }
+
+    /// Whether an item that the state does not know is seen for the first time or was created.
+    fn novelty(&self, item: &ItemId) -> Novelty {
+        match self {
+            Self::Inventory => Novelty::FirstSight,
+            Self::NewPolicy { before, .. } if !before.watches(item) => Novelty::FirstSight,
+            _ => Novelty::Created,
+        }
+    }
+}
+
+type Batches = Receiver<Vec<(ItemId, Reading)>>;
+
+pub(super) struct Sweep {
+    plan: Plan,
+    /// Absent once the scan has ended.
+    batches: Option<Batches>,
+    scan: Option<JoinHandle<Result<ScanSummary, scan::ScanError>>>,
+    progress: Arc<ScanProgress>,
+    seen: Seen,
+    touched: HashSet<ItemId>,
+    items: u64,
+    changes_before: u64,
+    kinds: Vec<ItemKind>,
+    away: Away,
+    fault: Option<String>,
+}
+
+impl Sweep {
+    pub(super) fn note_touched(&mut self, item: ItemId) {
+        self.touched.insert(item);
+    }
+}
+
+/// How far the search for items that the scan did not meet is.
+enum Away {
+    After(Option<ItemId>),
+    Done,
+}
+
+/// What there is to do next for a sweep.
+enum Next {
+    Batch(Vec<(ItemId, Reading)>),
+    Wait,
+    /// The scan has ended.
+    Join,
+    Kind(ItemKind),
+    Away,
+    Finish,
+}
+
+impl<S: Sink> Observer<S> {
+    /// One bounded step of the sweep at hand, or the start of the next.
+    pub(super) fn work_on_sweep(&mut self) {
+        let Some(sweep) = &mut self.sweep else {
+            if let Some(plan) = self.plans.pop_front() {
+                self.begin_sweep(plan);
+            }
+            return;
+        };
+        let next = match &sweep.batches {
+            Some(batches) => match batches.recv_timeout(Duration::from_millis(2)) {
+                Ok(batch) => Next::Batch(batch),
+                Err(RecvTimeoutError::Timeout) => Next::Wait,
+                Err(RecvTimeoutError::Disconnected) => Next::Join,
+            },
+            None => match (sweep.kinds.pop(), &sweep.away) {
+                (Some(kind), _) => Next::Kind(kind),
+                (None, Away::After(_)) => Next::Away,
+                (None, Away::Done) => Next::Finish,
+            },
+        };
+        match next {
+            Next::Batch(batch) => self.take_batch(batch),
+            Next::Wait => {}
+            Next::Join => self.join_scan(),
+            Next::Kind(kind) => self.sweep_kind(kind),
+            Next::Away => self.sweep_away(),
+            Next::Finish => self.finish_sweep(),
+        }
+    }
+
+    fn begin_sweep(&mut self, plan: Plan) {
+        let policy = plan.scope.files_of(&self.parts.policy);
+        let progress = Arc::new(ScanProgress::default());
+        let (mut batches, mut handle, mut fault) = (None, None, None);
+        if !policy.paths.is_empty() {
+            let (sender, receiver) = sync_channel(8);
+            let options = ScanOptions {
+                threads: self.parts.scan_threads,
+                mode: plan.why.mode(),
+                bytes_per_second: match plan.why {
+                    Why::Schedule => self.parts.policy.scan_bytes_per_second,
+                    _ => 0,
+                },
+            };
+            let (state, shared) = (Arc::clone(&self.parts.state), Arc::clone(&progress));
+            let lookup = move |item: &ItemId| state.lookup(item).ok().flatten().and_then(|stored| Some((stored.stamp?, stored.fields)));
+            let started = std::thread::Builder::new()
+                .name("scan".to_owned())
+                .spawn(move || scan::scan(&policy, &options, lookup, sender, &shared));
+            match started {
+                Ok(started) => {
+                    batches = Some(receiver);
+                    handle = Some(started);
+                }
+                Err(error) => fault = Some(format!("a scan could not be started: {error}")),
+            }
+        }
+        let kinds = ItemKind::ALL
+            .into_iter()
+            .filter(|kind| *kind != ItemKind::File && plan.scope.has_kind(*kind) && self.parts.policy.watches_kind(*kind));
+        let kinds = kinds.collect();
+        let away = if plan.scope.has_kind(ItemKind::File) { Away::After(None) } else { Away::Done };
+        if let Some(phase) = plan.why.phase() {
+            self.report_progress(phase, 0, 0);
+        }
+        self.sweep = Some(Sweep {
+            plan,
+            batches,
+            scan: handle,
+            progress,
+            seen: Seen::new(),
+            touched: HashSet::new(),
+            items: 0,
+            changes_before: self.parts.status.changes.load(Ordering::Relaxed),
+            kinds,
+            away,
+            fault,
+        });
+    }
+
+    fn take_batch(&mut self, batch: Vec<(ItemId, Reading)>) {
+        let Some(sweep) = &mut self.sweep else { return };
+        sweep.items += batch.len() as u64;
+        let phase = sweep.plan.why.phase();
+        let (items, bytes) = (sweep.items, sweep.progress.bytes.load(Ordering::Relaxed));
+        let is_first = matches!(sweep.plan.why, Why::Inventory);
+        let (cause, actor) = (sweep.plan.why.cause(), sweep.plan.why.actor());
+        let mut work = Vec::with_capacity(batch.len());
+        for (item, reading) in batch {
+            sweep.seen.insert(&item);
+            if !sweep.touched.contains(&item) {
+                let novelty = sweep.plan.why.novelty(&item);
+                work.push((item, reading, novelty));
+            }
+        }
+        for (item, reading, novelty) in work {
+            let stored = self.stored(&item);
+            let is_news = match &stored {
+                Some(stored) => stored.fields != reading.fields,
+                None => !is_first,
+            };
+            if is_news && novelty == Novelty::Created {
+                // The reading may be older than the state: only a fresh one is believed.
+                self.read_and_compare(&item, cause, &actor);
+            } else {
+                self.compare(item, Some(reading), cause, &actor, novelty);
+            }
+        }
+        if let Some(phase) = phase {
+            self.report_progress(phase, items, bytes);
+        }
+    }
+
+    fn sweep_kind(&mut self, kind: ItemKind) {
+        let Some(sweep) = self.sweep.take() else { return };
+        let why = &sweep.plan.why;
+        let novelty = |item: &ItemId| why.novelty(item);
+        let count = self.compare_kind(kind, why.cause(), &why.actor(), Some(&novelty));
+        self.sweep = Some(Sweep { items: sweep.items + count, ..sweep });
+    }
+
+    fn join_scan(&mut self) {
+        let Some(sweep) = &mut self.sweep else { return };
+        sweep.batches = None;
+        let Some(handle) = sweep.scan.take() else { return };
+        match handle.join() {
+            Ok(Ok(summary)) => {
+                self.parts.status.read_failures.fetch_add(summary.failures, Ordering::Relaxed);
+            }
+            Ok(Err(error)) => sweep.fault = Some(error.to_string()),
+            Err(_) => sweep.fault = Some("the scan broke off".to_owned()),
+        }
+        if sweep.fault.is_some() {
+            // What a scan that broke off did not meet is not gone.
+            sweep.away = Away::Done;
+        }
+    }
+
+    /// Looks at the next items of the scope that the scan did not meet.
+    fn sweep_away(&mut self) {
+        let Some(sweep) = &mut self.sweep else { return };
+        let Away::After(after) = &sweep.away else { return };
+        let scope = match &sweep.plan.scope {
+            Scope::Path(path) => StateScope::beneath(&trueline_drift::text::original(path)),
+            _ => StateScope::kind(ItemKind::File),
+        };
+        let suspects = match self.parts.state.unseen(&scope, &mut sweep.seen, after.as_ref(), super::BATCH) {
+            Ok(suspects) => suspects,
+            Err(error) => {
+                sweep.fault = Some(error.to_string());
+                Vec::new()
+            }
+        };
+        sweep.away = suspects.last().map_or(Away::Done, |last| Away::After(Some(last.clone())));
+        let (cause, actor) = (sweep.plan.why.cause(), sweep.plan.why.actor());
+        for item in suspects {
+            if self.parts.policy.watches(&item) {
+                self.read_and_compare(&item, cause, &actor);
+            } else {
+                // No longer watched: what it is now is not known.
+                self.offer.updates.insert(item, None);
+            }
+        }
+    }
+
+    fn finish_sweep(&mut self) {
+        let Some(sweep) = self.sweep.take() else { return };
+        let changed = self.parts.status.changes.load(Ordering::Relaxed) - sweep.changes_before;
+        if let Some(fault) = &sweep.fault {
+            warn!(scope = %sweep.plan.scope, fault, "a scope could not be read in full");
+        }
+        let trouble = sweep.fault.as_ref().map(|fault| format!("{} could not be read in full: {fault}", sweep.plan.scope));
+        self.parts.status.trouble("scan", trouble);
+        self.conclude(sweep, changed);
+        if self.plans.is_empty() {
+            let items = self.parts.state.len().unwrap_or(0);
+            self.report_progress(Phase::Watching, items, 0);
+            memory::return_free_pages();
+        }
+    }
+
+    /// Says what the sweep was for and what came of it.
+    fn conclude(&mut self, sweep: Sweep, changed: u64) {
+        let now = clock::now();
+        let items = sweep.items;
+        let gap = |reason, began_at, lost| CoverageGap {
+            scope: sweep.plan.scope.to_string(),
+            reason,
+            began_at,
+            ended_at: sweep.fault.is_none().then_some(now),
+            lost,
+            remedy: Some(match &sweep.fault {
+                None => format!("{items} items were read again; {changed} had changed"),
+                Some(fault) => format!("reading it again failed: {fault}"),
+            }),
+        };
+        match &sweep.plan.why {
+            Why::Inventory => {
+                self.is_inventoried = true;
+                self.offer.records.push(RecordBody::InventoryComplete { items, observed_at: now });
+                self.inventory_to_note = Some(InventoryComplete { at: now, items });
+                info!(items, "inventory complete");
+            }
+            Why::Restart { since } => {
+                let record = gap(GapReason::AgentDown, *since, None);
+                self.offer.records.push(RecordBody::Gap(record));
+                info!(items, changed, "caught up after the restart");
+            }
+            Why::Lost(loss) => {
+                let record = gap(loss.reason, loss.began_at, loss.lost);
+                self.offer.records.push(RecordBody::Gap(record));
+                info!(items, changed, scope = %sweep.plan.scope, "read again after a loss");
+            }
+            Why::NewPolicy { since, .. } => {
+                self.policy_before = None;
+                let record = gap(GapReason::PolicyChange, *since, None);
+                self.offer.records.push(RecordBody::Gap(record));
+                self.offer.records.push(RecordBody::InventoryComplete { items, observed_at: now });
+            }
+            Why::Asked { id } => {
+                let answer = ScanAnswer { id: id.clone(), items, changed, fault: sweep.fault.clone() };
+                if let Some(answers) = &self.parts.answers
+                    && answers.try_send(answer).is_err()
+                {
+                    warn!("the answer to a scan request could not be sent");
+                }
+            }
+            Why::Tree { .. } | Why::Schedule => {}
+        }
+        self.complete_at = now;
+        self.parts.status.items.store(self.parts.state.len().unwrap_or(0), Ordering::Relaxed);
+    }
+}

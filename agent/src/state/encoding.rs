@@ -1,0 +1,299 @@
+//! How a key and a stored reading are written in the database. Rows of older agents must stay readable: names and
+//! tags are added at the end, never renumbered.
+//!
+//! ```text
+//! key:   kind as on the wire u8, key as the host's bytes
+//! value: version u8, crc32 of key and rest u32 LE, observed_at varint, stamp u8 (0 | 1) [device inode size modified
+//!        changed, varints], fields: name (code u8, or 0 and text), tag u8, value; to the end
+//! ```
+//! Integers are LEB128, signed ones zigzag; text is its length and its bytes.
+
+use trueline_drift::value::{FieldName, Fields, Value};
+use trueline_drift::{ItemId, ItemKey, ItemKind, Time};
+use trueline_proto::convert::{item_kind_from_wire, item_kind_to_wire};
+
+use super::Stored;
+use crate::collect::Stamp;
+
+const VERSION: u8 = 1;
+const HEADER: usize = 5;
+
+/// Codes of common names: place in this list plus one.
+const NAMES: &[&str] = &[
+    "acl",
+    "active",
+    "architecture",
+    "capabilities",
+    "enabled",
+    "flags",
+    "gecos",
+    "gid",
+    "group",
+    "home",
+    "link_target",
+    "locked",
+    "members",
+    "mode",
+    "mtime",
+    "nlink",
+    "owner",
+    "password",
+    "path",
+    "sha256",
+    "shell",
+    "size",
+    "source",
+    "status",
+    "type",
+    "uid",
+    "value",
+    "version",
+];
+
+const FALSE: u8 = 0;
+const TRUE: u8 = 1;
+const INTEGER: u8 = 2;
+const TEXT: u8 = 3;
+const LIST: u8 = 4;
+const UNREADABLE: u8 = 5;
+/// Text of 64 lower case hex digits, as 32 bytes.
+const DIGEST: u8 = 6;
+
+pub fn kind_byte(kind: ItemKind) -> u8 {
+    i32::from(item_kind_to_wire(kind)) as u8
+}
+
+pub fn key(item: &ItemId) -> Vec<u8> {
+    key_of(item.kind, &item.key.bytes())
+}
+
+pub fn key_of(kind: ItemKind, bytes: &[u8]) -> Vec<u8> {
+    let mut key = Vec::with_capacity(1 + bytes.len());
+    key.push(kind_byte(kind));
+    key.extend_from_slice(bytes);
+    key
+}
+
+/// `None` for a key that this module did not write.
+pub fn item(key: &[u8]) -> Option<ItemId> {
+    let (kind, bytes) = key.split_first()?;
+    Some(ItemId::new(item_kind_from_wire(i32::from(*kind)).ok()?, ItemKey::from_bytes(bytes).ok()?))
+}
+
+pub fn encode(key: &[u8], stored: &Stored) -> Vec<u8> {
+    let mut out = Vec::with_capacity(192);
+    out.extend_from_slice(&[VERSION, 0, 0, 0, 0]);
+    signed(&mut out, stored.observed_at.micros());
+    match &stored.stamp {
+        None => out.push(0),
+        Some(stamp) => {
+            out.push(1);
+            unsigned(&mut out, stamp.device);
+            unsigned(&mut out, stamp.inode);
+            unsigned(&mut out, stamp.size);
+            signed(&mut out, stamp.modified_ns);
+            signed(&mut out, stamp.changed_ns);
+        }
+    }
+    for (name, value) in stored.fields.iter() {
+        match NAMES.binary_search(&name.as_str()) {
+            Ok(at) => out.push(at as u8 + 1),
+            Err(_) => {
+                out.push(0);
+                text(&mut out, name.as_str());
+            }
+        }
+        push_value(&mut out, value);
+    }
+    let crc = checksum(key, &out[HEADER..]);
+    out[1..HEADER].copy_from_slice(&crc.to_le_bytes());
+    out
+}
+
+/// `None` when the row is not what [`encode`] wrote under this key.
+pub fn decode(key: &[u8], row: &[u8]) -> Option<Stored> {
+    let (header, body) = row.split_at_checked(HEADER)?;
+    if header[0] != VERSION || header[1..] != checksum(key, body).to_le_bytes() {
+        return None;
+    }
+    let mut rest = Rest(body);
+    let observed_at = Time::from_micros(rest.signed()?);
+    let stamp = match rest.byte()? {
+        0 => None,
+        1 => Some(Stamp {
+            device: rest.unsigned()?,
+            inode: rest.unsigned()?,
+            size: rest.unsigned()?,
+            modified_ns: rest.signed()?,
+            changed_ns: rest.signed()?,
+        }),
+        _ => return None,
+    };
+    let mut fields = Fields::new();
+    while !rest.0.is_empty() {
+        let name = match rest.byte()? {
+            0 => FieldName::new(rest.text()?),
+            code => FieldName::known(NAMES.get(usize::from(code) - 1)?),
+        };
+        fields.set(name, rest.value()?);
+    }
+    Some(Stored { fields, observed_at, stamp })
+}
+
+fn checksum(key: &[u8], body: &[u8]) -> u32 {
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(key);
+    hasher.update(body);
+    hasher.finalize()
+}
+
+fn push_value(out: &mut Vec<u8>, value: &Value) {
+    match value {
+        Value::Boolean(false) => out.push(FALSE),
+        Value::Boolean(true) => out.push(TRUE),
+        Value::Integer(number) => {
+            out.push(INTEGER);
+            signed(out, *number);
+        }
+        Value::Text(digits) if is_digest(digits) => {
+            out.push(DIGEST);
+            let mut bytes = [0; 32];
+            hex::decode_to_slice(digits, &mut bytes).expect("64 hex digits are 32 bytes");
+            out.extend_from_slice(&bytes);
+        }
+        Value::Text(value) => {
+            out.push(TEXT);
+            text(out, value);
+        }
+        Value::List(list) => {
+            out.push(LIST);
+            unsigned(out, list.len() as u64);
+            list.iter().for_each(|entry| text(out, entry));
+        }
+        Value::Unreadable { unreadable } => {
+            out.push(UNREADABLE);
+            text(out, unreadable);
+        }
+    }
+}
+
+fn is_digest(text: &str) -> bool {
+    text.len() == 64 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+fn unsigned(out: &mut Vec<u8>, mut number: u64) {
+    while number >= 0x80 {
+        out.push(number as u8 | 0x80);
+        number >>= 7;
+    }
+    out.push(number as u8);
+}
+
+fn signed(out: &mut Vec<u8>, number: i64) {
+    unsigned(out, (number << 1 ^ number >> 63) as u64);
+}
+
+fn text(out: &mut Vec<u8>, text: &str) {
+    unsigned(out, text.len() as u64);
+    out.extend_from_slice(text.as_bytes());
+}
+
+/// What is left of a row to read.
+struct Rest<'a>(&'a [u8]);
+
+impl<'a> Rest<'a> {
+    fn byte(&mut self) -> Option<u8> {
+        let (first, rest) = self.0.split_first()?;
+        self.0 = rest;
+        Some(*first)
+    }
+
+    fn take(&mut self, length: usize) -> Option<&'a [u8]> {
+        let (taken, rest) = self.0.split_at_checked(length)?;
+        self.0 = rest;
+        Some(taken)
+    }
+
+    fn unsigned(&mut self) -> Option<u64> {
+        let mut number = 0u64;
+        for shift in (0..70).step_by(7) {
+            let byte = self.byte()?;
+            number |= u64::from(byte & 0x7f).checked_shl(shift)?;
+            if byte < 0x80 {
+                return Some(number);
+            }
+        }
+        None
+    }
+
+    fn signed(&mut self) -> Option<i64> {
+        let number = self.unsigned()?;
+        Some((number >> 1) as i64 ^ -((number & 1) as i64))
+    }
+
+    fn text(&mut self) -> Option<&'a str> {
+        let length = usize::try_from(self.unsigned()?).ok()?;
+        std::str::from_utf8(self.take(length)?).ok()
+    }
+
+    fn value(&mut self) -> Option<Value> {
+        Some(match self.byte()? {
+            FALSE => Value::Boolean(false),
+            TRUE => Value::Boolean(true),
+            INTEGER => Value::Integer(self.signed()?),
+            TEXT => Value::Text(self.text()?.to_owned()),
+            LIST => {
+                let count = self.unsigned()?;
+                Value::List((0..count).map(|_| self.text().map(str::to_owned)).collect::<Option<_>>()?)
+            }
+            UNREADABLE => Value::Unreadable { unreadable: self.text()?.to_owned() },
+            DIGEST => Value::Text(hex::encode(self.take(32)?)),
+            _ => return None,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn value() -> impl Strategy<Value = Value> {
+        prop_oneof![
+            any::<bool>().prop_map(Value::Boolean),
+            any::<i64>().prop_map(Value::Integer),
+            ".{0,40}".prop_map(Value::Text),
+            "[0-9a-f]{64}".prop_map(Value::Text),
+            proptest::collection::vec(".{0,20}", 0..5).prop_map(Value::List),
+            "[a-z ]{0,30}".prop_map(|unreadable| Value::Unreadable { unreadable }),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn a_row_reads_back_and_an_altered_one_does_not(
+            fields in proptest::collection::vec(("mode|sha256|config\\.[A-Z]{1,8}", value()), 0..8),
+            observed in any::<i64>(),
+            stamp in proptest::option::of((any::<u64>(), any::<u64>(), any::<u64>(), any::<i64>(), any::<i64>())),
+            flip in any::<proptest::sample::Index>(),
+        ) {
+            let stored = Stored {
+                fields: fields.into_iter().map(|(name, value)| (FieldName::new(&name), value)).collect(),
+                observed_at: Time::from_micros(observed),
+                stamp: stamp.map(|(device, inode, size, modified_ns, changed_ns)| Stamp { device, inode, size, modified_ns, changed_ns }),
+            };
+            let mut row = encode(b"\x01/etc/a", &stored);
+            prop_assert_eq!(decode(b"\x01/etc/a", &row), Some(stored));
+            prop_assert_eq!(decode(b"\x01/etc/b", &row), None);
+            let bit = flip.index(row.len() * 8);
+            row[bit / 8] ^= 1 << (bit % 8);
+            prop_assert_eq!(decode(b"\x01/etc/a", &row), None);
+        }
+    }
+
+    #[test]
+    fn names_are_sorted_for_the_search() {
+        assert!(NAMES.is_sorted());
+    }
+}

@@ -1,0 +1,129 @@
+//! `trueline drift`: where hosts depart from their baselines, and that somebody has seen it.
+
+use clap::{Args, Subcommand};
+use serde_json::json;
+use trueline_drift::Time;
+
+use super::{Filters, Session};
+use crate::age::{age, moment_and_age, now};
+use crate::api::Query;
+use crate::failure::Failure;
+use crate::listing::{Listing, Paging, list};
+use crate::screen::Tone;
+use crate::shape::{self, Drift};
+use crate::table::{Cell, Column, Fit, Sheet};
+
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Drift, newest first; what is unresolved, unless --state says otherwise
+    List(Selection),
+    /// One drift: what was expected, what is, since when, by whom
+    Show { id: u64 },
+    /// Say that you have seen a drift; it stays until it is resolved
+    Ack {
+        id: u64,
+        /// Why, for those who come after
+        #[arg(long)]
+        note: Option<String>,
+    },
+}
+
+#[derive(Debug, Args)]
+pub struct Selection {
+    #[command(flatten)]
+    filters: Filters,
+    /// In this state; unresolved is open or acknowledged
+    #[arg(long, default_value = "unresolved", value_parser = ["open", "acknowledged", "resolved", "unresolved", "all"])]
+    state: String,
+    /// With this severity
+    #[arg(long, value_parser = ["info", "warning", "critical"])]
+    severity: Option<String>,
+    #[command(flatten)]
+    paging: Paging,
+}
+
+pub async fn run(session: &Session, verb: Verb) -> Result<(), Failure> {
+    match verb {
+        Verb::List(selection) => {
+            let query = selection.filters.query().with("state", Some(selection.state)).with("severity", selection.severity);
+            list(session, &["drift"], query, &selection.paging, listing()).await.map(|_| ())
+        }
+        Verb::Show { id } => {
+            let value = session.api.get(&["drift", &id.to_string()], &Query::default()).await?;
+            show(session, &value)
+        }
+        Verb::Ack { id, note } => {
+            let value = session.api.post(&["drift", &id.to_string(), "acknowledge"], &json!({ "note": note })).await?;
+            show(session, &value)
+        }
+    }
+}
+
+pub fn listing() -> Listing<Drift> {
+    let columns = vec![
+        Column::number("ID"),
+        Column::new("AGE", Fit::Whole),
+        Column::new("HOST", Fit::Middle),
+        Column::new("ITEM", Fit::Middle),
+        Column::new("FIELD", Fit::End),
+        Column::new("EXPECTED → ACTUAL", Fit::End),
+        Column::new("BY", Fit::End),
+        Column::new("VERDICT", Fit::Whole),
+    ];
+    Listing { columns, row, nothing: "No drift." }
+}
+
+fn row(drift: &Drift, now: Time) -> Vec<Cell> {
+    let (expected, actual) = shape::departure(drift);
+    let verdict = match drift.state.as_str() {
+        "open" => Cell::toned(Tone::of_verdict(&drift.verdict), &drift.verdict),
+        "resolved" => Cell::toned(Tone::Good, "resolved"),
+        _ => Cell::toned(Tone::of_verdict(&drift.verdict), &drift.verdict).then(Tone::Dim, ", seen"),
+    };
+    vec![
+        Cell::new(&drift.id.to_string()),
+        Cell::new(&age(drift.opened_at, now)),
+        Cell::new(&drift.host_name),
+        Cell::toned(Tone::Heading, &drift.item.to_string()),
+        Cell::new(&drift.field),
+        Cell::toned(Tone::Before, &expected).then(Tone::Dim, " → ").then(Tone::After, &actual),
+        Cell::toned(Tone::Actor, &drift.actor.as_ref().map_or_else(|| "–".to_owned(), trueline_drift::Actor::summary)),
+        verdict,
+    ]
+}
+
+fn show(session: &Session, value: &serde_json::Value) -> Result<(), Failure> {
+    if session.screen.is_json() {
+        return Ok(session.screen.document(value)?);
+    }
+    let drift: Drift = shape::read(value)?;
+    let now = now();
+    let whole = |value: &Option<trueline_drift::Value>| value.as_ref().map_or_else(|| "–".to_owned(), ToString::to_string);
+    let mut sheet = Sheet::default();
+    sheet.toned("drift", Tone::Heading, &format!("{} · {} {}", drift.id, drift.item, drift.field));
+    sheet.row("host", &drift.host_name);
+    sheet.toned("expected", Tone::Before, &whole(&drift.expected));
+    sheet.toned("actual", Tone::After, &whole(&drift.actual));
+    sheet.toned("verdict", Tone::of_verdict(&drift.verdict), &format!("{} ({}, {})", drift.verdict, drift.severity, drift.drift_type));
+    for reason in &drift.reasons {
+        sheet.row("because", reason);
+    }
+    sheet.row("state", &drift.state);
+    sheet.row("opened", &moment_and_age(drift.opened_at, now));
+    if drift.updated_at != drift.opened_at {
+        sheet.row("updated", &moment_and_age(drift.updated_at, now));
+    }
+    if let Some(at) = drift.resolved_at {
+        let by = drift.resolved_by.map(|change| format!(", by change {change}")).unwrap_or_default();
+        sheet.toned("resolved", Tone::Good, &format!("{}{by}", moment_and_age(at, now)));
+    }
+    if let Some(seen) = &drift.acknowledged {
+        let note = seen.note.as_ref().map(|note| format!(": {note}")).unwrap_or_default();
+        sheet.row("acknowledged", &format!("{} by {}{note}", moment_and_age(seen.at, now), seen.by));
+    }
+    if let Some(actor) = &drift.actor {
+        super::changes::describe(&mut sheet, actor);
+    }
+    sheet.maybe("change", drift.change.map(|change| format!("{change} (trueline changes show {change})")).as_deref());
+    Ok(session.screen.raw(&sheet.text(session.screen.paint, session.screen.width))?)
+}

@@ -1,0 +1,125 @@
+//! `trueline tokens`: what lets hosts join, programs ask and people log in.
+
+use std::time::Duration;
+
+use clap::{Args, Subcommand, ValueEnum};
+use serde_json::json;
+use trueline_drift::Time;
+
+use super::Session;
+use crate::age::{age, moment, parse_duration};
+use crate::api::Query;
+use crate::failure::Failure;
+use crate::listing::{Listing, Paging, list};
+use crate::screen::Tone;
+use crate::shape::{self, Token};
+use crate::table::{Cell, Column, Fit};
+
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Make a token; it is shown once and kept nowhere
+    Create(Wish),
+    /// Tokens, newest first, without their text
+    List(Paging),
+    /// Make a token useless at once
+    Revoke { id: u64 },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Kind {
+    /// Lets hosts enrol
+    Join,
+    /// Speaks to the REST API
+    Api,
+    /// Opens the console once
+    Login,
+}
+
+#[derive(Debug, Args)]
+pub struct Wish {
+    #[arg(long, value_enum)]
+    kind: Kind,
+    /// Who or what it is for
+    #[arg(long)]
+    name: Option<String>,
+    /// viewer reads, operator acknowledges and captures, admin makes tokens and revokes
+    #[arg(long, value_parser = ["viewer", "operator", "admin"])]
+    role: Option<String>,
+    /// How long it lives: 15m, 24h, 7d
+    #[arg(long, value_parser = parse_duration, value_name = "DURATION")]
+    expires: Option<Duration>,
+    /// How often it may be used
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    uses: Option<u32>,
+}
+
+pub async fn run(session: &Session, verb: Verb) -> Result<(), Failure> {
+    match verb {
+        Verb::Create(wish) => create(session, wish).await,
+        Verb::List(paging) => list(session, &["tokens"], Query::default(), &paging, listing()).await.map(|_| ()),
+        Verb::Revoke { id } => {
+            session.api.delete(&["tokens", &id.to_string()]).await?;
+            session.screen.note(&format!("Token {id} is revoked."));
+            Ok(())
+        }
+    }
+}
+
+async fn create(session: &Session, wish: Wish) -> Result<(), Failure> {
+    let kind = match wish.kind {
+        Kind::Join => "join",
+        Kind::Api => "api",
+        Kind::Login => "login",
+    };
+    let body = json!({
+        "kind": kind,
+        "name": wish.name,
+        "role": wish.role,
+        "expires_in_seconds": wish.expires.map(|expires| expires.as_secs()),
+        "uses": wish.uses,
+    });
+    let value = session.api.post(&["tokens"], &body).await?;
+    let screen = session.screen;
+    if screen.is_json() {
+        return Ok(screen.document(&value)?);
+    }
+    let token: Token = shape::read(&value)?;
+    let Some(text) = &token.token else {
+        return Err(Failure::Refused("the collector made the token but did not show it: revoke it and try again".to_owned()));
+    };
+    // The token alone on standard output, so that a script can take it.
+    screen.line(&crate::table::visible(text))?;
+    let role = if wish.kind == Kind::Join { String::new() } else { format!(", role {}", token.role) };
+    let until = token.expires_at.map(|at| format!(", until {}", moment(at))).unwrap_or_default();
+    let uses = token.uses_left.map(|uses| format!(", for {uses} {}", if uses == 1 { "use" } else { "uses" })).unwrap_or_default();
+    screen.note(&format!("Token {} ({kind}{role}{until}{uses}). It is not shown again.", token.id));
+    Ok(())
+}
+
+fn listing() -> Listing<Token> {
+    let columns = vec![
+        Column::number("ID"),
+        Column::new("KIND", Fit::Whole),
+        Column::new("NAME", Fit::End),
+        Column::new("ROLE", Fit::Whole),
+        Column::new("STANDING", Fit::Whole),
+        Column::number("USES LEFT"),
+        Column::new("EXPIRES", Fit::Whole),
+        Column::new("AGE", Fit::Whole),
+    ];
+    Listing { columns, row, nothing: "No tokens." }
+}
+
+fn row(token: &Token, now: Time) -> Vec<Cell> {
+    let tone = if token.standing == "good" { Tone::Good } else { Tone::Dim };
+    vec![
+        Cell::new(&token.id.to_string()),
+        Cell::new(&token.kind),
+        Cell::toned(Tone::Heading, &token.name),
+        Cell::new(if token.kind == "join" { "–" } else { &token.role }),
+        Cell::toned(tone, &token.standing.replace('_', " ")),
+        Cell::new(&token.uses_left.map_or_else(|| "–".to_owned(), |uses| uses.to_string())),
+        Cell::new(&token.expires_at.map_or_else(|| "never".to_owned(), moment)),
+        Cell::new(&age(token.created_at, now)),
+    ]
+}

@@ -1,0 +1,206 @@
+//! The live feed in the terminal: a line per change and per drift that opened, moved or closed.
+//!
+//! On a narrow terminal an event takes more lines, each beneath its item; in a pipe it is one line.
+
+use trueline_drift::Actor;
+use unicode_width::UnicodeWidthStr;
+
+use crate::age::{clock, now};
+use crate::failure::Failure;
+use crate::screen::{Screen, Tone};
+use crate::shape::{self, Change, Drift, Gap};
+use crate::sse::Event;
+use crate::table::{cut_end, cut_middle, visible};
+
+/// Columns before the item: the clock, the verdict, and the gaps behind them.
+const MARGIN: usize = 10;
+const VERDICT: usize = 13;
+
+/// A piece of a line: its tone and its printable text.
+type Piece = (Tone, String);
+
+#[derive(Debug)]
+pub struct Feed {
+    screen: Screen,
+    /// Several hosts speak: each line says whose it is.
+    name_hosts: bool,
+    /// The change that the last line was about: its drifts need not repeat it.
+    last_change: Option<i64>,
+}
+
+impl Feed {
+    pub fn new(screen: Screen, name_hosts: bool) -> Self {
+        Self { screen, name_hosts, last_change: None }
+    }
+
+    pub fn show(&mut self, event: &Event) -> Result<(), Failure> {
+        if self.screen.is_json() {
+            let line = serde_json::json!({ event.name.as_str(): event.data });
+            return Ok(self.screen.json_line(&line)?);
+        }
+        let text = match event.name.as_str() {
+            "change" => self.change(&shape::read(&event.data)?),
+            "drift" => self.drift(&shape::read(&event.data)?),
+            "gap" => self.gap(&shape::read(&event.data)?),
+            // A newer collector may speak of things this version does not know.
+            _ => return Ok(()),
+        };
+        Ok(self.screen.line(&text)?)
+    }
+
+    fn change(&mut self, change: &Change) -> String {
+        self.last_change = Some(change.id);
+        let verdict = change.verdict.as_deref().unwrap_or("unjudged");
+        let item = self.item(&change.host_name, &change.item.to_string());
+        let head = (Tone::of_verdict(verdict), verdict.replace('_', " "));
+        self.lines(&clock(change.observed_at), head, item, shape::transition(change), Some(&change.actor))
+    }
+
+    fn drift(&mut self, drift: &Drift) -> String {
+        let event = drift.event.as_deref().unwrap_or(&drift.state).to_owned();
+        let tone = match event.as_str() {
+            "resolved" => Tone::Good,
+            "acknowledged" => Tone::Dim,
+            _ => Tone::of_verdict(&drift.verdict),
+        };
+        let explained = if event == "resolved" { drift.resolved_by } else { drift.change };
+        let (expected, actual) = shape::departure(drift);
+        let mut what = vec![(Tone::Dim, format!("drift {} {event}: ", drift.id)), (Tone::Plain, format!("{} ", drift.field))];
+        if event == "resolved" {
+            what.push((Tone::After, expected));
+        } else {
+            what.extend([(Tone::Dim, "expected ".into()), (Tone::Before, expected), (Tone::Dim, ", is ".into()), (Tone::After, actual)]);
+            what.push((Tone::Dim, format!(" ({}, {})", drift.severity, drift.drift_type)));
+        }
+        if explained.is_some() && explained == self.last_change {
+            return self.row("", (Tone::Plain, String::new()), &what);
+        }
+        let at = match event.as_str() {
+            "resolved" => drift.resolved_at.unwrap_or(drift.updated_at),
+            "opened" => drift.opened_at,
+            _ => drift.updated_at,
+        };
+        let actor = if event == "resolved" { None } else { drift.actor.as_ref() };
+        self.lines(&clock(at), (tone, event), self.item(&drift.host_name, &drift.item.to_string()), what, actor)
+    }
+
+    fn gap(&mut self, gap: &Gap) -> String {
+        self.last_change = None;
+        let until = gap.ended_at.map_or_else(|| "now".to_owned(), clock);
+        let mut what = vec![(Tone::Plain, format!("{}, from {} to {until}", gap.explanation, clock(gap.began_at)))];
+        if let Some(lost) = gap.lost {
+            what.push((Tone::Plain, format!(", {lost} events lost")));
+        }
+        if let Some(remedy) = &gap.remedy {
+            what.push((Tone::Dim, format!("; {remedy}")));
+        }
+        let item = self.item(&gap.host_name, &gap.scope);
+        self.lines(&clock(gap.ended_at.unwrap_or_else(now)), (Tone::Notable, "gap".to_owned()), item, what, None)
+    }
+
+    fn item(&self, host: &str, item: &str) -> Vec<Piece> {
+        let host = if self.name_hosts { vec![(Tone::Dim, format!("{host} "))] } else { Vec::new() };
+        host.into_iter().chain([(Tone::Heading, item.to_owned())]).collect()
+    }
+
+    /// One line where all fits or nobody's terminal limits it, one for each part otherwise.
+    fn lines(&self, at: &str, verdict: Piece, item: Vec<Piece>, what: Vec<Piece>, actor: Option<&Actor>) -> String {
+        let actor: Vec<Piece> = actor.map(|actor| (Tone::Actor, actor.summary())).into_iter().collect();
+        let width = |pieces: &[Piece]| pieces.iter().map(|(_, text)| visible(text).width()).sum::<usize>();
+        let total = MARGIN + VERDICT + width(&item) + 2 + width(&what) + 2 + width(&actor);
+        if self.screen.width.is_none_or(|columns| total <= columns) {
+            let gap = || vec![(Tone::Plain, "  ".to_owned())];
+            let all: Vec<Piece> =
+                [item, gap(), what].into_iter().chain(if actor.is_empty() { vec![] } else { vec![gap(), actor] }).flatten().collect();
+            return self.row(at, verdict, &all);
+        }
+        let room = self.screen.width.unwrap_or(usize::MAX).saturating_sub(MARGIN + VERDICT);
+        let item: Vec<Piece> = match item.as_slice() {
+            [(tone, item)] => vec![(*tone, cut_middle(&visible(item), room))],
+            _ => item,
+        };
+        let mut text = self.row(at, verdict, &item);
+        for part in [what, actor] {
+            if !part.is_empty() {
+                text.push('\n');
+                text.push_str(&self.row("", (Tone::Plain, String::new()), &part));
+            }
+        }
+        text
+    }
+
+    fn row(&self, at: &str, (tone, verdict): Piece, pieces: &[Piece]) -> String {
+        let paint = self.screen.paint;
+        let mut room = self.screen.width.map_or(usize::MAX, |columns| columns.saturating_sub(MARGIN + VERDICT));
+        let mut text = format!("{}{}", paint.text(Tone::Dim, at), " ".repeat(MARGIN.saturating_sub(at.width())));
+        text.push_str(&paint.text(tone, &verdict));
+        text.push_str(&" ".repeat(VERDICT.saturating_sub(verdict.width())));
+        for (tone, piece) in pieces {
+            let piece = visible(piece);
+            let cut = cut_end(&piece, room);
+            text.push_str(&paint.text(*tone, &cut));
+            room = room.saturating_sub(piece.width());
+            if room == 0 {
+                break;
+            }
+        }
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::screen::{Format, Paint};
+    use serde_json::json;
+
+    fn feed(width: Option<usize>) -> Feed {
+        Feed::new(Screen { format: Format::Table, paint: Paint::PLAIN, width }, false)
+    }
+
+    fn change() -> Change {
+        shape::read(&json!({
+            "id": 9, "host_name": "web1", "item": "file:/etc/hosts", "kind": "modified", "verdict": "notable",
+            "fields": [{"name": "size", "before": 180, "after": 188}],
+            "observed_after": "2026-02-12T10:30:00Z", "observed_at": "2026-02-12T10:31:00Z", "received_at": "2026-02-12T10:31:00Z",
+            "actor": {"certainty": "strong", "user": {"uid": 0, "name": "root"}, "process": {"pid": 812, "argv": ["tee", "-a", "/etc/hosts"]}}
+        }))
+        .unwrap()
+    }
+
+    fn drift(event: &str) -> Drift {
+        shape::read(&json!({
+            "id": 4, "host_name": "web1", "item": "file:/etc/hosts", "field": "size", "expected": 180, "actual": 188,
+            "verdict": "notable", "severity": "info", "type": "functional", "state": "open", "change": 9, "event": event,
+            "opened_at": "2026-02-12T10:31:00Z", "updated_at": "2026-02-12T10:31:00Z",
+            "actor": {"certainty": "unknown", "reason": "the process had ended"}
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn a_change_says_when_how_grave_what_and_who_in_one_line_of_a_pipe() {
+        assert_eq!(
+            feed(None).change(&change()),
+            "10:31:00  notable      file:/etc/hosts  size 180 → 188  root · tee -a /etc/hosts (pid 812)"
+        );
+    }
+
+    #[test]
+    fn a_narrow_terminal_takes_more_lines_and_none_is_too_wide() {
+        let text = feed(Some(60)).change(&change());
+        assert_eq!(text.lines().count(), 3, "{text}");
+        assert!(text.lines().all(|line| line.width() <= 60), "{text}");
+    }
+
+    #[test]
+    fn a_drift_beneath_its_own_change_does_not_repeat_item_and_actor() {
+        let mut feed = feed(None);
+        let alone = feed.drift(&drift("opened"));
+        assert!(alone.contains("file:/etc/hosts") && alone.contains("the process had ended"), "{alone}");
+        feed.change(&change());
+        let beneath = feed.drift(&drift("opened"));
+        assert!(beneath.contains("drift 4 opened: size expected 180, is 188"), "{beneath}");
+        assert!(!beneath.contains("/etc/hosts"), "{beneath}");
+    }
+}

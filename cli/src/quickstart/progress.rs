@@ -1,0 +1,65 @@
+//! What is seen while an inventory is taken: a bar on a terminal, a line at each end otherwise.
+
+use std::time::{Duration, Instant};
+
+use indicatif::{HumanBytes, HumanCount, ProgressBar, ProgressStyle};
+
+/// How often the figures move.
+pub const STEP: Duration = Duration::from_millis(100);
+
+/// Hidden by itself where standard error is no terminal.
+#[derive(Debug)]
+pub struct Meter {
+    bar: ProgressBar,
+    began: Instant,
+}
+
+impl Meter {
+    pub fn spinner(what: &str) -> Self {
+        let bar = ProgressBar::new_spinner();
+        if let Ok(style) = ProgressStyle::with_template("{spinner} {prefix}  {msg}") {
+            bar.set_style(style.tick_chars("⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏ "));
+        }
+        bar.set_prefix(what.to_owned());
+        bar.enable_steady_tick(STEP);
+        Self { bar, began: Instant::now() }
+    }
+
+    pub fn show(&self, items: u64, bytes: u64) {
+        self.bar.set_message(self.figures(items, bytes));
+    }
+
+    /// From here on it is known how many there are.
+    pub fn bound(&self, what: &str, total: u64) {
+        self.bar.set_prefix(what.to_owned());
+        self.bar.set_length(total);
+        if let Ok(style) = ProgressStyle::with_template("{spinner} {prefix}  {bar:24} {human_pos} of {human_len}") {
+            self.bar.set_style(style.tick_chars("⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏ ").progress_chars("━╸─"));
+        }
+    }
+
+    pub fn reach(&self, position: u64) {
+        self.bar.set_position(position);
+    }
+
+    /// Takes it off the screen; returns the time since it began.
+    pub fn finish(self) -> Duration {
+        self.bar.finish_and_clear();
+        self.began.elapsed()
+    }
+
+    fn figures(&self, items: u64, bytes: u64) -> String {
+        figures(items, bytes, self.began.elapsed())
+    }
+}
+
+/// `214,332 items, 1.2 GiB, 61,000 items/s`.
+pub fn figures(items: u64, bytes: u64, took: Duration) -> String {
+    let rate = items as f64 / took.as_secs_f64().max(0.001);
+    format!("{} items, {}, {} items/s", HumanCount(items), HumanBytes(bytes), HumanCount(rate as u64))
+}
+
+/// `214,332`.
+pub fn count(number: u64) -> String {
+    HumanCount(number).to_string()
+}

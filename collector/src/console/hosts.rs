@@ -1,0 +1,105 @@
+//! The hosts: whether they are heard, what is watched on them, and how they stand.
+
+use askama::Template;
+use axum::extract::State;
+use axum::response::Response;
+use trueline_drift::Time;
+use trueline_store::{Host, Page};
+
+use super::age::grouped;
+use super::page::{Frame, Moment, Place, frame, html};
+use crate::hub::{self, Hub};
+use crate::rest::Api;
+use crate::rest::access::Caller;
+use crate::rest::endpoint::{Endpoint, Routes};
+use crate::rest::problem::Problem;
+use crate::rest::query::{AFTER, Query};
+use crate::rest::shape::state_of;
+
+static HOSTS: Endpoint = Endpoint { path: "/hosts", name: "hosts_page", query: &[AFTER], ..Endpoint::PAGE };
+
+const ROWS: u32 = 100;
+
+pub fn routes(routes: Routes) -> Routes {
+    routes.add(&HOSTS, list)
+}
+
+#[derive(Template)]
+#[template(path = "hosts.html")]
+struct Hosts {
+    frame: Frame,
+    hosts: Vec<HostView>,
+    next: Option<String>,
+}
+
+struct HostView {
+    id: String,
+    name: String,
+    state: &'static str,
+    system: String,
+    last_seen: Option<Moment>,
+    inventory: Option<Moment>,
+    items: String,
+    baseline: Option<String>,
+    open_drifts: u64,
+    sensors: Vec<SensorView>,
+    troubles: Vec<String>,
+    agent: String,
+    holding: Option<String>,
+}
+
+struct SensorView {
+    name: String,
+    scope: String,
+    watching: bool,
+    reason: String,
+}
+
+async fn list(State(api): State<Api>, caller: Caller, query: Query) -> Result<Response, Problem> {
+    let now = hub::now();
+    let page = Page { limit: ROWS, after: query.text("after").map(str::to_owned) };
+    let listed = api.hub.store.hosts(&caller.tenant, page).await?;
+    let hosts = Hosts {
+        frame: frame(&api, &caller, Place::Hosts).await?,
+        hosts: listed.items.into_iter().map(|host| HostView::of(host, &api.hub, now)).collect(),
+        next: listed.next,
+    };
+    Ok(html(&hosts))
+}
+
+impl HostView {
+    fn of(host: Host, hub: &Hub, now: Time) -> Self {
+        let state = state_of(&host, hub, now).name();
+        let facts = &host.facts;
+        let system = [facts.os.as_deref(), facts.kernel.as_deref(), facts.architecture.as_deref()];
+        let holding = host.status.spool.as_ref().and_then(|spool| {
+            let since = spool.holding_since?;
+            Some(format!("holding changes back for {}: {} of {} bytes", super::age::age(since, now), grouped(spool.bytes), grouped(spool.limit_bytes)))
+        });
+        Self {
+            id: host.id.to_string(),
+            name: facts.hostname.clone(),
+            state,
+            system: system.into_iter().flatten().collect::<Vec<_>>().join(" · "),
+            last_seen: Moment::when(host.last_seen_at, now),
+            inventory: Moment::when(host.inventory_completed_at, now),
+            items: grouped(host.items),
+            baseline: host.baseline.map(|name| format!("{} v{}", name.name, name.version)),
+            open_drifts: host.open_drifts,
+            sensors: host
+                .status
+                .sensors
+                .into_iter()
+                .map(|sensor| SensorView {
+                    name: sensor.name,
+                    scope: sensor.scope,
+                    watching: sensor.watching,
+                    reason: sensor.reason.unwrap_or_default(),
+                })
+                .collect(),
+            troubles: host.status.troubles,
+            agent: host.agent_version.unwrap_or_default(),
+            holding,
+        }
+    }
+}

@@ -1,0 +1,30 @@
+//! The console: pages for people, rendered here, kept live by a small script of our own.
+//!
+//! Invariants: whatever a host or a person wrote reaches a page only through the templates, which
+//! escape it, or through the script as text, never as markup; no page needs a script to be read;
+//! every page but the login needs a session.
+
+mod age;
+mod asset;
+mod detail;
+mod feed;
+mod hosts;
+mod login;
+mod page;
+mod row;
+
+use axum::response::{IntoResponse, Response};
+
+use crate::rest::Api;
+use crate::rest::endpoint::Routes;
+use crate::rest::problem::Problem;
+
+pub fn routes(routes: Routes) -> Routes {
+    hosts::routes(detail::routes(feed::routes(login::routes(asset::routes(routes)))))
+}
+
+/// A problem as a page.
+pub fn refusal(api: &Api, problem: &Problem) -> Response {
+    let page = page::Refusal { version: api.context.version, title: problem.title, detail: &problem.detail };
+    (problem.status, page::html(&page)).into_response()
+}

@@ -1,0 +1,85 @@
+//! One drift as the feed shows it, in a page and in the stream that keeps the page live.
+
+use serde::Serialize;
+use trueline_drift::{Actor, Time, Value, Verdict, text};
+use trueline_store::{DriftRow, DriftState};
+
+use super::page::Moment;
+
+/// Longest text of a value in the feed, in bytes; the detail page has all of it.
+const VALUE_SHOWN: usize = 240;
+/// Longest key shown.
+const KEY_SHOWN: usize = 400;
+
+#[derive(Serialize)]
+pub struct Row {
+    pub id: i64,
+    #[serde(skip)]
+    pub at: Moment,
+    /// When it opened, milliseconds since the epoch.
+    pub millis: i64,
+    pub host: String,
+    pub host_id: String,
+    pub kind: &'static str,
+    pub key: String,
+    pub field: String,
+    /// Absent: nothing is expected, or the item does not have it.
+    pub before: Option<String>,
+    pub after: Option<String>,
+    pub actor: String,
+    pub certainty: &'static str,
+    pub verdict: &'static str,
+    /// The verdict in words.
+    pub verdict_text: &'static str,
+    pub state: &'static str,
+}
+
+impl Row {
+    pub fn of(row: &DriftRow, now: Time) -> Self {
+        let shown = |value: &Option<Value>| value.as_ref().map(|value| text::bounded(&value.to_string(), VALUE_SHOWN).into_owned());
+        let (actor, certainty) = actor(row.change.as_ref().map(|(_, actor)| actor));
+        let at = Moment::of(row.opened_at, now);
+        Self {
+            id: row.id,
+            millis: at.millis,
+            at,
+            host: row.host_name.clone(),
+            host_id: row.host.to_string(),
+            kind: row.item.kind.name(),
+            key: text::bounded(row.item.key.as_str(), KEY_SHOWN).into_owned(),
+            field: row.field.to_string(),
+            before: shown(&row.expected),
+            after: shown(&row.actual),
+            actor,
+            certainty,
+            verdict: row.verdict.name(),
+            verdict_text: words(row.verdict),
+            state: state(row.state),
+        }
+    }
+}
+
+/// An actor in a line, and how sure it is. A drift without a change was found by comparing state.
+pub fn actor(actor: Option<&Actor>) -> (String, &'static str) {
+    match actor {
+        Some(actor) => (actor.summary(), actor.certainty.name()),
+        None => ("unknown · there before the baseline was applied".to_owned(), "unknown"),
+    }
+}
+
+pub const fn words(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Expected => "expected",
+        Verdict::OutOfScope => "out of scope",
+        Verdict::Notable => "notable",
+        Verdict::Critical => "critical",
+    }
+}
+
+pub const fn state(state: DriftState) -> &'static str {
+    match state {
+        DriftState::Open => "open",
+        DriftState::Acknowledged => "acknowledged",
+        DriftState::Resolved => "resolved",
+    }
+}

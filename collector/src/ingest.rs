@@ -1,0 +1,231 @@
+//! Taking records in: batches of many hosts, one durable transaction for all that wait.
+//!
+//! Invariants:
+//! - A batch is answered only after its group is committed. Nothing waits on purpose: a group is what
+//!   gathered while the one before was committed.
+//! - Decoded records that are not yet committed never exceed [`BUDGET_KIB`]; who wants more waits,
+//!   and so, over HTTP/2, does the agent, which keeps them in its spool.
+//! - While the database is away or full the group is kept and tried again. A batch that the database
+//!   refuses for good is answered alone; the others of its group are taken.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use trueline_proto::frame::FRAME_LIMIT;
+use trueline_store::{AppendOutcome, Batch, StoreError};
+
+use crate::hub::{Hub, Part, now};
+
+/// Most records in one transaction, give or take a batch.
+const GROUP_RECORDS: usize = 8_192;
+const QUEUE_BATCHES: usize = 1_024;
+const BUDGET_KIB: usize = 64 * 1024;
+const RETRY_FIRST: Duration = Duration::from_millis(100);
+const RETRY_MOST: Duration = Duration::from_secs(5);
+/// How long a group is still tried after shutdown began. Agents keep what is not acknowledged.
+const DRAIN_LIMIT: Duration = Duration::from_secs(10);
+
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum IngestError {
+    #[error("the collector is shutting down")]
+    Closed,
+    #[error("the records could not be stored: {0}")]
+    Refused(String),
+}
+
+type Answer = Result<AppendOutcome, IngestError>;
+
+struct Job {
+    batch: Batch,
+    answer: oneshot::Sender<Answer>,
+    room: Room,
+}
+
+/// Memory set aside for decoded records, given back when it is dropped.
+#[derive(Debug)]
+pub struct Room(OwnedSemaphorePermit);
+
+impl Room {
+    /// Keeps only what the records need after all.
+    pub fn shrink_to(&mut self, bytes: usize) {
+        let held = self.0.num_permits();
+        // What is split off is given back at once.
+        drop(self.0.split(held.saturating_sub(kib(bytes))));
+    }
+}
+
+fn kib(bytes: usize) -> usize {
+    bytes.div_ceil(1024).max(1)
+}
+
+/// Where streams hand in their batches.
+#[derive(Debug, Clone)]
+pub struct Ingest {
+    jobs: mpsc::Sender<Job>,
+    budget: Arc<Semaphore>,
+}
+
+/// The other end: what [`Intake::run`] commits.
+#[derive(Debug)]
+pub struct Intake {
+    jobs: mpsc::Receiver<Job>,
+}
+
+pub fn ingest() -> (Ingest, Intake) {
+    let (sender, receiver) = mpsc::channel(QUEUE_BATCHES);
+    (Ingest { jobs: sender, budget: Arc::new(Semaphore::new(BUDGET_KIB)) }, Intake { jobs: receiver })
+}
+
+impl Ingest {
+    /// Room for one frame, of whatever size it turns out to be.
+    pub async fn room(&self) -> Result<Room, IngestError> {
+        let permits = u32::try_from(kib(FRAME_LIMIT)).unwrap_or(u32::MAX);
+        Arc::clone(&self.budget).acquire_many_owned(permits).await.map(Room).map_err(|_| IngestError::Closed)
+    }
+
+    /// Hands a batch in; the receiver hears of it when it is durable or refused.
+    pub async fn submit(&self, batch: Batch, room: Room) -> Result<oneshot::Receiver<Answer>, IngestError> {
+        let (answer, outcome) = oneshot::channel();
+        self.jobs.send(Job { batch, answer, room }).await.map_err(|_| IngestError::Closed)?;
+        Ok(outcome)
+    }
+}
+
+impl Intake {
+    /// Commits until every [`Ingest`] is gone and the queue is empty.
+    pub async fn run(mut self, hub: Arc<Hub>) {
+        while let Some(first) = self.jobs.recv().await {
+            let mut records = first.batch.records.len();
+            let mut group = vec![first];
+            while records < GROUP_RECORDS
+                && let Ok(job) = self.jobs.try_recv()
+            {
+                records += job.batch.records.len();
+                group.push(job);
+            }
+            metrics::gauge!("trueline_ingest_queue_batches").set(self.jobs.len() as f64);
+            commit(&hub, group).await;
+        }
+    }
+}
+
+/// Commits a group and answers each of its batches.
+async fn commit(hub: &Hub, group: Vec<Job>) {
+    let (batches, waiting): (Vec<Batch>, Vec<_>) = group.into_iter().map(|job| (job.batch, (job.answer, job.room))).unzip();
+    let answers: Vec<Answer> = match append(hub, &batches).await {
+        Ok(outcomes) => {
+            note_outcomes(hub, &batches, &outcomes);
+            outcomes.into_iter().map(Ok).collect()
+        }
+        Err(AppendFailure::GaveUp) => batches.iter().map(|_| Err(IngestError::Closed)).collect(),
+        Err(AppendFailure::Final(error)) => {
+            tracing::error!(%error, batches = batches.len(), "a group of batches was refused by the database; trying each alone");
+            let mut answers = Vec::with_capacity(batches.len());
+            for batch in batches {
+                answers.push(alone(hub, batch).await);
+            }
+            answers
+        }
+    };
+    for ((answer, _room), outcome) in waiting.into_iter().zip(answers) {
+        // A stream that ended meanwhile hears of it at its next Hello.
+        let _ = answer.send(outcome);
+    }
+}
+
+async fn alone(hub: &Hub, batch: Batch) -> Answer {
+    let batches = [batch];
+    match append(hub, &batches).await {
+        Ok(outcomes) => {
+            note_outcomes(hub, &batches, &outcomes);
+            outcomes.into_iter().next().ok_or_else(|| IngestError::Refused("the store gave no answer".to_owned()))
+        }
+        Err(AppendFailure::GaveUp) => Err(IngestError::Closed),
+        Err(AppendFailure::Final(error)) => {
+            tracing::error!(%error, host = %batches[0].host, first = batches[0].first.0, "a batch was refused by the database");
+            hub.health.is_troubled(Part::Ingest, now(), &error);
+            Err(IngestError::Refused(error.to_string()))
+        }
+    }
+}
+
+enum AppendFailure {
+    /// The database stayed away for too long after shutdown began.
+    GaveUp,
+    Final(StoreError),
+}
+
+/// Appends, and while the database is away or full tries again.
+async fn append(hub: &Hub, batches: &[Batch]) -> Result<Vec<AppendOutcome>, AppendFailure> {
+    let mut pause = RETRY_FIRST;
+    let mut drain_until = None;
+    loop {
+        let began = Instant::now();
+        let error = match hub.store.append(batches.to_vec(), now()).await {
+            Ok(outcomes) if outcomes.len() == batches.len() => {
+                metrics::histogram!("trueline_ingest_append_seconds").record(began.elapsed().as_secs_f64());
+                hub.health.is_well(Part::Ingest);
+                hub.health.is_well(Part::Database);
+                return Ok(outcomes);
+            }
+            Ok(outcomes) => {
+                let reason = format!("{} outcomes for {} batches", outcomes.len(), batches.len());
+                return Err(AppendFailure::Final(StoreError::Corrupt { subject: "append", reason }));
+            }
+            Err(error) if error.is_passing() => error,
+            Err(error) => return Err(AppendFailure::Final(error)),
+        };
+        metrics::counter!("trueline_ingest_retries_total").increment(1);
+        if !hub.health.troubles().contains_key(&Part::Ingest) {
+            tracing::error!(%error, "records wait until the database takes them; agents keep theirs");
+        }
+        hub.health.is_troubled(Part::Ingest, now(), &error);
+        hub.health.is_troubled(Part::Database, now(), &error);
+        if hub.shutdown.is_cancelled() {
+            let until = *drain_until.get_or_insert_with(|| Instant::now() + DRAIN_LIMIT);
+            if Instant::now() >= until {
+                return Err(AppendFailure::GaveUp);
+            }
+            tokio::time::sleep(pause).await;
+        } else {
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = hub.shutdown.cancelled() => {}
+            }
+        }
+        pause = (pause * 2).min(RETRY_MOST);
+    }
+}
+
+fn note_outcomes(hub: &Hub, batches: &[Batch], outcomes: &[AppendOutcome]) {
+    let (mut records, mut changes, mut inventory) = (0, 0, false);
+    for (batch, outcome) in batches.iter().zip(outcomes) {
+        let refused = match outcome {
+            AppendOutcome::Accepted { changes: new, .. } => {
+                records += batch.records.len() as u64;
+                changes += new;
+                inventory |= batch.records.iter().any(|record| matches!(record, trueline_drift::RecordBody::InventoryComplete { .. }));
+                continue;
+            }
+            AppendOutcome::SequenceGap { .. } => "sequence_gap",
+            AppendOutcome::BrokenChain { .. } => "chain_broken",
+            AppendOutcome::UnknownHost => "unknown_host",
+            AppendOutcome::Revoked => "host_revoked",
+            AppendOutcome::StaleEpoch { .. } => "epoch_stale",
+        };
+        metrics::counter!("trueline_ingest_refusals_total", "reason" => refused).increment(1);
+    }
+    metrics::counter!("trueline_ingest_records_total").increment(records);
+    metrics::counter!("trueline_ingest_changes_total").increment(changes);
+    metrics::counter!("trueline_ingest_batches_total").increment(batches.len() as u64);
+    if changes > 0 {
+        hub.appended.ring();
+    }
+    if inventory {
+        hub.compare.ring();
+    }
+    if records > 0 {
+        hub.news.ring();
+    }
+}

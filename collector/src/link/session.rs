@@ -1,0 +1,442 @@
+//! One agent's stream, from Hello to its end.
+//!
+//! Invariants: frames are taken in order without holes, each continuing the hash chain of the one
+//! before; at most [`IN_FLIGHT`] of them wait for their commit; an acknowledgement is sent only after
+//! it. A stream that breaks a rule is ended with the reason, and no other stream notices.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::{BoxFuture, FutureExt};
+use futures_util::stream::{FuturesOrdered, StreamExt};
+use prost::Message;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
+use tonic::{Code, Status, Streaming};
+use trueline_drift::{Epoch, Facts, RecordBody, Sequence};
+use trueline_proto::frame::{FrameError, RECORDS_LIMIT, decode_wire};
+use trueline_proto::{ChainLink, PROTOCOL, v1};
+use trueline_store::{AppendOutcome, Batch, StoreError};
+
+use super::status::{host_status, short};
+use super::{Policy, check_credential};
+use crate::enrolment::unavailable;
+use crate::hub::{Errand, Hub, StreamSeat, now};
+use crate::ingest::{Ingest, IngestError};
+use crate::tls::{PeerIdentity, Refusal, Refusals};
+
+/// Frames of one stream between decoding and commit.
+const IN_FLIGHT: usize = 16;
+const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
+/// For what is said at the end of a stream.
+const FAREWELL_TIMEOUT: Duration = Duration::from_secs(5);
+/// A stream is dead after this many heartbeats that did not come.
+const HEARTBEATS_MISSED: u32 = 4;
+/// Payloads up to this many bytes are decoded on the runtime's own threads.
+const INLINE_LIMIT: usize = 16 * 1024;
+
+pub struct Session {
+    pub hub: Arc<Hub>,
+    pub refusals: Arc<Refusals>,
+    pub ingest: Ingest,
+    pub policy: watch::Receiver<Policy>,
+    pub heartbeat_seconds: u32,
+    pub address: IpAddr,
+    pub identity: PeerIdentity,
+    pub outbox: mpsc::Sender<Result<v1::FromCollector, Status>>,
+}
+
+/// Why a stream ends.
+enum End {
+    /// The agent is gone or has finished.
+    Gone,
+    Said(Status),
+    Refused(Refusal, Status),
+    /// The hub asked for it: shutdown, revocation or a newer stream.
+    Asked,
+}
+
+impl From<IngestError> for End {
+    fn from(error: IngestError) -> Self {
+        match error {
+            IngestError::Closed => Self::Said(Status::unavailable(error.to_string())),
+            IngestError::Refused(_) => Self::Said(Status::internal("the collector's database refused the records; see the collector's log")),
+        }
+    }
+}
+
+type Answer = Result<Result<AppendOutcome, IngestError>, oneshot::error::RecvError>;
+
+/// Where a stream stands.
+struct Progress {
+    epoch: Epoch,
+    /// The last sequence handed in, and the link after it.
+    taken: Sequence,
+    link: ChainLink,
+    /// The last sequence that is durable.
+    durable: Sequence,
+    acknowledged: Option<Sequence>,
+    in_flight: FuturesOrdered<oneshot::Receiver<Result<AppendOutcome, IngestError>>>,
+}
+
+impl Session {
+    pub async fn run(self, inbound: Streaming<v1::FromAgent>) {
+        let mut seat = self.hub.seat(self.identity.host);
+        metrics::gauge!("trueline_streams").set(self.hub.streams.count() as f64);
+        let end = self.serve(&mut seat, inbound).await;
+        let status = match end {
+            End::Gone => None,
+            End::Said(status) => Some(status),
+            End::Refused(refusal, status) => {
+                self.refusals.note(self.address, refusal, format_args!("host {}: {}", self.identity.host, status.message()));
+                Some(status)
+            }
+            End::Asked => Some(self.asked().await),
+        };
+        drop(seat);
+        metrics::gauge!("trueline_streams").set(self.hub.streams.count() as f64);
+        self.hub.news.ring();
+        let reason = status.as_ref().map_or("the agent left", Status::message);
+        tracing::info!(host = %self.identity.host, peer = %self.address, "stream ended: {}", short(reason));
+        if let Some(status) = status {
+            // A peer that does not read its messages does not read this one either.
+            let _ = tokio::time::timeout(FAREWELL_TIMEOUT, self.outbox.send(Err(status))).await;
+        }
+    }
+
+    /// Why the hub ended the stream.
+    async fn asked(&self) -> Status {
+        if self.hub.shutdown.is_cancelled() {
+            return Status::unavailable("the collector is shutting down; connect again");
+        }
+        match check_credential(&self.hub, &self.identity).await {
+            Err((refusal, status)) => {
+                if let Some(refusal) = refusal {
+                    self.refusals.note(self.address, refusal, status.message());
+                }
+                status
+            }
+            Ok(()) => Status::aborted("a newer stream of this host took over"),
+        }
+    }
+
+    async fn serve(&self, seat: &mut StreamSeat, mut inbound: Streaming<v1::FromAgent>) -> End {
+        match self.begin(seat, &mut inbound).await {
+            Ok((mut progress, mut policy)) => {
+                let end = match self.exchange(seat, &mut inbound, &mut progress, &mut policy).await {
+                    Ok(()) => End::Gone,
+                    Err(end) => end,
+                };
+                if self.hub.shutdown.is_cancelled() {
+                    // What is being committed is still acknowledged, so that it need not be sent twice.
+                    let _ = tokio::time::timeout(FAREWELL_TIMEOUT, self.finish(&mut progress)).await;
+                }
+                end
+            }
+            Err(end) => end,
+        }
+    }
+
+    /// Credential, Hello, Welcome, policy.
+    async fn begin(&self, seat: &StreamSeat, inbound: &mut Streaming<v1::FromAgent>) -> Result<(Progress, watch::Receiver<Policy>), End> {
+        check_credential(&self.hub, &self.identity).await.map_err(|(refusal, status)| match refusal {
+            Some(refusal) => End::Refused(refusal, status),
+            None => End::Said(status),
+        })?;
+        let first = tokio::select! {
+            () = seat.end.cancelled() => return Err(End::Asked),
+            first = tokio::time::timeout(HELLO_TIMEOUT, inbound.message()) => first,
+        };
+        let Ok(first) = first else {
+            let status = Status::deadline_exceeded(format!("no Hello within {} s", HELLO_TIMEOUT.as_secs()));
+            return Err(End::Refused(Refusal::Slow, status));
+        };
+        let message = first.map_err(broken)?.ok_or(End::Gone)?.message;
+        let Some(v1::from_agent::Message::Hello(hello)) = message else {
+            return Err(refused(Refusal::Protocol, Status::invalid_argument("the first message must be Hello")));
+        };
+        if hello.protocol != PROTOCOL {
+            let reason = format!("the agent speaks protocol {}, this collector speaks {PROTOCOL}", hello.protocol);
+            return Err(refused(Refusal::Protocol, Status::failed_precondition(reason)));
+        }
+        let facts = hello.facts.ok_or_else(|| refused(Refusal::MessageInvalid, Status::invalid_argument("Hello has no facts")))?;
+        let facts = Facts::try_from(facts).map_err(|error| refused(Refusal::MessageInvalid, Status::invalid_argument(error.to_string())))?;
+        let epoch = Epoch(hello.epoch);
+        let version = short(&hello.agent_version);
+        let position = self
+            .hub
+            .store
+            .host_connected(self.identity.host, &facts, &version, epoch, now())
+            .await
+            .map_err(|error| End::Said(unavailable(error)))?;
+        let welcome = v1::Welcome {
+            acknowledged_sequence: position.acknowledged.0,
+            heartbeat_seconds: self.heartbeat_seconds,
+            collector_time: now().micros(),
+        };
+        self.say(seat, v1::from_collector::Message::Welcome(welcome)).await?;
+        tracing::info!(host = %self.identity.host, peer = %self.address, hostname = facts.hostname, version, "stream began");
+        self.hub.news.ring();
+        let mut policy = self.policy.clone();
+        let current = policy.borrow_and_update().clone();
+        if let Some(document) = current.filter(|document| document.version != hello.policy_version) {
+            let document = v1::WatchPolicy { version: document.version, document: document.text.clone() };
+            self.say(seat, v1::from_collector::Message::Policy(document)).await?;
+        }
+        let progress = Progress {
+            epoch,
+            taken: position.acknowledged,
+            link: position.link,
+            durable: position.acknowledged,
+            acknowledged: None,
+            in_flight: FuturesOrdered::new(),
+        };
+        Ok((progress, policy))
+    }
+
+    async fn exchange(
+        &self,
+        seat: &mut StreamSeat,
+        inbound: &mut Streaming<v1::FromAgent>,
+        progress: &mut Progress,
+        policy: &mut watch::Receiver<Policy>,
+    ) -> Result<(), End> {
+        let patience = Duration::from_secs(u64::from(self.heartbeat_seconds.max(3) * HEARTBEATS_MISSED));
+        let expiry = Instant::now() + Duration::from_micros(u64::try_from(self.identity.expires_at.micros_since(now())).unwrap_or(0));
+        let mut heard_at = Instant::now();
+        let mut status_at: Option<Instant> = None;
+        let mut status_write: Option<BoxFuture<'static, Result<(), StoreError>>> = None;
+        let mut policy_lives = true;
+        loop {
+            let may_read = progress.in_flight.len() < IN_FLIGHT;
+            tokio::select! {
+                biased;
+                () = seat.end.cancelled() => return Err(End::Asked),
+                Some(answer) = progress.in_flight.next(), if !progress.in_flight.is_empty() => {
+                    heard_at = Instant::now();
+                    self.settle(seat, progress, answer).await?;
+                }
+                message = inbound.message(), if may_read => {
+                    heard_at = Instant::now();
+                    let Some(message) = message.map_err(broken)? else { return Ok(()) };
+                    match message.message {
+                        Some(v1::from_agent::Message::Frames(frames)) => self.take(seat, progress, frames).await?,
+                        Some(v1::from_agent::Message::Heartbeat(heartbeat)) => {
+                            let pause = Duration::from_secs(u64::from(self.heartbeat_seconds)) / 2;
+                            if status_write.is_none() && status_at.is_none_or(|at| at.elapsed() >= pause) {
+                                status_at = Some(Instant::now());
+                                let (hub, host, status) = (Arc::clone(&self.hub), self.identity.host, host_status(heartbeat));
+                                status_write = Some(async move { hub.store.host_status(host, &status, now()).await }.boxed());
+                            }
+                        }
+                        Some(v1::from_agent::Message::ScanFinished(finished)) => {
+                            let fault = finished.fault.as_deref().map(short).unwrap_or_default();
+                            tracing::info!(host = %self.identity.host, scan = short(&finished.id), items = finished.items, changed = finished.changed, fault, "scan finished");
+                            self.hub.news.ring();
+                        }
+                        Some(v1::from_agent::Message::Hello(_)) => {
+                            return Err(refused(Refusal::Protocol, Status::invalid_argument("a second Hello in one stream")));
+                        }
+                        None => return Err(refused(Refusal::MessageInvalid, Status::invalid_argument("a message without content"))),
+                    }
+                }
+                written = async { status_write.as_mut().expect("guarded by is_some").await }, if status_write.is_some() => {
+                    status_write = None;
+                    if let Err(error) = written {
+                        tracing::warn!(host = %self.identity.host, %error, "a host's status could not be kept");
+                    }
+                }
+                Some(errand) = seat.errands.recv() => {
+                    let Errand::Scan { id, scope } = errand;
+                    self.say(seat, v1::from_collector::Message::Scan(v1::ScanRequest { id, scope })).await?;
+                }
+                changed = policy.changed(), if policy_lives => {
+                    policy_lives = changed.is_ok();
+                    let current = policy.borrow_and_update().clone();
+                    if let Some(document) = current.filter(|_| policy_lives) {
+                        let document = v1::WatchPolicy { version: document.version, document: document.text.clone() };
+                        self.say(seat, v1::from_collector::Message::Policy(document)).await?;
+                    }
+                }
+                () = tokio::time::sleep_until(heard_at + patience), if progress.in_flight.is_empty() => {
+                    return Err(End::Said(Status::deadline_exceeded(format!("nothing heard for {} s", patience.as_secs()))));
+                }
+                () = tokio::time::sleep_until(expiry) => {
+                    let status = Status::unauthenticated("the certificate of this connection has expired; renew it and connect again");
+                    return Err(refused(Refusal::CertificateExpired, status));
+                }
+            }
+        }
+    }
+
+    /// Hands the frames of one message in, in order.
+    async fn take(&self, seat: &StreamSeat, progress: &mut Progress, frames: v1::Frames) -> Result<(), End> {
+        let mut repeated = false;
+        for frame in frames.frames {
+            let first = Sequence(frame.first_sequence);
+            let last = match last_of(&frame) {
+                Some(last) => last,
+                None => return Err(refused(Refusal::FrameInvalid, Status::invalid_argument(format!("frame {first} has impossible numbers")))),
+            };
+            if last <= progress.taken {
+                metrics::counter!("trueline_ingest_duplicates_total").increment(u64::from(frame.count));
+                repeated = true;
+                continue;
+            }
+            let expected = progress.taken.next();
+            if first != expected {
+                let reason = format!("sequence gap: expected {expected}, got {first}");
+                return Err(refused(Refusal::SequenceGap, Status::failed_precondition(reason)));
+            }
+            while progress.in_flight.len() >= IN_FLIGHT {
+                let Some(answer) = next_or_end(seat, progress.in_flight.next()).await? else { break };
+                self.settle(seat, progress, answer).await?;
+            }
+            let mut room = next_or_end(seat, self.ingest.room()).await??;
+            let (epoch, previous, count) = (progress.epoch, progress.link, frame.count);
+            let link = ChainLink::from_bytes(&frame.link);
+            let decoded = if frame.payload.len() <= INLINE_LIMIT {
+                open(epoch, previous, &frame)
+            } else {
+                match tokio::task::spawn_blocking(move || open(epoch, previous, &frame)).await {
+                    Ok(decoded) => decoded,
+                    Err(_) => return Err(End::Said(Status::internal("decoding a frame failed; see the collector's log"))),
+                }
+            };
+            let opened = decoded.map_err(|error| refused(Refusal::FrameInvalid, Status::invalid_argument(error.to_string())))?;
+            if link != Some(opened.link) {
+                let reason = format!("the hash chain is broken at sequence {first}");
+                return Err(refused(Refusal::ChainBroken, Status::failed_precondition(reason)));
+            }
+            room.shrink_to(opened.bytes);
+            debug_assert_eq!(opened.records.len(), count as usize);
+            let batch = Batch { host: self.identity.host, epoch, first, records: opened.records, previous, link: opened.link };
+            let answer = next_or_end(seat, self.ingest.submit(batch, room)).await??;
+            progress.in_flight.push_back(answer);
+            progress.taken = last;
+            progress.link = opened.link;
+        }
+        if repeated && progress.in_flight.is_empty() {
+            // The agent did not hear the acknowledgement of what it sent again.
+            progress.acknowledged = None;
+            self.acknowledge(seat, progress).await?;
+        }
+        Ok(())
+    }
+
+    /// Takes one answer and all that are there already, and acknowledges them together.
+    async fn settle(&self, seat: &StreamSeat, progress: &mut Progress, answer: Answer) -> Result<(), End> {
+        let mut failure = progress.note(answer).err();
+        while failure.is_none()
+            && let Some(Some(answer)) = progress.in_flight.next().now_or_never()
+        {
+            failure = progress.note(answer).err();
+        }
+        self.acknowledge(seat, progress).await?;
+        failure.map_or(Ok(()), Err)
+    }
+
+    async fn acknowledge(&self, seat: &StreamSeat, progress: &mut Progress) -> Result<(), End> {
+        if progress.acknowledged == Some(progress.durable) || progress.durable.0 == 0 {
+            return Ok(());
+        }
+        progress.acknowledged = Some(progress.durable);
+        self.say(seat, v1::from_collector::Message::Acknowledgement(v1::Acknowledgement { sequence: progress.durable.0 })).await
+    }
+
+    /// Waits for what was handed in and acknowledges it, whatever the seat says.
+    async fn finish(&self, progress: &mut Progress) {
+        while let Some(answer) = progress.in_flight.next().await {
+            if progress.note(answer).is_err() {
+                break;
+            }
+        }
+        if progress.durable.0 > 0 && progress.acknowledged != Some(progress.durable) {
+            let message = v1::from_collector::Message::Acknowledgement(v1::Acknowledgement { sequence: progress.durable.0 });
+            // The peer may be gone already; it asks at its next Hello.
+            let _ = self.outbox.send(Ok(v1::FromCollector { message: Some(message) })).await;
+        }
+    }
+
+    async fn say(&self, seat: &StreamSeat, message: v1::from_collector::Message) -> Result<(), End> {
+        let message = v1::FromCollector { message: Some(message) };
+        next_or_end(seat, self.outbox.send(Ok(message))).await?.map_err(|_| End::Gone)
+    }
+}
+
+impl Progress {
+    fn note(&mut self, answer: Answer) -> Result<(), End> {
+        let outcome = answer.map_err(|_| IngestError::Closed)??;
+        let (refusal, status) = match outcome {
+            AppendOutcome::Accepted { acknowledged, .. } => {
+                self.durable = self.durable.max(acknowledged);
+                return Ok(());
+            }
+            AppendOutcome::SequenceGap { expected, got } => {
+                (Refusal::SequenceGap, Status::failed_precondition(format!("sequence gap: expected {expected}, got {got}")))
+            }
+            AppendOutcome::BrokenChain { at } => {
+                (Refusal::ChainBroken, Status::failed_precondition(format!("the hash chain is broken at sequence {at}")))
+            }
+            AppendOutcome::StaleEpoch { current } => {
+                (Refusal::EpochStale, Status::failed_precondition(format!("the host's spool is at epoch {current} by now")))
+            }
+            AppendOutcome::Revoked => (Refusal::HostRevoked, Status::permission_denied("this host's certificate was revoked")),
+            AppendOutcome::UnknownHost => (Refusal::CertificateUnknown, Status::permission_denied("this host is unknown here; enrol it again")),
+        };
+        Err(refused(refusal, status))
+    }
+}
+
+struct Opened {
+    records: Vec<RecordBody>,
+    link: ChainLink,
+    /// Of the records, decompressed.
+    bytes: usize,
+}
+
+fn open(epoch: Epoch, previous: ChainLink, frame: &v1::Frame) -> Result<Opened, FrameError> {
+    let link = previous.next(epoch, Sequence(frame.first_sequence), frame.count, &frame.payload);
+    let wire = decode_wire(frame)?;
+    let bytes = wire.iter().map(Message::encoded_len).sum();
+    let records = wire
+        .into_iter()
+        .map(|record| RecordBody::try_from(record).map_err(|source| FrameError::Record { first: frame.first_sequence, source }))
+        .collect::<Result<_, _>>()?;
+    Ok(Opened { records, link, bytes })
+}
+
+/// The last sequence of a frame; `None` for numbers that no frame has.
+fn last_of(frame: &v1::Frame) -> Option<Sequence> {
+    if frame.first_sequence == 0 || frame.count == 0 || frame.count as usize > RECORDS_LIMIT {
+        return None;
+    }
+    // Both databases count to 2^63 - 1.
+    let last = frame.first_sequence.checked_add(u64::from(frame.count) - 1)?;
+    i64::try_from(last).is_ok().then_some(Sequence(last))
+}
+
+async fn next_or_end<T>(seat: &StreamSeat, next: impl Future<Output = T>) -> Result<T, End> {
+    tokio::select! {
+        biased;
+        () = seat.end.cancelled() => Err(End::Asked),
+        next = next => Ok(next),
+    }
+}
+
+fn refused(refusal: Refusal, status: Status) -> End {
+    End::Refused(refusal, status)
+}
+
+/// What a failed read of the stream means: a message that breaks the contract, or a peer that is gone.
+fn broken(status: Status) -> End {
+    use std::error::Error;
+    match status.code() {
+        Code::OutOfRange => refused(Refusal::MessageTooLarge, Status::invalid_argument(status.message())),
+        Code::Internal | Code::Unimplemented if status.source().is_none() => {
+            refused(Refusal::MessageInvalid, Status::invalid_argument(status.message()))
+        }
+        _ => End::Gone,
+    }
+}

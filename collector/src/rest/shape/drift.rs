@@ -1,0 +1,118 @@
+//! The shape of a drift.
+
+use serde::Serialize;
+use trueline_drift::{Actor, DriftType, ItemId, Severity, Time, Value, Verdict};
+use trueline_store::{Acknowledged, DriftEvent, DriftRow, DriftState};
+use utoipa::ToSchema;
+
+use super::{ActorShape, words};
+
+/// An item's field that departs from its baseline.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Drift)]
+pub struct DriftShape {
+    pub id: i64,
+    pub tenant: String,
+    /// The host's identity.
+    #[schema(format = Uuid)]
+    pub host: String,
+    pub host_name: String,
+    #[schema(schema_with = words::item)]
+    pub item: ItemId,
+    /// `exists` stands for the item's being there at all.
+    #[schema(example = "mode")]
+    pub field: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(schema_with = words::value, required = false)]
+    pub expected: Option<Value>,
+    /// Absent where the item does not have the field.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(schema_with = words::value, required = false)]
+    pub actual: Option<Value>,
+    #[schema(schema_with = words::verdict)]
+    pub verdict: Verdict,
+    #[schema(schema_with = words::severity)]
+    pub severity: Severity,
+    #[serde(rename = "type")]
+    #[schema(schema_with = words::drift_type)]
+    pub drift_type: DriftType,
+    #[schema(schema_with = words::drift_state)]
+    pub state: DriftState,
+    #[schema(schema_with = words::time)]
+    pub opened_at: Time,
+    #[schema(schema_with = words::time)]
+    pub updated_at: Time,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(schema_with = words::time, required = false)]
+    pub resolved_at: Option<Time>,
+    /// The change that opened or last explained it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub change: Option<i64>,
+    /// Of that change.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<ActorShape>)]
+    pub actor: Option<Actor>,
+    /// The change that resolved it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub resolved_by: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub acknowledged: Option<AcknowledgedShape>,
+    /// What authorised it, by strength. Nothing is joined to drift yet: always empty.
+    #[schema(value_type = Vec<Object>)]
+    pub authorised_by: [(); 0],
+    pub reasons: Vec<String>,
+    /// In the event stream: what happened to it (`opened`, `updated`, `acknowledged`, `resolved`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub event: Option<DriftEvent>,
+}
+
+/// That a person has seen it.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Acknowledged)]
+pub struct AcknowledgedShape {
+    #[schema(schema_with = words::time)]
+    pub at: Time,
+    pub by: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
+}
+
+impl From<Acknowledged> for AcknowledgedShape {
+    fn from(acknowledged: Acknowledged) -> Self {
+        Self { at: acknowledged.at, by: acknowledged.by, note: acknowledged.note }
+    }
+}
+
+impl From<DriftRow> for DriftShape {
+    fn from(row: DriftRow) -> Self {
+        let (change, actor) = match row.change {
+            Some((position, actor)) => (Some(position.0), Some(actor)),
+            None => (None, None),
+        };
+        Self {
+            id: row.id,
+            tenant: row.tenant.0,
+            host: row.host.to_string(),
+            host_name: row.host_name,
+            item: row.item,
+            field: row.field.as_str().to_owned(),
+            expected: row.expected,
+            actual: row.actual,
+            verdict: row.verdict,
+            severity: row.severity,
+            drift_type: row.drift_type,
+            state: row.state,
+            opened_at: row.opened_at,
+            updated_at: row.updated_at,
+            resolved_at: row.resolved_at,
+            change,
+            actor,
+            resolved_by: row.resolved_by.map(|position| position.0),
+            acknowledged: row.acknowledged.map(AcknowledgedShape::from),
+            authorised_by: [],
+            reasons: row.reasons,
+            event: None,
+        }
+    }
+}

@@ -1,0 +1,233 @@
+//! The shapes of a host, its items and its coverage gaps.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+use trueline_drift::{Facts, Fields, GapReason, ItemId, Time};
+use trueline_store::{GapRow, Host, HostItem, HostStatus};
+use utoipa::ToSchema;
+
+use super::words;
+use crate::hub::Hub;
+
+/// A host that was heard of within three heartbeats counts as connected, wherever its stream ends.
+const SILENT_AFTER_SECONDS: i64 = 30;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum HostState {
+    Connected,
+    Silent,
+    Revoked,
+}
+
+impl HostState {
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Connected => "connected",
+            Self::Silent => "silent",
+            Self::Revoked => "revoked",
+        }
+    }
+}
+
+pub fn state_of(host: &Host, hub: &Hub, now: Time) -> HostState {
+    let heard = |at: Time| now.micros_since(at) < SILENT_AFTER_SECONDS * 1_000_000;
+    if host.revoked_at.is_some() {
+        HostState::Revoked
+    } else if hub.streams.is_connected(host.id) || host.last_seen_at.is_some_and(heard) {
+        HostState::Connected
+    } else {
+        HostState::Silent
+    }
+}
+
+/// What one enrolled agent speaks for.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Host)]
+pub struct HostShape {
+    #[schema(format = Uuid)]
+    pub id: String,
+    pub tenant: String,
+    pub name: String,
+    #[schema(schema_with = words::host_state)]
+    pub state: HostState,
+    #[schema(value_type = FactsShape)]
+    pub facts: Facts,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub agent_version: Option<String>,
+    #[schema(schema_with = words::time)]
+    pub enrolled_at: Time,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(schema_with = words::time, required = false)]
+    pub last_seen_at: Option<Time>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(schema_with = words::time, required = false)]
+    pub revoked_at: Option<Time>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(schema_with = words::time, required = false)]
+    pub certificate_expires_at: Option<Time>,
+    pub epoch: u64,
+    /// The last record taken in.
+    pub acknowledged: u64,
+    /// Absent until the first inventory is whole.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(schema_with = words::time, required = false)]
+    pub inventory_completed_at: Option<Time>,
+    pub items: u64,
+    pub open_drifts: u64,
+    /// The baseline that it is held against.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub baseline: Option<BaselineNameShape>,
+    /// What the agent last said of itself.
+    #[schema(value_type = StatusShape)]
+    pub status: HostStatus,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = BaselineName)]
+pub struct BaselineNameShape {
+    pub name: String,
+    pub version: u64,
+}
+
+impl HostShape {
+    pub fn of(host: Host, hub: &Hub, now: Time) -> Self {
+        Self {
+            state: state_of(&host, hub, now),
+            id: host.id.to_string(),
+            tenant: host.tenant.0,
+            name: host.facts.hostname.clone(),
+            facts: host.facts,
+            agent_version: host.agent_version,
+            enrolled_at: host.enrolled_at,
+            last_seen_at: host.last_seen_at,
+            revoked_at: host.revoked_at,
+            certificate_expires_at: host.certificate_expires_at,
+            epoch: host.epoch.0,
+            acknowledged: host.acknowledged.0,
+            inventory_completed_at: host.inventory_completed_at,
+            items: host.items,
+            open_drifts: host.open_drifts,
+            baseline: host.baseline.map(|name| BaselineNameShape { name: name.name, version: name.version }),
+            status: host.status,
+        }
+    }
+}
+
+/// What a host says of itself at each connection.
+#[derive(Debug, ToSchema)]
+#[schema(as = Facts)]
+#[expect(dead_code, reason = "describes the domain's facts; never made")]
+pub struct FactsShape {
+    hostname: String,
+    os: Option<String>,
+    kernel: Option<String>,
+    architecture: Option<String>,
+    machine_id: Option<String>,
+    boot_id: Option<String>,
+    cpus: Option<u32>,
+    memory_bytes: Option<u64>,
+    labels: Option<BTreeMap<String, String>>,
+}
+
+/// What an agent last said of itself.
+#[derive(Debug, ToSchema)]
+#[schema(as = HostStatus)]
+#[expect(dead_code, reason = "describes the store's status; never made")]
+pub struct StatusShape {
+    sensors: Option<Vec<SensorShape>>,
+    counters: Option<BTreeMap<String, u64>>,
+    spool: Option<SpoolShape>,
+    troubles: Option<Vec<String>>,
+}
+
+#[derive(Debug, ToSchema)]
+#[schema(as = Sensor)]
+#[expect(dead_code, reason = "describes the store's sensor; never made")]
+struct SensorShape {
+    name: String,
+    scope: String,
+    watching: bool,
+    /// Why it does not watch, or not all.
+    reason: Option<String>,
+}
+
+#[derive(Debug, ToSchema)]
+#[schema(as = Spool)]
+#[expect(dead_code, reason = "describes the store's spool; never made")]
+struct SpoolShape {
+    bytes: u64,
+    limit_bytes: u64,
+    oldest_sequence: u64,
+    newest_sequence: u64,
+    /// Since when changes are held back.
+    #[schema(schema_with = words::time, required = false)]
+    holding_since: Option<String>,
+}
+
+/// One thing on a host as it is now.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Item)]
+pub struct ItemShape {
+    #[schema(schema_with = words::item)]
+    pub item: ItemId,
+    #[schema(schema_with = words::fields)]
+    pub fields: Fields,
+    #[schema(schema_with = words::time)]
+    pub observed_at: Time,
+}
+
+impl From<HostItem> for ItemShape {
+    fn from(item: HostItem) -> Self {
+        Self { item: item.item, fields: item.fields, observed_at: item.observed_at }
+    }
+}
+
+/// An interval in which changes may have been missed, and what was done about it.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = CoverageGap)]
+pub struct CoverageShape {
+    pub id: i64,
+    #[schema(format = Uuid)]
+    pub host: String,
+    pub host_name: String,
+    /// `file:/etc`, `sysctl:*`, or `*` for the whole host.
+    pub scope: String,
+    #[schema(schema_with = words::gap_reason)]
+    pub reason: GapReason,
+    /// The reason in a sentence.
+    pub explanation: &'static str,
+    #[schema(schema_with = words::time)]
+    pub began_at: Time,
+    /// When the scope had been read again; absent while the gap is open.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(schema_with = words::time, required = false)]
+    pub ended_at: Option<Time>,
+    /// Events known to be lost; absent where the kernel does not say.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lost: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub remedy: Option<String>,
+    #[schema(schema_with = words::time)]
+    pub received_at: Time,
+}
+
+impl From<GapRow> for CoverageShape {
+    fn from(row: GapRow) -> Self {
+        let gap = row.gap;
+        Self {
+            id: row.id,
+            host: row.host.to_string(),
+            host_name: row.host_name,
+            scope: gap.scope,
+            explanation: gap.reason.explanation(),
+            reason: gap.reason,
+            began_at: gap.began_at,
+            ended_at: gap.ended_at,
+            lost: gap.lost,
+            remedy: gap.remedy,
+            received_at: row.received_at,
+        }
+    }
+}

@@ -1,0 +1,334 @@
+//! Putting the collector together: store, CA, listeners, services, tasks; and taking it apart again.
+//!
+//! Invariants: everything that is started is joined before [`Serving::join`] resolves; shutdown stops
+//! accepting first, then ends streams, then commits what was taken in, then stops the tasks.
+
+use std::fs;
+use std::io;
+use std::net::SocketAddr;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use serde::Serialize;
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, watch};
+use tokio::task::{JoinHandle, JoinSet};
+use tokio_rustls::rustls::ServerConfig;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Server;
+use trueline_proto::MESSAGE_LIMIT;
+use trueline_proto::v1::enrolment_server::EnrolmentServer;
+use trueline_proto::v1::link_server::LinkServer;
+use trueline_store::{Store, StoreError};
+
+use crate::ca::{CaError, CertificateAuthority};
+use crate::config::{Config, ConfigError, read_policy};
+use crate::enrolment::{EnrolmentService, Tries};
+use crate::hub::{Hub, now};
+use crate::ingest::ingest;
+use crate::link::{LinkService, Policy, Sessions};
+use crate::rest;
+use crate::tls::{Door, DoorLimits, PeerStream, Refusals, ServerLeaf, TlsError, agents_config, enrolment_config, rest_config};
+
+/// The port agents assume for the link.
+const LINK_PORT: u16 = 9440;
+/// Accepted connections that no server has taken yet.
+const ACCEPTED: usize = 64;
+const AGENTS: DoorLimits = DoorLimits { connections: 65_536, handshakes: 1_024 };
+const ENROLMENT: DoorLimits = DoorLimits { connections: 4_096, handshakes: 512 };
+const REST: DoorLimits = DoorLimits { connections: 4_096, handshakes: 256 };
+const KEEPALIVE: Duration = Duration::from_secs(20);
+/// Enrolment is one call; a connection that stays is of no use.
+const ENROLMENT_AGE: Duration = Duration::from_secs(60);
+const ENROLMENT_REQUEST_LIMIT: usize = 64 * 1024;
+const HEADER_LIMIT: u32 = 16 * 1024;
+/// How much of a stream may lie in the collector unread, in bytes.
+const WINDOW: u32 = 1024 * 1024;
+/// How long peers may take to end their connections at shutdown.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(8);
+
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Ca(#[from] CaError),
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    #[error("cannot create {}: {source}", path.display())]
+    DataDir { path: PathBuf, source: io::Error },
+    #[error("cannot listen on {address} for {subject}: {source}")]
+    Listen { subject: &'static str, address: SocketAddr, source: io::Error },
+    #[error("this database belongs to collectors with the CA {kept}, here is the CA {found}: copy ca/root.key from one of them into the data directory")]
+    OtherCa { kept: String, found: String },
+}
+
+/// Where the collector listens.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct Addresses {
+    pub agents: SocketAddr,
+    pub enrolment: SocketAddr,
+    pub rest: SocketAddr,
+}
+
+/// A running collector. Cancel the token given to [`serve`], then await `join`.
+#[derive(Debug)]
+pub struct Serving {
+    pub addresses: Addresses,
+    pub hub: Arc<Hub>,
+    /// What agents pin, hexadecimal.
+    pub ca_sha256: String,
+    pub join: JoinHandle<()>,
+    policy_path: Option<PathBuf>,
+    policy: watch::Sender<Policy>,
+}
+
+impl Serving {
+    /// Reads the watch policy again and sends it to the agents. A policy with faults changes nothing.
+    pub async fn reload(&self) -> Result<(), ConfigError> {
+        let fresh = policy_at(self.policy_path.clone()).await?;
+        self.policy.send_if_modified(|current| {
+            let differs = *current != fresh;
+            *current = fresh;
+            differs
+        });
+        Ok(())
+    }
+}
+
+/// Starts a collector and returns once it takes connections.
+pub async fn serve(config: Config, shutdown: CancellationToken) -> Result<Serving, ServeError> {
+    create_data_dir(&config)?;
+    let policy = policy_at(config.watch_policy.clone()).await?;
+    let store = trueline_store::open(&config.database).await?;
+    let ca = Arc::new(CertificateAuthority::open(&config.data_dir, now())?);
+    share_ca(store.as_ref(), &ca).await?;
+    let (leaf, leaf_due) = ServerLeaf::issue(&ca, config.names.clone(), now())?;
+    let leaf = Arc::new(leaf);
+
+    let agents = listen("agents", config.listen_agents).await?;
+    let enrolment = listen("enrolment", config.listen_enrolment).await?;
+    let rest_listener = listen("REST", config.listen_rest).await?;
+    let addresses = Addresses { agents: agents.1, enrolment: enrolment.1, rest: rest_listener.1 };
+    let rest_tls = config.rest_tls.as_ref().map(rest_config).transpose()?;
+    let agents_tls = agents_config(&ca, Arc::clone(&leaf))?;
+    let enrolment_tls = enrolment_config(Arc::clone(&leaf))?;
+
+    let hub = Hub::new(store, shutdown.clone());
+    let refusals = Arc::new(Refusals::default());
+    let sessions = Arc::new(Sessions::default());
+    let (intake_for_links, intake) = ingest();
+    let (policy, policies) = watch::channel(policy);
+    let link = LinkService {
+        hub: Arc::clone(&hub),
+        ca: Arc::clone(&ca),
+        refusals: Arc::clone(&refusals),
+        ingest: intake_for_links,
+        policy: policies,
+        sessions: Arc::clone(&sessions),
+        heartbeat_seconds: config.heartbeat_seconds,
+        certificate_lifetime: config.certificate_lifetime,
+    };
+    let enrol = EnrolmentService {
+        hub: Arc::clone(&hub),
+        ca: Arc::clone(&ca),
+        refusals: Arc::clone(&refusals),
+        certificate_lifetime: config.certificate_lifetime,
+        link_address: config.link_address.clone(),
+        link_port: (addresses.agents.port() != LINK_PORT).then_some(addresses.agents.port()),
+        tries: Tries::default(),
+    };
+
+    let mut servers = JoinSet::new();
+    let incoming = accept(&mut servers, Door::for_hosts(agents.0, agents_tls, Arc::clone(&refusals), AGENTS), &shutdown);
+    servers.spawn(serve_agents(link, incoming, shutdown.clone()));
+    let incoming = accept(&mut servers, Door::for_anyone(enrolment.0, enrolment_tls, Arc::clone(&refusals), ENROLMENT), &shutdown);
+    servers.spawn(serve_enrolment(enrol, incoming, shutdown.clone()));
+    let scheme = if rest_tls.is_some() { "https" } else { "http" };
+    let context = rest::RestContext {
+        metrics: Some(recorder()),
+        version: env!("CARGO_PKG_VERSION"),
+        public_url: format!("{scheme}://{}", addresses.rest),
+    };
+    let router = rest::router(Arc::clone(&hub), context);
+    match rest_tls {
+        None => {
+            servers.spawn(serve_rest(rest_listener.0, router, shutdown.clone()));
+        }
+        Some(tls) => {
+            let listener = tls_listener(&mut servers, rest_listener, tls, &refusals, &shutdown);
+            servers.spawn(serve_rest(listener, router, shutdown.clone()));
+        }
+    }
+
+    let committing = tokio::spawn(intake.run(Arc::clone(&hub)));
+    let mut tasks = crate::tasks::start(&hub, Arc::clone(&ca), leaf, leaf_due);
+    tasks.spawn(keep_metrics(shutdown.clone()));
+    let join = tokio::spawn(async move {
+        shutdown.cancelled().await;
+        let closed = tokio::time::timeout(CLOSE_TIMEOUT, async { while servers.join_next().await.is_some() {} }).await;
+        if closed.is_err() {
+            tracing::warn!("some connections did not end in time and were cut");
+            servers.shutdown().await;
+        }
+        sessions.join().await;
+        // The last handle for handing in is gone with the sessions, so this ends with an empty queue.
+        if let Err(error) = committing.await {
+            tracing::error!(%error, "the task that commits records failed");
+        }
+        while tasks.join_next().await.is_some() {}
+        tracing::info!("the collector has stopped");
+    });
+    let ca_sha256 = ca.sha256();
+    tracing::info!(agents = %addresses.agents, enrolment = %addresses.enrolment, rest = %addresses.rest, ca_sha256, "the collector serves");
+    Ok(Serving { addresses, hub, ca_sha256, join, policy_path: config.watch_policy, policy })
+}
+
+pub fn create_data_dir(config: &Config) -> Result<(), ServeError> {
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(&config.data_dir)
+        .map_err(|source| ServeError::DataDir { path: config.data_dir.clone(), source })
+}
+
+/// Collectors of one database must show agents one CA.
+async fn share_ca(store: &dyn Store, ca: &CertificateAuthority) -> Result<(), ServeError> {
+    let found = ca.sha256();
+    let kept = String::from_utf8_lossy(&store.keep("ca.sha256", found.as_bytes()).await?).into_owned();
+    if kept == found { Ok(()) } else { Err(ServeError::OtherCa { kept, found }) }
+}
+
+async fn policy_at(path: Option<PathBuf>) -> Result<Policy, ConfigError> {
+    let Some(path) = path else { return Ok(None) };
+    let subject = path.clone();
+    let read = tokio::task::spawn_blocking(move || read_policy(&path)).await;
+    let failed = |error: tokio::task::JoinError| ConfigError::File { path: subject, source: io::Error::other(error) };
+    Ok(Some(Arc::new(read.map_err(failed)??)))
+}
+
+async fn listen(subject: &'static str, address: SocketAddr) -> Result<(TcpListener, SocketAddr), ServeError> {
+    let failed = |source| ServeError::Listen { subject, address, source };
+    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let bound = listener.local_addr().map_err(failed)?;
+    Ok((listener, bound))
+}
+
+fn accept(servers: &mut JoinSet<()>, door: Door, shutdown: &CancellationToken) -> mpsc::Receiver<io::Result<PeerStream>> {
+    let (sender, receiver) = mpsc::channel(ACCEPTED);
+    servers.spawn(door.accept(sender, shutdown.clone()));
+    receiver
+}
+
+async fn serve_agents(link: LinkService, incoming: mpsc::Receiver<io::Result<PeerStream>>, shutdown: CancellationToken) {
+    let service = LinkServer::new(link).max_decoding_message_size(MESSAGE_LIMIT).max_encoding_message_size(MESSAGE_LIMIT);
+    let server = Server::builder()
+        .http2_keepalive_interval(Some(KEEPALIVE))
+        .http2_keepalive_timeout(Some(KEEPALIVE))
+        .http2_max_header_list_size(HEADER_LIMIT)
+        .max_concurrent_streams(16)
+        .initial_stream_window_size(WINDOW)
+        .initial_connection_window_size(WINDOW)
+        .serve_with_incoming_shutdown(service, ReceiverStream::new(incoming), shutdown.cancelled_owned());
+    if let Err(error) = server.await {
+        tracing::error!(%error, "the server for agents failed");
+    }
+}
+
+async fn serve_enrolment(enrol: EnrolmentService, incoming: mpsc::Receiver<io::Result<PeerStream>>, shutdown: CancellationToken) {
+    let service = EnrolmentServer::new(enrol).max_decoding_message_size(ENROLMENT_REQUEST_LIMIT);
+    let server = Server::builder()
+        .http2_keepalive_interval(Some(KEEPALIVE))
+        .http2_keepalive_timeout(Some(KEEPALIVE))
+        .http2_max_header_list_size(HEADER_LIMIT)
+        .max_concurrent_streams(4)
+        .max_connection_age(ENROLMENT_AGE)
+        .max_connection_age_grace(ENROLMENT_AGE)
+        .timeout(ENROLMENT_AGE)
+        .serve_with_incoming_shutdown(service, ReceiverStream::new(incoming), shutdown.cancelled_owned());
+    if let Err(error) = server.await {
+        tracing::error!(%error, "the server for enrolment failed");
+    }
+}
+
+async fn serve_rest<L>(listener: L, router: axum::Router, shutdown: CancellationToken)
+where
+    L: axum::serve::Listener,
+    L::Addr: std::fmt::Debug,
+{
+    if let Err(error) = axum::serve(listener, router).with_graceful_shutdown(shutdown.cancelled_owned()).await {
+        tracing::error!(%error, "the server for REST failed");
+    }
+}
+
+/// Connections that a [`Door`] has let in, as axum takes them.
+struct TlsListener {
+    accepted: mpsc::Receiver<io::Result<PeerStream>>,
+    address: SocketAddr,
+}
+
+fn tls_listener(
+    servers: &mut JoinSet<()>,
+    (listener, address): (TcpListener, SocketAddr),
+    tls: ServerConfig,
+    refusals: &Arc<Refusals>,
+    shutdown: &CancellationToken,
+) -> TlsListener {
+    let accepted = accept(servers, Door::for_anyone(listener, tls, Arc::clone(refusals), REST), shutdown);
+    TlsListener { accepted, address }
+}
+
+impl axum::serve::Listener for TlsListener {
+    type Io = PeerStream;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (PeerStream, SocketAddr) {
+        loop {
+            match self.accepted.recv().await {
+                Some(Ok(stream)) => {
+                    let address = stream.peer().address;
+                    return (stream, address);
+                }
+                Some(Err(_)) => {}
+                // The door is closed: nothing comes any more.
+                None => std::future::pending().await,
+            }
+        }
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        Ok(self.address)
+    }
+}
+
+/// The process's metrics, recorded from the first call on.
+fn recorder() -> PrometheusHandle {
+    static RECORDER: OnceLock<PrometheusHandle> = OnceLock::new();
+    RECORDER
+        .get_or_init(|| {
+            let recorder = PrometheusBuilder::new().build_recorder();
+            let handle = recorder.handle();
+            if metrics::set_global_recorder(recorder).is_err() {
+                tracing::warn!("another part of this process records metrics; those of the collector are not shown");
+            }
+            handle
+        })
+        .clone()
+}
+
+/// Folds recorded values together now and then, so that they do not pile up between scrapes.
+async fn keep_metrics(shutdown: CancellationToken) {
+    let handle = recorder();
+    loop {
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            () = tokio::time::sleep(Duration::from_secs(5)) => handle.run_upkeep(),
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! The collector's background tasks: owned here, restarted with a pause when they fail, joined at the
+//! end.
+//!
+//! Invariant: each task is idempotent and runs on a bell and on a timer, so that a lost bell heals
+//! itself, and any collector of a database may run all of them.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use trueline_store::StoreError;
+
+use crate::ca::CertificateAuthority;
+use crate::hub::{Hub, Part, now};
+use crate::tls::ServerLeaf;
+
+pub const TIMER: Duration = Duration::from_secs(1);
+const PAUSE_FIRST: Duration = Duration::from_millis(250);
+const PAUSE_MOST: Duration = Duration::from_secs(15);
+/// Clocks of several collectors may differ by this much without a revocation being overlooked.
+const REVOCATION_OVERLAP_SECONDS: i64 = 60;
+
+/// Starts every background task. They end when `hub.shutdown` is cancelled.
+pub fn start(hub: &Arc<Hub>, ca: Arc<CertificateAuthority>, leaf: Arc<ServerLeaf>, leaf_due: Duration) -> JoinSet<()> {
+    let mut tasks = JoinSet::new();
+    tasks.spawn(supervise(Arc::clone(hub), Part::Judge, crate::judge::run));
+    tasks.spawn(supervise(Arc::clone(hub), Part::Compare, crate::compare::run));
+    tasks.spawn(supervise(Arc::clone(hub), Part::Database, end_revoked));
+    tasks.spawn(renew_leaf(Arc::clone(hub), ca, leaf, leaf_due));
+    tasks
+}
+
+/// Sleeps until the bell rings, `period` is over or the collector shuts down.
+pub async fn rest_until(hub: &Hub, bell: &mut watch::Receiver<u64>, period: Duration) {
+    tokio::select! {
+        () = hub.shutdown.cancelled() => {}
+        _ = bell.changed() => {}
+        () = tokio::time::sleep(period) => {}
+    }
+}
+
+/// Runs a task until it ends by itself; after an error again, with growing pauses.
+async fn supervise<F, T>(hub: Arc<Hub>, part: Part, task: F)
+where
+    F: Fn(Arc<Hub>) -> T,
+    T: Future<Output = Result<(), StoreError>>,
+{
+    let mut pause = PAUSE_FIRST;
+    loop {
+        let began = tokio::time::Instant::now();
+        let Err(error) = task(Arc::clone(&hub)).await else { return };
+        if began.elapsed() > PAUSE_MOST {
+            pause = PAUSE_FIRST;
+        }
+        tracing::error!(part = part.name(), %error, "a background task failed; it is tried again");
+        metrics::counter!("trueline_task_failures_total", "part" => part.name()).increment(1);
+        hub.health.is_troubled(part, now(), &error);
+        tokio::select! {
+            () = hub.shutdown.cancelled() => return,
+            () = tokio::time::sleep(pause) => {}
+        }
+        pause = (pause * 2).min(PAUSE_MOST);
+    }
+}
+
+/// Ends the streams of hosts that were revoked, by whichever collector. Also shows that the database answers.
+async fn end_revoked(hub: Arc<Hub>) -> Result<(), StoreError> {
+    let mut since = now().plus_seconds(-REVOCATION_OVERLAP_SECONDS);
+    while !hub.shutdown.is_cancelled() {
+        let asked_at = now();
+        for host in hub.store.hosts_revoked_since(since).await? {
+            hub.streams.end(host);
+        }
+        hub.health.is_well(Part::Database);
+        since = asked_at.plus_seconds(-REVOCATION_OVERLAP_SECONDS);
+        tokio::select! {
+            () = hub.shutdown.cancelled() => {}
+            () = tokio::time::sleep(TIMER) => {}
+        }
+    }
+    Ok(())
+}
+
+async fn renew_leaf(hub: Arc<Hub>, ca: Arc<CertificateAuthority>, leaf: Arc<ServerLeaf>, mut due: Duration) {
+    loop {
+        tokio::select! {
+            () = hub.shutdown.cancelled() => return,
+            () = tokio::time::sleep(due) => {}
+        }
+        due = match leaf.renew(&ca, now()) {
+            Ok(due) => {
+                hub.health.is_well(Part::Certificates);
+                tracing::info!("renewed the server certificate");
+                due
+            }
+            Err(error) => {
+                tracing::error!(%error, "cannot renew the server certificate; tried again in an hour");
+                hub.health.is_troubled(Part::Certificates, now(), error);
+                Duration::from_secs(3600)
+            }
+        };
+    }
+}

@@ -1,0 +1,333 @@
+//! Taking batches of many hosts into the log in one transaction.
+//!
+//! What costs computing (encoding, fingerprints) is done by [`prepare`], before the log is locked. The
+//! log's lock is held from reading where the streams stand until the commit, so that positions grow in
+//! commit order.
+
+use std::collections::HashMap;
+
+use prost::Message;
+use trueline_drift::change::ChangeKind;
+use trueline_drift::{Change, Epoch, HostId, ItemId, Observation, RecordBody, Sequence, Time};
+use trueline_proto::v1;
+
+use crate::encoding::{self, Numbered, host_bytes, host_from_bytes};
+use crate::hosts;
+use crate::session::{Column, Lock, Session};
+use crate::stream::{Decision, Offer, Stream};
+use crate::{AppendOutcome, Batch, Result};
+
+/// A batch, encoded.
+pub(crate) struct Prepared {
+    host: HostId,
+    offer: Offer,
+    records: Vec<Entry>,
+}
+
+enum Entry {
+    Observed(ItemState),
+    Changed { state: ItemState, created: bool, observed_at: i64, body: Vec<u8> },
+    Gap(Vec<u8>),
+    InventoryComplete { observed_at: i64 },
+}
+
+/// How an item is after a record.
+struct ItemState {
+    fingerprint: [u8; 16],
+    kind: i64,
+    key: String,
+    /// Absent once the item is gone.
+    fields: Option<Vec<u8>>,
+    observed_at: i64,
+}
+
+pub(crate) fn prepare(batch: Batch) -> Prepared {
+    let offer = Offer {
+        epoch: batch.epoch,
+        first: batch.first,
+        records: batch.records.len() as u64,
+        previous: batch.previous,
+        link: batch.link,
+    };
+    let records = batch
+        .records
+        .into_iter()
+        .map(|record| match record {
+            RecordBody::Observed(observation) => Entry::Observed(observed(observation)),
+            RecordBody::Changed(change) => changed(*change),
+            RecordBody::Gap(gap) => Entry::Gap(v1::CoverageGap::from(gap).encode_to_vec()),
+            RecordBody::InventoryComplete { observed_at, .. } => Entry::InventoryComplete { observed_at: observed_at.micros() },
+        })
+        .collect();
+    Prepared { host: batch.host, offer, records }
+}
+
+fn state(item: ItemId, fields: Option<Vec<u8>>, observed_at: Time) -> ItemState {
+    ItemState {
+        fingerprint: item.fingerprint().0,
+        kind: item.kind.number(),
+        key: item.key.as_str().to_owned(),
+        fields,
+        observed_at: observed_at.micros(),
+    }
+}
+
+fn observed(observation: Observation) -> ItemState {
+    state(observation.item, Some(encoding::fields_bytes(observation.fields)), observation.observed_at)
+}
+
+fn changed(change: Change) -> Entry {
+    let (kind, observed_at, item) = (change.kind, change.observed_at, change.item.clone());
+    let mut wire = v1::Change::from(change);
+    // The item has a row of its own.
+    wire.item = None;
+    let fields = (kind != ChangeKind::Removed).then(|| fields_after(&wire));
+    Entry::Changed {
+        state: state(item, fields, observed_at),
+        created: kind == ChangeKind::Created,
+        observed_at: observed_at.micros(),
+        body: wire.encode_to_vec(),
+    }
+}
+
+/// The encoding of [`Change::after`] as `v1::Fields`, without building it.
+fn fields_after(change: &v1::Change) -> Vec<u8> {
+    const FIELDS_TAG: u32 = 1;
+    let mut bytes = Vec::new();
+    for field in &change.unchanged {
+        prost::encoding::message::encode(FIELDS_TAG, field, &mut bytes);
+    }
+    for field in change.fields.iter().filter(|field| field.after.is_some()) {
+        let field = v1::Field { name: field.name.clone(), value: field.after.clone() };
+        prost::encoding::message::encode(FIELDS_TAG, &field, &mut bytes);
+    }
+    bytes
+}
+
+/// A host within one append.
+struct Standing {
+    row: i64,
+    stream: Stream,
+    moved: bool,
+    items: i64,
+    inventory_at: Option<i64>,
+}
+
+/// Rows that the accepted batches make.
+#[derive(Default)]
+struct Rows {
+    items: Vec<(i64, Epoch, ItemState)>,
+    /// Where in `items` an item of a host is: of several states in one append only the last is written.
+    places: HashMap<(i64, [u8; 16]), usize>,
+    changes: Vec<ChangeRow>,
+    gaps: Vec<GapRow>,
+}
+
+struct ChangeRow {
+    host: i64,
+    /// Place in [`Rows::items`].
+    item: usize,
+    epoch: Epoch,
+    sequence: u64,
+    observed_at: i64,
+    body: Vec<u8>,
+}
+
+struct GapRow {
+    host: i64,
+    epoch: Epoch,
+    sequence: u64,
+    body: Vec<u8>,
+}
+
+impl Rows {
+    fn item(&mut self, host: i64, epoch: Epoch, state: ItemState) -> usize {
+        let next = self.items.len();
+        let place = *self.places.entry((host, state.fingerprint)).or_insert(next);
+        if place == next {
+            self.items.push((host, epoch, state));
+        } else {
+            self.items[place] = (host, epoch, state);
+        }
+        place
+    }
+
+    fn record(&mut self, standing: &mut Standing, epoch: Epoch, sequence: Sequence, entry: Entry) {
+        let host = standing.row;
+        match entry {
+            Entry::Observed(state) => {
+                standing.items += 1;
+                self.item(host, epoch, state);
+            }
+            Entry::Changed { state, created, observed_at, body } => {
+                standing.items += i64::from(created) - i64::from(state.fields.is_none());
+                let item = self.item(host, epoch, state);
+                self.changes.push(ChangeRow { host, item, epoch, sequence: sequence.0, observed_at, body });
+            }
+            Entry::Gap(body) => self.gaps.push(GapRow { host, epoch, sequence: sequence.0, body }),
+            Entry::InventoryComplete { observed_at } => standing.inventory_at = Some(observed_at),
+        }
+    }
+}
+
+pub(crate) async fn append(session: &mut Session, batches: Vec<Prepared>, received_at: Time) -> Result<Vec<AppendOutcome>> {
+    session.lock(Lock::Log).await?;
+    let mut standings = standings(session, &batches).await?;
+    let mut rows = Rows::default();
+    let mut outcomes = Vec::with_capacity(batches.len());
+    for batch in batches {
+        let Some(standing) = standings.get_mut(&batch.host) else {
+            outcomes.push(AppendOutcome::UnknownHost);
+            continue;
+        };
+        let skip = match standing.stream.offer(&batch.offer) {
+            Decision::Refuse(outcome) => {
+                outcomes.push(outcome);
+                continue;
+            }
+            Decision::Take { skip } => skip,
+        };
+        let before = rows.changes.len();
+        standing.moved |= skip < batch.offer.records;
+        for (at, entry) in (0..).zip(batch.records).skip(skip as usize) {
+            rows.record(standing, batch.offer.epoch, batch.offer.first.plus(at), entry);
+        }
+        let acknowledged = standing.stream.position(batch.offer.epoch).acknowledged;
+        outcomes.push(AppendOutcome::Accepted { acknowledged, changes: (rows.changes.len() - before) as u64 });
+    }
+    let items = write_items(session, &rows.items).await?;
+    write_changes(session, rows.changes, &items, received_at).await?;
+    write_gaps(session, rows.gaps, received_at).await?;
+    let moved: Vec<&Standing> = standings.values().filter(|standing| standing.moved).collect();
+    move_hosts(session, &moved, received_at).await?;
+    for standing in moved {
+        if let Some(observed_at) = standing.inventory_at {
+            complete_inventory(session, standing, observed_at).await?;
+        }
+    }
+    Ok(outcomes)
+}
+
+async fn standings(session: &mut Session, batches: &[Prepared]) -> Result<HashMap<HostId, Standing>> {
+    let mut hosts: Vec<HostId> = batches.iter().map(|batch| batch.host).collect();
+    hosts.sort_unstable();
+    hosts.dedup();
+    let sql = "WITH given (uuid) AS ({rows}) SELECT h.id, h.uuid, h.revoked_at, h.epoch, h.acknowledged, h.link \
+        FROM given JOIN hosts h ON h.uuid = given.uuid";
+    let found = session.bulk(sql, vec![Column::blobs(hosts.into_iter().map(host_bytes))]).await?;
+    found
+        .iter()
+        .map(|row| {
+            let mut cells = row.cells();
+            let (row, host) = (cells.integer()?, host_from_bytes(&cells.blob()?)?);
+            let stream = hosts::stream(&mut cells)?;
+            Ok((host, Standing { row, stream, moved: false, items: 0, inventory_at: None }))
+        })
+        .collect()
+}
+
+/// Returns the rows of the items, in their order.
+async fn write_items(session: &mut Session, items: &[(i64, Epoch, ItemState)]) -> Result<Vec<i64>> {
+    let sql = "WITH given (host, fingerprint, kind, key, present, fields, observed_at, epoch) AS ({rows}) \
+        INSERT INTO items (host, fingerprint, kind, key, present, fields, observed_at, epoch) \
+        SELECT host, fingerprint, kind, key, present, fields, observed_at, epoch FROM given WHERE true \
+        ON CONFLICT (host, fingerprint) DO UPDATE SET present = excluded.present, fields = excluded.fields, \
+        observed_at = excluded.observed_at, epoch = excluded.epoch RETURNING id, host, fingerprint";
+    let columns = vec![
+        Column::integers(items.iter().map(|(host, ..)| *host)),
+        Column::blobs(items.iter().map(|(.., state)| state.fingerprint.to_vec())),
+        Column::integers(items.iter().map(|(.., state)| state.kind)),
+        Column::texts(items.iter().map(|(.., state)| state.key.clone())),
+        Column::integers(items.iter().map(|(.., state)| i64::from(state.fields.is_some()))),
+        Column::Blobs(items.iter().map(|(.., state)| state.fields.clone()).collect()),
+        Column::integers(items.iter().map(|(.., state)| state.observed_at)),
+        Column::integers(items.iter().map(|(_, epoch, _)| epoch.0 as i64)),
+    ];
+    let mut written = HashMap::with_capacity(items.len());
+    for row in session.bulk(sql, columns).await? {
+        let mut cells = row.cells();
+        let (id, host) = (cells.integer()?, cells.integer()?);
+        written.insert((host, encoding::fingerprint_from_bytes(&cells.blob()?)?.0), id);
+    }
+    items
+        .iter()
+        .map(|(host, _, state)| {
+            written.get(&(*host, state.fingerprint)).copied().ok_or_else(|| encoding::corrupt("item", "was written and not returned"))
+        })
+        .collect()
+}
+
+async fn write_changes(session: &mut Session, changes: Vec<ChangeRow>, items: &[i64], received_at: Time) -> Result<()> {
+    if changes.is_empty() {
+        return Ok(());
+    }
+    let first = advance(session, "changes", changes.len()).await?;
+    let count = changes.len();
+    let sql = "WITH given (position, host, item, epoch, sequence, observed_at, received_at, body) AS ({rows}) \
+        INSERT INTO changes (position, host, item, epoch, sequence, observed_at, received_at, body) \
+        SELECT position, host, item, epoch, sequence, observed_at, received_at, body FROM given";
+    let columns = vec![
+        Column::integers((first..).take(count)),
+        Column::integers(changes.iter().map(|change| change.host)),
+        Column::integers(changes.iter().map(|change| items[change.item])),
+        Column::integers(changes.iter().map(|change| change.epoch.0 as i64)),
+        Column::integers(changes.iter().map(|change| change.sequence as i64)),
+        Column::integers(changes.iter().map(|change| change.observed_at)),
+        Column::integers(std::iter::repeat_n(received_at.micros(), count)),
+        Column::blobs(changes.into_iter().map(|change| change.body)),
+    ];
+    session.bulk(sql, columns).await.map(drop)
+}
+
+async fn write_gaps(session: &mut Session, gaps: Vec<GapRow>, received_at: Time) -> Result<()> {
+    if gaps.is_empty() {
+        return Ok(());
+    }
+    let first = advance(session, "gaps", gaps.len()).await?;
+    let count = gaps.len();
+    let sql = "WITH given (id, host, epoch, sequence, received_at, body) AS ({rows}) \
+        INSERT INTO gaps (id, host, epoch, sequence, received_at, body) \
+        SELECT id, host, epoch, sequence, received_at, body FROM given";
+    let columns = vec![
+        Column::integers((first..).take(count)),
+        Column::integers(gaps.iter().map(|gap| gap.host)),
+        Column::integers(gaps.iter().map(|gap| gap.epoch.0 as i64)),
+        Column::integers(gaps.iter().map(|gap| gap.sequence as i64)),
+        Column::integers(std::iter::repeat_n(received_at.micros(), count)),
+        Column::blobs(gaps.into_iter().map(|gap| gap.body)),
+    ];
+    session.bulk(sql, columns).await.map(drop)
+}
+
+/// Takes the next numbers of a log, whose lock is held; returns the first.
+pub(crate) async fn advance(session: &mut Session, log: &str, count: usize) -> Result<i64> {
+    let count = i64::try_from(count).unwrap_or(i64::MAX);
+    let sql = "UPDATE cursors SET position = position + $1 WHERE name = $2 RETURNING position";
+    let row = session.fetch_one(sql, vec![count.into(), log.into()]).await?;
+    Ok(row.cells().integer()? - count + 1)
+}
+
+async fn move_hosts(session: &mut Session, moved: &[&Standing], received_at: Time) -> Result<()> {
+    let sql = "WITH given (id, epoch, acknowledged, link, seen_at, items) AS ({rows}) \
+        UPDATE hosts SET epoch = given.epoch, acknowledged = given.acknowledged, link = given.link, last_seen_at = given.seen_at, \
+        items = CASE WHEN hosts.items + given.items < 0 THEN 0 ELSE hosts.items + given.items END \
+        FROM given WHERE hosts.id = given.id";
+    let columns = vec![
+        Column::integers(moved.iter().map(|standing| standing.row)),
+        Column::integers(moved.iter().map(|standing| standing.stream.epoch.0 as i64)),
+        Column::integers(moved.iter().map(|standing| standing.stream.acknowledged.0 as i64)),
+        Column::blobs(moved.iter().map(|standing| standing.stream.link.0.to_vec())),
+        Column::integers(moved.iter().map(|_| received_at.micros())),
+        Column::integers(moved.iter().map(|standing| standing.items)),
+    ];
+    session.bulk(sql, columns).await.map(drop)
+}
+
+/// Every item has been observed in this epoch: what only older epochs spoke of is gone.
+async fn complete_inventory(session: &mut Session, standing: &Standing, observed_at: i64) -> Result<()> {
+    let sql = "UPDATE items SET present = 0, fields = NULL WHERE host = $1 AND epoch < $2 AND present = 1";
+    session.execute(sql, vec![standing.row.into(), (standing.stream.epoch.0 as i64).into()]).await?;
+    let sql = "UPDATE hosts SET inventory_at = $1, generation = generation + 1, \
+        items = (SELECT count(*) FROM items WHERE items.host = hosts.id AND items.present = 1) WHERE id = $2";
+    session.execute(sql, vec![observed_at.into(), standing.row.into()]).await.map(drop)
+}

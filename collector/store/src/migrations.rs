@@ -1,0 +1,44 @@
+//! The schema and its versions. A step, once released, is never edited: what is wrong with it is
+//! mended by the next one.
+//!
+//! All steps that are due run in one transaction under a lock, so that collectors that start together
+//! do not meet, and a step that fails leaves the schema as it was.
+
+use crate::session::{Lock, Session};
+use crate::{Result, StoreError};
+
+struct Step {
+    sqlite: &'static str,
+    postgres: &'static str,
+}
+
+/// In order; the schema's version is how many of them were taken.
+const STEPS: &[Step] = &[Step {
+    sqlite: include_str!("../migrations/sqlite/0001_first.sql"),
+    postgres: include_str!("../migrations/postgres/0001_first.sql"),
+}];
+
+pub(crate) async fn migrate(session: &mut Session) -> Result<()> {
+    session.lock(Lock::Schema).await?;
+    session.script("CREATE TABLE IF NOT EXISTS schema_version (version BIGINT NOT NULL)").await?;
+    let row = session.fetch_optional("SELECT version FROM schema_version", Vec::new()).await?;
+    let taken = match &row {
+        Some(row) => row.cells().count()? as usize,
+        None => {
+            session.execute("INSERT INTO schema_version (version) VALUES (0)", Vec::new()).await?;
+            0
+        }
+    };
+    if taken > STEPS.len() {
+        let known = STEPS.len();
+        return Err(StoreError::Migration(format!(
+            "it is at version {taken} and this program knows {known}: a newer trueline-collector has used this database; use that one"
+        )));
+    }
+    for step in &STEPS[taken..] {
+        session.script(if session.is_sqlite() { step.sqlite } else { step.postgres }).await?;
+    }
+    let version = i64::try_from(STEPS.len()).unwrap_or(i64::MAX);
+    session.execute("UPDATE schema_version SET version = $1", vec![version.into()]).await?;
+    Ok(())
+}

@@ -1,0 +1,76 @@
+//! The store's story, told to each database: what is true of one is true of the other.
+
+mod ingest;
+mod judging;
+mod listing;
+mod people;
+mod world;
+
+/// Each test on both databases.
+macro_rules! story {
+    ($($chapter:ident :: { $($test:ident),+ $(,)? })+) => {
+        mod on_sqlite {
+            $($(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $test() {
+                    let world = crate::world::World::on_sqlite().await;
+                    crate::$chapter::$test(&world).await;
+                }
+            )+)+
+        }
+
+        mod on_postgresql {
+            $($(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $test() {
+                    if let Some(world) = crate::world::World::on_postgresql(stringify!($test)).await {
+                        crate::$chapter::$test(&world).await;
+                    }
+                }
+            )+)+
+        }
+    };
+}
+
+story! {
+    people::{
+        a_token_with_one_use_is_spent_once,
+        tokens_expire_are_revoked_and_are_told_apart,
+        certificates_speak_for_their_host_until_it_is_revoked,
+        a_name_finds_a_host_unless_it_is_ambiguous,
+        the_first_value_kept_wins,
+        actions_are_listed_to_their_tenant,
+        names_with_any_character_are_kept,
+    }
+    ingest::{
+        a_refused_batch_does_not_harm_the_others,
+        what_was_taken_before_is_dropped,
+        a_new_epoch_begins_anew,
+        the_state_of_an_item_is_its_last_change,
+        what_an_inventory_does_not_see_is_gone,
+        long_and_hostile_keys_come_back_whole,
+        a_group_of_many_rows_is_taken_whole,
+        concurrent_appends_take_each_record_once,
+        migrating_twice_at_once_is_migrating_once,
+    }
+    judging::{
+        drift_opens_moves_and_resolves,
+        drift_that_opens_and_resolves_in_one_run_ends_resolved,
+        two_judges_have_the_effect_of_one,
+        a_captured_baseline_speaks_of_everything_the_host_reports,
+        a_scoped_capture_holds_what_its_patterns_match,
+        a_written_baseline_is_versioned_and_compared,
+        an_item_that_only_the_baseline_knows_gets_drift,
+        the_comparison_pages_cover_everything_once,
+        an_acknowledgement_holds_until_the_drift_moves,
+    }
+    listing::{
+        pages_are_complete_and_without_repeats_while_rows_are_added,
+        changes_are_found_by_what_they_are,
+        drift_is_found_by_what_it_is,
+        nothing_crosses_a_tenant,
+        events_resume_without_loss_or_repeats,
+        the_summary_counts_what_was_judged,
+        a_strangers_cursor_is_refused,
+    }
+}

@@ -1,0 +1,211 @@
+//! A fresh database, hosts that send to it, and a judge like the collector's.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use trueline_drift::change::ChangeKind;
+use trueline_drift::judge::{BaselineName, judge, weigh};
+use trueline_drift::reconcile::{OpenDrift, apply, reconcile};
+use trueline_drift::{
+    Actor, Cause, Certainty, Change, CoverageGap, Epoch, Facts, FieldChange, FieldName, Fields, GapReason, HostId, ItemId, Observation,
+    RecordBody, Sequence, TenantId, Time,
+};
+use trueline_proto::ChainLink;
+use trueline_store::{AppendOutcome, Batch, DriftWrite, JudgeOutput, NewHost, Page, Store, testing};
+use uuid::Uuid;
+
+pub struct World {
+    pub store: Arc<dyn Store>,
+    uri: String,
+    _folder: Option<tempfile::TempDir>,
+}
+
+impl World {
+    pub async fn on_sqlite() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let uri = format!("sqlite:{}", folder.path().join("store.db").display());
+        Self { store: trueline_store::open(&uri).await.unwrap(), uri, _folder: Some(folder) }
+    }
+
+    pub async fn on_postgresql(test: &str) -> Option<Self> {
+        match testing::postgres() {
+            Ok(server) => {
+                let uri = server.uri("story");
+                Some(Self { store: trueline_store::open(&uri).await.unwrap(), uri, _folder: None })
+            }
+            Err(missing) => {
+                testing::skip(&format!("on_postgresql::{test}"), missing);
+                None
+            }
+        }
+    }
+
+    /// Another collector on the same database.
+    pub async fn another(&self) -> Arc<dyn Store> {
+        trueline_store::open(&self.uri).await.unwrap()
+    }
+
+    pub async fn host(&self, name: &str) -> Sender {
+        self.host_of(&main(), name).await
+    }
+
+    pub async fn host_of(&self, tenant: &TenantId, name: &str) -> Sender {
+        let id = HostId(Uuid::now_v7());
+        let facts = facts(name);
+        let host = NewHost { id, tenant: tenant.clone(), facts: facts.clone(), enrolled_at: at(0), token: 1 };
+        self.store.enrol_host(host).await.unwrap();
+        self.store.host_connected(id, &facts, "0.1.0", Epoch(1), at(1)).await.unwrap();
+        Sender { id, epoch: Epoch(1), next: Sequence(1), link: ChainLink::START }
+    }
+
+    /// Appends the records as the host's next batch.
+    pub async fn send(&self, sender: &mut Sender, records: Vec<RecordBody>) {
+        let batch = sender.batch(records);
+        let outcomes = self.store.append(vec![batch], at(100)).await.unwrap();
+        assert!(matches!(outcomes[..], [AppendOutcome::Accepted { .. }]), "{outcomes:?}");
+    }
+
+    pub async fn judge(&self) -> usize {
+        let mut judged = 0;
+        while let Some(output) = judgement(&*self.store, 1000).await {
+            judged += output.judgements.len();
+            assert!(self.store.record_judgements(output).await.unwrap());
+        }
+        judged
+    }
+
+    /// Compares every host that is due, in pages of this many items.
+    pub async fn compare(&self, limit: u32) {
+        for host in self.store.hosts_to_compare(100).await.unwrap() {
+            let mut after = None;
+            loop {
+                let rows = self.store.compare_page(&host, after, limit).await.unwrap();
+                let Some(last) = rows.last() else { break };
+                after = Some(last.fingerprint);
+                let mut writes = Vec::new();
+                for row in rows {
+                    let name = host.baseline.as_ref().map_or(BaselineName { name: String::new(), version: 0 }, |(_, name)| name.clone());
+                    let findings = trueline_drift::baseline::departures(&row.expectation, row.fields.as_ref());
+                    let findings = findings.into_iter().map(|departure| weigh(&row.item, departure, &name)).collect();
+                    for step in reconcile(&row.open, findings, |_| false) {
+                        writes.push(DriftWrite { host: host.host, item: row.item.clone(), item_row: row.item_row, at: at(300), change: None, step });
+                    }
+                }
+                self.store.record_comparison(&host, writes).await.unwrap();
+            }
+            self.store.comparison_done(&host).await.unwrap();
+        }
+    }
+}
+
+/// What the judge would write of the next changes.
+pub async fn judgement(store: &dyn Store, limit: u32) -> Option<JudgeOutput> {
+    let input = store.unjudged(limit).await.unwrap();
+    let to = input.changes.last()?.position;
+    let mut output = JudgeOutput { from: input.from, to, judgements: Vec::new(), drift: Vec::new() };
+    let mut open: HashMap<i64, Vec<OpenDrift>> = HashMap::new();
+    for unjudged in input.changes {
+        let baseline = unjudged.baseline.as_ref().map(|(name, expectation)| (name, expectation));
+        let (judgement, findings) = judge(&unjudged.change, baseline);
+        output.judgements.push((unjudged.position, judgement));
+        let open = open.entry(unjudged.item_row).or_insert(unjudged.open);
+        let explains = |field: &FieldName| unjudged.change.fields.iter().any(|change| change.name == *field);
+        let steps = reconcile(open, findings, explains);
+        apply(open, &steps, explains);
+        output.drift.extend(steps.into_iter().map(|step| DriftWrite {
+            host: unjudged.host,
+            item: unjudged.change.item.clone(),
+            item_row: Some(unjudged.item_row),
+            at: unjudged.change.observed_at,
+            change: Some(unjudged.position),
+            step,
+        }));
+    }
+    Some(output)
+}
+
+/// A host's agent.
+#[derive(Debug, Clone)]
+pub struct Sender {
+    pub id: HostId,
+    pub epoch: Epoch,
+    pub next: Sequence,
+    pub link: ChainLink,
+}
+
+impl Sender {
+    pub fn batch(&mut self, records: Vec<RecordBody>) -> Batch {
+        let link = self.link.next(self.epoch, self.next, records.len() as u32, b"payload");
+        let batch = Batch { host: self.id, epoch: self.epoch, first: self.next, previous: self.link, link, records };
+        self.next = self.next.plus(batch.records.len() as u64);
+        self.link = link;
+        batch
+    }
+}
+
+pub fn main() -> TenantId {
+    TenantId::main()
+}
+
+pub fn at(seconds: i64) -> Time {
+    Time::from_seconds(1_700_000_000 + seconds)
+}
+
+pub fn facts(name: &str) -> Facts {
+    Facts { hostname: name.to_owned(), ..Facts::default() }
+}
+
+pub fn item(text: &str) -> ItemId {
+    text.parse().unwrap()
+}
+
+pub fn page(limit: u32) -> Page {
+    Page { limit, after: None }
+}
+
+pub fn observed(name: &str, fields: Fields) -> RecordBody {
+    RecordBody::Observed(Observation { item: item(name), fields, observed_at: at(10) })
+}
+
+pub fn inventory_complete(items: u64) -> RecordBody {
+    RecordBody::InventoryComplete { items, observed_at: at(11) }
+}
+
+pub fn gap() -> RecordBody {
+    RecordBody::Gap(CoverageGap {
+        scope: "file:/etc".into(),
+        reason: GapReason::QueueOverflow,
+        began_at: at(1),
+        ended_at: Some(at(2)),
+        lost: None,
+        remedy: Some("rescanned 3 items".into()),
+    })
+}
+
+pub fn actor() -> Actor {
+    Actor { certainty: Certainty::Strong, via: vec!["fanotify".into()], reason: None, ..Actor::unknown("") }
+}
+
+/// A change of one field, of a file that has a mode as well.
+pub fn changed(name: &str, field: &'static str, before: &str, after: &str) -> RecordBody {
+    let fields = vec![FieldChange { name: FieldName::known(field), before: Some(before.into()), after: Some(after.into()) }];
+    change(name, ChangeKind::Modified, fields)
+}
+
+pub fn removed(name: &str, field: &'static str, before: &str) -> RecordBody {
+    change(name, ChangeKind::Removed, vec![FieldChange { name: FieldName::known(field), before: Some(before.into()), after: None }])
+}
+
+fn change(name: &str, kind: ChangeKind, fields: Vec<FieldChange>) -> RecordBody {
+    RecordBody::Changed(Box::new(Change {
+        item: item(name),
+        kind,
+        fields,
+        unchanged: Fields::new().with("mode", "0644"),
+        observed_after: at(20),
+        observed_at: at(21),
+        cause: Cause::Event,
+        actor: actor(),
+        transaction: None,
+    }))
+}

@@ -1,0 +1,282 @@
+//! The agents' ports over real TLS: who is let in, what is taken, and that what one peer does wrong
+//! does not disturb another.
+
+#[path = "link/agent.rs"]
+mod agent;
+
+use agent::{Agent, Chain, Collector, observed, shake};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tonic::Code;
+use trueline_collector::ca::CertificateAuthority;
+use trueline_collector::hub::now;
+use trueline_collector::tls::PeerIdentity;
+use trueline_drift::change::ChangeKind;
+use trueline_drift::{Actor, Cause, Change, FieldChange, FieldName, Fields, RecordBody, TenantId, Time, Value};
+use trueline_proto::{MESSAGE_LIMIT, v1};
+use trueline_store::{DriftFilter, NewCapture, Page};
+
+const PAGE: Page = Page { limit: 100, after: None };
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_a_good_join_token_enrols_and_the_refusal_says_why() {
+    let collector = Collector::start().await;
+    let used_up = collector.join_token(Some(1), None).await;
+    collector.enrol(&used_up).await.unwrap();
+    let expired = collector.join_token(None, Some(now().plus_seconds(-1))).await;
+    for (token, reason) in [("tl_join_00", "unknown"), (&used_up, "used up"), (&expired, "expired")] {
+        let status = collector.enrol(token).await.unwrap_err();
+        assert_eq!(status.code(), Code::Unauthenticated);
+        assert!(status.message().contains(reason), "{status}");
+    }
+    let hosts = collector.store().hosts(&TenantId::main(), PAGE).await.unwrap();
+    assert_eq!(hosts.items.len(), 1);
+    collector.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_cannot_be_signed_enrols_nobody() {
+    let collector = Collector::start().await;
+    let token = collector.join_token(None, None).await;
+    for (csr, reason) in [(b"junk".to_vec(), "is not PKCS #10"), (vec![0x30; 20_000], "limit"), (agent::forged_request(), "own key")] {
+        let status = collector.enrol_with(&token, csr).await.unwrap_err();
+        assert_eq!(status.code(), Code::InvalidArgument);
+        assert!(status.message().contains(reason), "{status}");
+    }
+    assert!(collector.store().hosts(&TenantId::main(), PAGE).await.unwrap().items.is_empty());
+    collector.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn frames_are_acknowledged_once_durable_and_what_is_sent_again_is_dropped() {
+    let collector = Collector::start().await;
+    let agent = collector.enrolled().await;
+    let mut chain = Chain::new(1);
+    let frames: Vec<_> = (0..3).map(|number| chain.frame(vec![observed(&format!("/etc/{number}")), observed("/etc/x")])).collect();
+
+    let mut stream = agent.stream(1).await.unwrap();
+    assert_eq!(stream.acknowledged, 0);
+    stream.send(frames.clone()).await;
+    stream.acknowledged_up_to(6).await.unwrap();
+    drop(stream);
+
+    let mut again = agent.stream(1).await.unwrap();
+    assert_eq!(again.acknowledged, 6);
+    again.send(frames).await;
+    again.acknowledged_up_to(6).await.unwrap();
+    again.send(vec![chain.frame(vec![observed("/etc/y")])]).await;
+    again.acknowledged_up_to(7).await.unwrap();
+    let host = collector.store().host(&TenantId::main(), &agent.host).await.unwrap().unwrap();
+    assert_eq!((host.acknowledged.0, host.items), (7, 5));
+    collector.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hole_or_a_broken_chain_ends_the_stream_with_the_reason() {
+    let collector = Collector::start().await;
+    let agent = collector.enrolled().await;
+    let mut chain = Chain::new(1);
+    let first = chain.frame(vec![observed("/etc/a")]);
+    let _lost = chain.frame(vec![observed("/etc/b")]);
+    let third = chain.frame(vec![observed("/etc/c")]);
+
+    let mut stream = agent.stream(1).await.unwrap();
+    stream.send(vec![first.clone()]).await;
+    stream.acknowledged_up_to(1).await.unwrap();
+    stream.send(vec![third.clone()]).await;
+    let status = stream.acknowledged_up_to(3).await.unwrap_err();
+    assert_eq!(status.code(), Code::FailedPrecondition);
+    assert!(status.message().contains("expected 2, got 3"), "{status}");
+
+    let mut stream = agent.stream(1).await.unwrap();
+    stream.send(vec![v1::Frame { first_sequence: 2, ..third }]).await;
+    let status = stream.acknowledged_up_to(2).await.unwrap_err();
+    assert_eq!(status.code(), Code::FailedPrecondition);
+    assert!(status.message().contains("hash chain is broken at sequence 2"), "{status}");
+    collector.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn peers_without_a_good_certificate_are_refused_and_others_go_on() {
+    let collector = Collector::start().await;
+    let mut steady = collector.steady().await;
+    let agent = collector.enrolled().await;
+    let day_ago = now().plus_seconds(-86_400);
+    let folder = tempfile::tempdir().unwrap();
+    let other_ca = CertificateAuthority::open(folder.path(), day_ago).unwrap();
+
+    let expired = agent.with_certificate(&collector.ca, std::time::Duration::from_secs(1), day_ago);
+    let other = agent.with_certificate(&other_ca, std::time::Duration::from_secs(3600), now());
+    for (who, alert) in [(Some(&expired), "CertificateExpired"), (Some(&other), "UnknownCA"), (None, "CertificateRequired")] {
+        let error = shake(&collector, who).await.unwrap_err().to_string();
+        assert!(error.contains(alert), "{alert}: {error}");
+        steady.goes_on().await;
+    }
+    let unknown = agent.with_certificate(&collector.ca, std::time::Duration::from_secs(3600), now());
+    let status = unknown.stream(1).await.unwrap_err();
+    assert_eq!(status.code(), Code::PermissionDenied);
+    assert!(status.message().contains("unknown here"), "{status}");
+    steady.goes_on().await;
+    collector.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bytes_that_are_no_tls_are_hung_up_on_and_others_go_on() {
+    let collector = Collector::start().await;
+    let mut steady = collector.steady().await;
+    let noise: Vec<u8> = (0..4096u32).map(|number| (number.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+    for bytes in [b"GET / HTTP/1.1\r\nHost: x\r\n\r\n".as_slice(), b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", &noise] {
+        let mut socket = tokio::net::TcpStream::connect(collector.serving.addresses.agents).await.unwrap();
+        socket.write_all(bytes).await.unwrap();
+        let mut answer = Vec::new();
+        // Ends by itself, in order or by a reset: the collector hangs up.
+        let _ = socket.read_to_end(&mut answer).await;
+        assert!(answer.len() < 64, "nothing but an alert is answered: {answer:?}");
+        steady.goes_on().await;
+    }
+    collector.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hostile_messages_end_their_own_stream_with_the_reason_and_others_go_on() {
+    let collector = Collector::start().await;
+    let mut steady = collector.steady().await;
+    let hostile = collector.enrolled().await;
+    let bomb = RecordBody::Observed(trueline_drift::Observation {
+        item: "file:/etc/bomb".parse().unwrap(),
+        fields: Fields::new(),
+        observed_at: Time::from_seconds(1),
+    });
+    let mut bomb = v1::Record::from(bomb);
+    if let Some(v1::record::Body::Observed(observation)) = &mut bomb.body {
+        let value = v1::Value { kind: Some(v1::value::Kind::Text("a".repeat(64 * 1024 * 1024))) };
+        observation.fields.push(v1::Field { name: "x".to_owned(), value: Some(value) });
+    }
+    let bomb = Chain::new(1).wire_frame(vec![bomb]);
+    assert!(bomb.payload.len() < 64 * 1024, "the bomb is small on the wire");
+    let noise = Chain::new(1).raw_frame(1, vec![7; 100].into());
+    let large = Chain::new(1).raw_frame(1, vec![7; MESSAGE_LIMIT + 1].into());
+    let miscounted = v1::Frame { count: 4097, ..noise.clone() };
+    for (frame, reason) in [(bomb, "decompresses to more than"), (noise, "zstd"), (large, "too large"), (miscounted, "impossible numbers")] {
+        let mut stream = hostile.stream(1).await.unwrap();
+        stream.send(vec![frame]).await;
+        let status = stream.acknowledged_up_to(1).await.unwrap_err();
+        assert_eq!(status.code(), Code::InvalidArgument, "{status}");
+        assert!(status.message().contains(reason), "{reason}: {status}");
+        steady.goes_on().await;
+    }
+    let status = hostile.stream_with(|hello| hello.protocol = 99).await.unwrap_err();
+    assert!(status.message().contains("protocol 99"), "{status}");
+    steady.goes_on().await;
+    collector.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_renewal_certifies_the_peer_that_asks_and_nobody_else() {
+    let collector = Collector::start().await;
+    let agent = collector.enrolled().await;
+    let renewed = agent.renew().await.unwrap();
+    let identity = PeerIdentity::from_certificate(&renewed.certificates[0]).unwrap();
+    assert_eq!(identity.host.to_string(), agent.host);
+    assert_ne!(identity.serial, PeerIdentity::from_certificate(&agent.certificates[0]).unwrap().serial);
+    renewed.stream(1).await.unwrap();
+    collector.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn revocation_ends_the_live_stream_and_refuses_the_next() {
+    let collector = Collector::start().await;
+    let mut steady = collector.steady().await;
+    for rung_here in [true, false] {
+        let agent = collector.enrolled().await;
+        let mut stream = agent.stream(1).await.unwrap();
+        let host = agent.host.parse().unwrap();
+        assert!(collector.store().revoke_host(&TenantId::main(), host, now()).await.unwrap());
+        if rung_here {
+            collector.serving.hub.streams.end(host);
+        }
+        let ended = stream.acknowledged_up_to(1).await.unwrap_err();
+        let refused = agent.stream(1).await.unwrap_err();
+        let renewal = agent.renew().await.err().unwrap();
+        for status in [ended, refused, renewal] {
+            assert_eq!(status.code(), Code::PermissionDenied, "{status}");
+            assert!(status.message().contains("revoked"), "{status}");
+        }
+        steady.goes_on().await;
+    }
+    collector.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_newer_stream_of_a_host_takes_over() {
+    let collector = Collector::start().await;
+    let agent = collector.enrolled().await;
+    let mut older = agent.stream(1).await.unwrap();
+    let mut newer = agent.stream(1).await.unwrap();
+    assert_eq!(older.acknowledged_up_to(1).await.unwrap_err().code(), Code::Aborted);
+    newer.send(vec![Chain::new(1).frame(vec![observed("/etc/a")])]).await;
+    newer.acknowledged_up_to(1).await.unwrap();
+    collector.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_collector_that_starts_again_keeps_its_ca_and_what_it_acknowledged() {
+    let collector = Collector::start().await;
+    let agent = collector.enrolled().await;
+    let mut chain = Chain::new(1);
+    let mut stream = agent.stream(1).await.unwrap();
+    stream.send(vec![chain.frame(vec![observed("/etc/a")])]).await;
+    stream.acknowledged_up_to(1).await.unwrap();
+    let collector = collector.restart().await;
+    assert_eq!(stream.acknowledged_up_to(2).await.unwrap_err().code(), Code::Unavailable);
+    let mut stream = Agent { address: collector.serving.addresses.agents, ..agent }.stream(1).await.unwrap();
+    assert_eq!(stream.acknowledged, 1);
+    stream.send(vec![chain.frame(vec![observed("/etc/b")])]).await;
+    stream.acknowledged_up_to(2).await.unwrap();
+    collector.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_that_departs_from_the_captured_baseline_opens_drift_that_its_return_resolves() {
+    let collector = Collector::start().await;
+    let agent = collector.enrolled().await;
+    let mut chain = Chain::new(1);
+    let mut stream = agent.stream(1).await.unwrap();
+    let inventory = RecordBody::InventoryComplete { items: 1, observed_at: Time::from_seconds(1) };
+    stream.send(vec![chain.frame(vec![observed("/etc/shadow"), inventory])]).await;
+    stream.acknowledged_up_to(2).await.unwrap();
+    let capture = NewCapture {
+        tenant: TenantId::main(),
+        host: agent.host.parse().unwrap(),
+        name: "web".to_owned(),
+        scopes: Vec::new(),
+        by: "test".to_owned(),
+        at: now(),
+        assign: true,
+    };
+    collector.store().capture_baseline(capture).await.unwrap();
+    collector.serving.hub.compare.ring();
+
+    let changed = |before: &str, after: &str| {
+        RecordBody::Changed(Box::new(Change {
+            item: "file:/etc/shadow".parse().unwrap(),
+            kind: ChangeKind::Modified,
+            fields: vec![FieldChange { name: FieldName::known("mode"), before: Some(Value::text(before)), after: Some(Value::text(after)) }],
+            unchanged: Fields::new(),
+            observed_after: Time::from_seconds(2),
+            observed_at: Time::from_seconds(3),
+            cause: Cause::Event,
+            actor: Actor::unknown("a test"),
+            transaction: None,
+        }))
+    };
+    stream.send(vec![chain.frame(vec![changed("0644", "0666")])]).await;
+    stream.acknowledged_up_to(3).await.unwrap();
+    let open = DriftFilter { unresolved: true, ..DriftFilter::default() };
+    let drift = collector.drifts_until(&open, |drifts| !drifts.is_empty()).await;
+    assert_eq!(drift[0].actual, Some(Value::text("0666")));
+    assert!(drift[0].field == FieldName::known("mode") && drift[0].expected == Some(Value::text("0644")));
+    stream.send(vec![chain.frame(vec![changed("0666", "0644")])]).await;
+    stream.acknowledged_up_to(4).await.unwrap();
+    collector.drifts_until(&open, |drifts| drifts.is_empty()).await;
+    collector.stop().await;
+}
