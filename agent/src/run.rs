@@ -28,7 +28,7 @@ use crate::status::{Progress, Status};
 
 /// Signals between sensors and observer: small, for what waits belongs in the kernel's queue.
 const SIGNALS: usize = 1024;
-const STATE_CACHE: usize = 4 * 1024 * 1024;
+const STATE_CACHE: usize = 2 * 1024 * 1024;
 
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {

@@ -105,13 +105,7 @@ impl ActorReader {
         self.ended(pid, None)
     }
 
-    fn describe(
-        &mut self,
-        folder: &ProcessFolder,
-        pid: u32,
-        stat: Stat,
-        program: Program,
-    ) -> Actor {
+    fn describe(&mut self, folder: &ProcessFolder, pid: u32, stat: Stat, program: Program) -> Actor {
         let Program { exe, argv, cwd } = program;
         let login_uid = folder.bytes("loginuid", 32).and_then(|bytes| procfs::parse_audit_id(&bytes));
         let user = folder.bytes("status", 4096).and_then(|bytes| procfs::parse_users(&bytes));

@@ -16,17 +16,12 @@ use trueline_drift::redact::RedactionKey;
 use trueline_drift::watch::WatchPolicy;
 use trueline_drift::{Fields, ItemId, ItemKind, Value, text};
 
+pub use super::watch::Output;
 use crate::collect::{Collectors, Reading};
 use crate::scan::{ScanError, ScanMode, ScanOptions, ScanProgress, ScanSummary, scan};
 
 /// Batches between the scan and the output.
 const QUEUED: usize = 16;
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Output {
-    Text,
-    JsonLines,
-}
 
 /// Totals by kind of item, in the order of [`ItemKind::ALL`].
 #[derive(Debug, Default)]

@@ -4,9 +4,8 @@
 //! returns what it said.
 #![allow(unsafe_code)]
 
-pub mod file;
-
 pub mod fanotify;
+pub mod file;
 pub mod handle;
 pub mod memory;
 pub mod pidfd;

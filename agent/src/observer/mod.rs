@@ -50,6 +50,8 @@ const ALIVE_EVERY: Duration = Duration::from_secs(5);
 /// Settings that no sensor watches are read this often; those that one does, ten times less.
 const POLL_UNWATCHED: Duration = Duration::from_secs(30);
 const BATCH: usize = 512;
+/// Items of a scan that are handed on together.
+const GATHERED: usize = 2048;
 
 /// Records and the readings they came from, on their way to the sink and then the state.
 #[derive(Default)]
@@ -135,7 +137,7 @@ impl<S: Sink> Observer<S> {
                 self.accept(errand);
             }
             self.keep_time();
-            if !self.hand_on() {
+            if !self.is_gathering() && !self.hand_on() {
                 if self.is_closed {
                     return;
                 }
@@ -149,7 +151,6 @@ impl<S: Sink> Observer<S> {
                 continue;
             }
             self.work_on_sweep();
-            self.hand_on();
         }
         // What has settled already is worth a last look; the rest is found after the restart.
         let rest = self.settle.take_due(Instant::now() + Duration::from_secs(60), BATCH);
@@ -165,7 +166,7 @@ impl<S: Sink> Observer<S> {
 
     /// Takes signals until the next thing is due.
     fn listen(&mut self, signals: &Receiver<Signal>) {
-        let is_waiting = !self.offer.is_empty();
+        let is_waiting = self.offer_again.is_some();
         if is_waiting && self.settle.is_full() {
             // Backpressure: the rest stays with the kernel.
             std::thread::sleep(OFFER_AGAIN);
@@ -440,6 +441,13 @@ impl<S: Sink> Observer<S> {
         warn!(subject, %error, "an item could not be read");
     }
 
+    /// Whether the offer should still grow: large commits of sorted rows are what makes an inventory
+    /// cheap. Only what a scan found waits; what an event showed is handed on at once.
+    fn is_gathering(&self) -> bool {
+        let is_scanning = self.sweep.as_ref().is_some_and(Sweep::is_scanning);
+        is_scanning && self.offer_again.is_none() && self.offer.updates.len() < GATHERED
+    }
+
     /// Hands the offer to the sink and then to the state. `true` when nothing is left of it.
     fn hand_on(&mut self) -> bool {
         if self.offer.is_empty() {
@@ -457,7 +465,9 @@ impl<S: Sink> Observer<S> {
                 }
             }
         }
-        let updates: Vec<(ItemId, Option<Stored>)> = self.offer.updates.iter().map(|(item, update)| (item.clone(), update.clone())).collect();
+        let mut updates: Vec<(ItemId, Option<Stored>)> =
+            self.offer.updates.iter().map(|(item, update)| (item.clone(), update.clone())).collect();
+        updates.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
         let spooled = self.offer.taken.map(|sequence| (self.parts.sink.epoch(), sequence));
         if let Err(error) = self.parts.state.apply(&updates, spooled) {
             // What the sink has, it can tell again.

@@ -108,6 +108,11 @@ pub(super) struct Sweep {
 }
 
 impl Sweep {
+    /// Whether more of the scan is to come.
+    pub(super) fn is_scanning(&self) -> bool {
+        self.batches.is_some()
+    }
+
     pub(super) fn note_touched(&mut self, item: ItemId) {
         self.touched.insert(item);
     }

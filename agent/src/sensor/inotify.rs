@@ -118,7 +118,8 @@ fn watcher(messages: &SyncSender<Message>, missed: &Arc<Missed>, outlet: &Outlet
     let (messages, missed, counters) = (messages.clone(), Arc::clone(missed), Arc::clone(&outlet.counters));
     let handler = move |event: notify::Result<notify::Event>| {
         counters.count(|counters| &counters.events);
-        let is_reading = matches!(&event, Ok(event) if matches!(event.kind, EventKind::Access(kind) if kind != AccessKind::Close(AccessMode::Write)));
+        let is_reading =
+            matches!(&event, Ok(event) if matches!(event.kind, EventKind::Access(kind) if kind != AccessKind::Close(AccessMode::Write)));
         if is_reading {
             return;
         }

@@ -16,8 +16,22 @@ pub struct Mount {
 
 /// File systems that hold no files of anybody's: their contents are the kernel's own.
 const KERNEL_KINDS: [&str; 16] = [
-    "proc", "sysfs", "cgroup", "cgroup2", "devpts", "devtmpfs", "debugfs", "tracefs", "securityfs", "pstore", "bpf", "configfs", "mqueue",
-    "hugetlbfs", "binfmt_misc", "autofs",
+    "proc",
+    "sysfs",
+    "cgroup",
+    "cgroup2",
+    "devpts",
+    "devtmpfs",
+    "debugfs",
+    "tracefs",
+    "securityfs",
+    "pstore",
+    "bpf",
+    "configfs",
+    "mqueue",
+    "hugetlbfs",
+    "binfmt_misc",
+    "autofs",
 ];
 
 /// Lines that cannot be read are left out.

@@ -10,12 +10,12 @@ use std::sync::mpsc::{Receiver, SyncSender};
 use trueline_drift::ItemKind;
 use trueline_drift::watch::WatchPolicy;
 
+use super::Signal;
 use super::coverage::{Coverage, CoverageTable};
 use super::fanotify::Fanotify;
 use super::inotify::{Inotify, Scope};
 use super::outlet::{Outlet, SensorCounters};
 use super::view::View;
-use super::Signal;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Preference {

@@ -11,8 +11,8 @@ use std::process::{Command, Stdio};
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::Duration;
 
-use trueline_drift::{Certainty, ItemKind};
 use trueline_drift::watch::WatchPolicy;
+use trueline_drift::{Certainty, ItemKind};
 
 use super::*;
 
@@ -260,7 +260,9 @@ fn a_watched_path_that_is_not_there_yet_is_seen_when_it_comes() {
 #[test]
 fn a_new_policy_is_followed_and_what_came_into_view_is_reported() {
     for preference in BOTH {
-        let Some(watched) = watch("a_new_policy_is_followed_and_what_came_into_view_is_reported", preference, 1024, |_| {}) else { continue };
+        let Some(watched) = watch("a_new_policy_is_followed_and_what_came_into_view_is_reported", preference, 1024, |_| {}) else {
+            continue;
+        };
         let other = tempfile::tempdir().unwrap();
         let other = other.path().canonicalize().unwrap();
         watched.sensors.update(&WatchPolicy::only_paths(vec![other.to_str().unwrap().to_owned()]));
@@ -315,12 +317,8 @@ fn stopping_does_not_wait_for_signals_to_be_taken() {
 fn the_process_that_wrote_a_file_is_named() {
     let Some(watched) = watch("the_process_that_wrote_a_file_is_named", Preference::Best, 1024, |_| {}) else { return };
     // It waits until the file's signal was taken, so that it is alive to be read.
-    let mut child = Command::new("/bin/sh")
-        .args(["-c", "echo x >> f; read end"])
-        .current_dir(&watched.base)
-        .stdin(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut child =
+        Command::new("/bin/sh").args(["-c", "echo x >> f; read end"]).current_dir(&watched.base).stdin(Stdio::piped()).spawn().unwrap();
     let wanted = target(&watched.path("f"));
     let actor = loop {
         if let Signal::Touched(touch) = watched.signals.recv_timeout(PATIENCE).expect("a signal of the write")
@@ -389,6 +387,53 @@ fn a_write_to_a_kernel_setting_names_its_process() {
     }
     drop(child.stdin.take());
     child.wait().unwrap();
+}
+
+/// Runs itself again in a user namespace, where the limit of watches can be set without touching the
+/// host's, and where fanotify is refused as it is to an ordinary user.
+#[test]
+fn the_limit_of_watches_is_reported_and_named_in_the_coverage() {
+    let test = "the_limit_of_watches_is_reported_and_named_in_the_coverage";
+    const INSIDE: &str = "TRUELINE_TEST_FEW_WATCHES";
+    if std::env::var_os(INSIDE).is_some() {
+        return reach_the_limit_of_watches();
+    }
+    let script = "echo 20 > /proc/sys/user/max_inotify_watches || exit 42; exec \"$0\" --exact \"sensor::tests::$1\"";
+    let done = Command::new("unshare")
+        .args(["--user", "--map-root-user", "sh", "-c", script])
+        .arg(std::env::current_exe().unwrap())
+        .arg(test)
+        .env(INSIDE, "1")
+        .stdout(Stdio::piped())
+        .output();
+    match done {
+        Ok(done) if done.status.success() => assert!(String::from_utf8_lossy(&done.stdout).contains("1 passed"), "{done:?}"),
+        Ok(done) if done.status.code() == Some(101) => panic!("{}", String::from_utf8_lossy(&done.stdout)),
+        other => skip(test, &format!("no user namespace: {other:?}")),
+    }
+}
+
+fn reach_the_limit_of_watches() {
+    let folder = tempfile::tempdir().unwrap();
+    let base = folder.path().canonicalize().unwrap();
+    for number in 0..10 {
+        fs::create_dir(base.join(number.to_string())).unwrap();
+    }
+    let (sender, signals) = sync_channel(1024);
+    let sensors = Sensors::start(&WatchPolicy::only_paths(vec![base.to_str().unwrap().to_owned()]), sender, Arc::default()).unwrap();
+    let row = |sensors: &Sensors| sensors.coverage().into_iter().find(|row| row.name == "inotify").unwrap();
+    assert!(row(&sensors).watching && row(&sensors).reason.unwrap().contains("CAP_SYS_ADMIN"), "{:?}", sensors.coverage());
+    for number in 10..40 {
+        fs::create_dir(base.join(number.to_string())).unwrap();
+    }
+    loop {
+        if let Signal::Lost(loss) = signals.recv_timeout(PATIENCE).expect("the loss") {
+            assert_eq!((loss.reason, loss.scope), (GapReason::WatchLimit, format!("file:{}", base.to_str().unwrap())));
+            break;
+        }
+    }
+    let row = row(&sensors);
+    assert!(!row.watching && row.reason.as_ref().unwrap().contains("max_user_watches"), "{row:?}");
 }
 
 /// A file system of the test's own, unmounted when dropped.
