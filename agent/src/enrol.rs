@@ -34,7 +34,7 @@ pub enum EnrolError {
     Connect(#[from] ConnectError),
     #[error("the collector refused to enrol this host: {message}")]
     Refused { message: String },
-    #[error("the collector could not enrol this host: {message}; try again")]
+    #[error("the collector could not enrol this host: {message}")]
     Failed { message: String },
     #[error("the collector sent a CA other than the one pinned with --ca-sha256")]
     OtherCa,

@@ -21,7 +21,7 @@ use crate::config::Config;
 use crate::identity::{Identity, IdentityError};
 use crate::link::{self, LinkParts};
 use crate::observer::{Observer, ObserverParts, Plan, ReplayError, Scope, SpoolSink, Why, catch_up, sensor_policy};
-use crate::sensor::{Coverage, Loss, SensorCounters, SensorError, Sensors};
+use crate::sensor::{Coverage, Loss, SensorCounters, SensorError, Sensors, View};
 use crate::spool::{Spool, SpoolError, SpoolLimit};
 use crate::state::{State, StateError};
 use crate::status::{Progress, Status};
@@ -109,7 +109,8 @@ pub fn start(config: Config) -> Result<RunningAgent, RunError> {
         info!(records = replayed, "the state was brought up to the spool");
     }
 
-    let policy = Arc::new(present_policy(&state, &config.watch)?);
+    // With the real paths of what is named by a link: sensors report those, and items are keyed by them.
+    let policy = Arc::new(View::new(&present_policy(&state, &config.watch)?).policy().clone());
     let collectors = Collectors::new(Arc::clone(&policy), key);
     let (signal_sender, signals) = sync_channel(SIGNALS);
     let counters = Arc::new(SensorCounters::default());

@@ -2,6 +2,8 @@
 //!
 //! On a narrow terminal an event takes more lines, each beneath its item; in a pipe it is one line.
 
+use std::collections::VecDeque;
+
 use trueline_drift::Actor;
 use unicode_width::UnicodeWidthStr;
 
@@ -15,6 +17,7 @@ use crate::table::{cut_end, cut_middle, visible};
 /// Columns before the item: the clock, the verdict, and the gaps behind them.
 const MARGIN: usize = 10;
 const VERDICT: usize = 13;
+const GAP: &str = "  ";
 
 /// A piece of a line: its tone and its printable text.
 type Piece = (Tone, String);
@@ -24,13 +27,17 @@ pub struct Feed {
     screen: Screen,
     /// Several hosts speak: each line says whose it is.
     name_hosts: bool,
-    /// The change that the last line was about: its drifts need not repeat it.
-    last_change: Option<i64>,
+    /// Changes shown lately, newest last: a drift that follows need not name its actor again, and
+    /// not even its item right beneath the change.
+    shown: VecDeque<i64>,
 }
+
+/// How many changes back a drift may refer.
+const SHOWN: usize = 256;
 
 impl Feed {
     pub fn new(screen: Screen, name_hosts: bool) -> Self {
-        Self { screen, name_hosts, last_change: None }
+        Self { screen, name_hosts, shown: VecDeque::new() }
     }
 
     pub fn show(&mut self, event: &Event) -> Result<(), Failure> {
@@ -49,7 +56,10 @@ impl Feed {
     }
 
     fn change(&mut self, change: &Change) -> String {
-        self.last_change = Some(change.id);
+        self.shown.push_back(change.id);
+        if self.shown.len() > SHOWN {
+            self.shown.pop_front();
+        }
         let verdict = change.verdict.as_deref().unwrap_or("unjudged");
         let item = self.item(&change.host_name, &change.item.to_string());
         let head = (Tone::of_verdict(verdict), verdict.replace('_', " "));
@@ -65,14 +75,26 @@ impl Feed {
         };
         let explained = if event == "resolved" { drift.resolved_by } else { drift.change };
         let (expected, actual) = shape::departure(drift);
-        let mut what = vec![(Tone::Dim, format!("drift {} {event}: ", drift.id)), (Tone::Plain, format!("{} ", drift.field))];
-        if event == "resolved" {
-            what.push((Tone::After, expected));
-        } else {
-            what.extend([(Tone::Dim, "expected ".into()), (Tone::Before, expected), (Tone::Dim, ", is ".into()), (Tone::After, actual)]);
-            what.push((Tone::Dim, format!(" ({}, {})", drift.severity, drift.drift_type)));
+        let field = if drift.field == "exists" { String::new() } else { format!("{} ", drift.field) };
+        let gravity = (Tone::Dim, format!("({}, {})", drift.severity, drift.drift_type));
+        let beneath = explained.is_some() && explained.as_ref() == self.shown.back();
+        let mut what = vec![(Tone::Dim, format!("drift {} {event}: ", drift.id)), (Tone::Plain, field)];
+        match event.as_str() {
+            "resolved" => what.extend([(Tone::Dim, "is ".into()), (Tone::After, expected), (Tone::Dim, " again".into())]),
+            // The change right above has told the values.
+            "opened" if beneath => what.push(gravity),
+            _ => {
+                what.extend([
+                    (Tone::Dim, "expected ".into()),
+                    (Tone::Before, expected),
+                    (Tone::Dim, ", is ".into()),
+                    (Tone::After, actual),
+                ]);
+                what.push((Tone::Dim, " ".into()));
+                what.push(gravity);
+            }
         }
-        if explained.is_some() && explained == self.last_change {
+        if beneath {
             return self.row("", (Tone::Plain, String::new()), &what);
         }
         let at = match event.as_str() {
@@ -80,12 +102,12 @@ impl Feed {
             "opened" => drift.opened_at,
             _ => drift.updated_at,
         };
-        let actor = if event == "resolved" { None } else { drift.actor.as_ref() };
+        let told = explained.is_some_and(|change| self.shown.contains(&change));
+        let actor = drift.actor.as_ref().filter(|_| !told && event != "resolved");
         self.lines(&clock(at), (tone, event), self.item(&drift.host_name, &drift.item.to_string()), what, actor)
     }
 
-    fn gap(&mut self, gap: &Gap) -> String {
-        self.last_change = None;
+    fn gap(&self, gap: &Gap) -> String {
         let until = gap.ended_at.map_or_else(|| "now".to_owned(), clock);
         let mut what = vec![(Tone::Plain, format!("{}, from {} to {until}", gap.explanation, clock(gap.began_at)))];
         if let Some(lost) = gap.lost {
@@ -103,30 +125,28 @@ impl Feed {
         host.into_iter().chain([(Tone::Heading, item.to_owned())]).collect()
     }
 
-    /// One line where all fits or nobody's terminal limits it, one for each part otherwise.
+    /// One line where all fits or nobody's terminal limits it; what does not fit goes on beneath.
     fn lines(&self, at: &str, verdict: Piece, item: Vec<Piece>, what: Vec<Piece>, actor: Option<&Actor>) -> String {
         let actor: Vec<Piece> = actor.map(|actor| (Tone::Actor, actor.summary())).into_iter().collect();
         let width = |pieces: &[Piece]| pieces.iter().map(|(_, text)| visible(text).width()).sum::<usize>();
-        let total = MARGIN + VERDICT + width(&item) + 2 + width(&what) + 2 + width(&actor);
-        if self.screen.width.is_none_or(|columns| total <= columns) {
-            let gap = || vec![(Tone::Plain, "  ".to_owned())];
-            let all: Vec<Piece> =
-                [item, gap(), what].into_iter().chain(if actor.is_empty() { vec![] } else { vec![gap(), actor] }).flatten().collect();
-            return self.row(at, verdict, &all);
-        }
-        let room = self.screen.width.unwrap_or(usize::MAX).saturating_sub(MARGIN + VERDICT);
+        let room = self.screen.width.map_or(usize::MAX, |columns| columns.saturating_sub(MARGIN + VERDICT));
         let item: Vec<Piece> = match item.as_slice() {
             [(tone, item)] => vec![(*tone, cut_middle(&visible(item), room))],
             _ => item,
         };
-        let mut text = self.row(at, verdict, &item);
-        for part in [what, actor] {
-            if !part.is_empty() {
-                text.push('\n');
-                text.push_str(&self.row("", (Tone::Plain, String::new()), &part));
+        let mut rows: Vec<Vec<Piece>> = vec![item];
+        for part in [what, actor].into_iter().filter(|part| !part.is_empty()) {
+            match rows.last_mut() {
+                Some(row) if width(row) + GAP.len() + width(&part) <= room => {
+                    row.push((Tone::Plain, GAP.to_owned()));
+                    row.extend(part);
+                }
+                _ => rows.push(part),
             }
         }
-        text
+        let mut heads = std::iter::once((at, verdict)).chain(std::iter::repeat(("", (Tone::Plain, String::new()))));
+        let texts: Vec<String> = rows.iter().zip(&mut heads).map(|(row, (at, verdict))| self.row(at, verdict, row)).collect();
+        texts.join("\n")
     }
 
     fn row(&self, at: &str, (tone, verdict): Piece, pieces: &[Piece]) -> String {
@@ -188,9 +208,9 @@ mod tests {
 
     #[test]
     fn a_narrow_terminal_takes_more_lines_and_none_is_too_wide() {
-        let text = feed(Some(60)).change(&change());
+        let text = feed(Some(50)).change(&change());
         assert_eq!(text.lines().count(), 3, "{text}");
-        assert!(text.lines().all(|line| line.width() <= 60), "{text}");
+        assert!(text.lines().all(|line| line.width() <= 50), "{text}");
     }
 
     #[test]
@@ -200,7 +220,7 @@ mod tests {
         assert!(alone.contains("file:/etc/hosts") && alone.contains("the process had ended"), "{alone}");
         feed.change(&change());
         let beneath = feed.drift(&drift("opened"));
-        assert!(beneath.contains("drift 4 opened: size expected 180, is 188"), "{beneath}");
+        assert!(beneath.contains("drift 4 opened: size (info, functional)"), "{beneath}");
         assert!(!beneath.contains("/etc/hosts"), "{beneath}");
     }
 }

@@ -71,6 +71,7 @@ impl Tone {
 pub struct Paint(bool);
 
 impl Paint {
+    #[cfg(test)]
     pub const PLAIN: Self = Self(false);
 
     pub fn text(self, tone: Tone, text: &str) -> String {

@@ -222,7 +222,16 @@ impl Table {
 
 /// Labels and values, one a line; a value that is too wide goes on beneath itself.
 #[derive(Debug, Default)]
-pub struct Sheet(Vec<(&'static str, Tone, String)>);
+pub struct Sheet(Vec<Line>);
+
+#[derive(Debug)]
+struct Line {
+    label: &'static str,
+    tone: Tone,
+    value: String,
+    /// Kept in one piece, for whoever copies it.
+    whole: bool,
+}
 
 impl Sheet {
     pub fn row(&mut self, label: &'static str, value: &str) {
@@ -230,7 +239,12 @@ impl Sheet {
     }
 
     pub fn toned(&mut self, label: &'static str, tone: Tone, value: &str) {
-        self.0.push((label, tone, visible(value)));
+        self.0.push(Line { label, tone, value: visible(value), whole: false });
+    }
+
+    /// An address: never broken into lines.
+    pub fn link(&mut self, label: &'static str, value: &str) {
+        self.0.push(Line { label, tone: Tone::Actor, value: visible(value), whole: true });
     }
 
     /// Nothing is said of what is not known.
@@ -241,11 +255,11 @@ impl Sheet {
     }
 
     pub fn text(&self, paint: Paint, width: Option<usize>) -> String {
-        let labels = self.0.iter().map(|(label, ..)| label.width()).max().unwrap_or(0) + GAP.len();
+        let labels = self.0.iter().map(|line| line.label.width()).max().unwrap_or(0) + GAP.len();
         let room = width.map(|width| width.saturating_sub(labels).max(20));
         let mut out = String::new();
-        for (label, tone, value) in &self.0 {
-            let lines = room.map_or_else(|| vec![value.clone()], |room| wrap(value, room));
+        for Line { label, tone, value, whole } in &self.0 {
+            let lines = room.filter(|_| !whole).map_or_else(|| vec![value.clone()], |room| wrap(value, room));
             for (at, line) in lines.iter().enumerate() {
                 let label = if at == 0 { *label } else { "" };
                 out.push_str(&paint.text(Tone::Dim, label));
@@ -271,7 +285,9 @@ pub fn wrap(text: &str, width: usize) -> Vec<String> {
         lines.push(rest[..at].trim_end().to_owned());
         rest = rest[at..].trim_start();
     }
-    lines.push(rest.to_owned());
+    if !rest.is_empty() || lines.is_empty() {
+        lines.push(rest.to_owned());
+    }
     lines
 }
 

@@ -15,7 +15,8 @@
   };
   const tick = () => {
     for (const time of document.querySelectorAll("time[data-at]")) {
-      const text = age(Number(time.dataset.at));
+      const since = age(Number(time.dataset.at));
+      const text = !("ago" in time.dataset) ? since : since === "now" ? "just now" : since + " ago";
       if (time.textContent !== text) time.textContent = text;
     }
   };
@@ -23,7 +24,13 @@
   setInterval(tick, 1000);
 
   const feed = document.getElementById("feed");
-  if (!feed || !window.EventSource || !feed.dataset.after) return;
+  if (!feed) return;
+  // Values and keys lie above a row's link, so that their titles show and their text can be selected.
+  feed.addEventListener("click", (event) => {
+    const row = event.target.closest(".row");
+    if (row && !event.target.closest("a") && !String(getSelection())) row.querySelector(".cover").click();
+  });
+  if (!window.EventSource || !feed.dataset.after) return;
 
   const ROWS = 300; // Most rows kept on the page.
   const HELD = 2000; // Most rows held while paused or hidden.

@@ -90,7 +90,8 @@ impl CertificateAuthority {
         let wrong = |reason: String| CaError::Root { path: secret.clone(), reason };
         let root = CertificateDer::from_pem_slice(text.as_bytes()).map_err(|error| wrong(format!("holds no certificate: {error}")))?;
         let key = KeyPair::from_pem(&text).map_err(|error| wrong(format!("holds no usable key: {error}")))?;
-        let (_, parsed) = x509_parser::certificate::X509Certificate::from_der(&root).map_err(|error| wrong(format!("does not decode: {error}")))?;
+        let (_, parsed) =
+            x509_parser::certificate::X509Certificate::from_der(&root).map_err(|error| wrong(format!("does not decode: {error}")))?;
         if parsed.public_key().raw != key.subject_public_key_info() {
             return Err(wrong("holds a certificate that is not of its key; restore both from the same backup".to_owned()));
         }
@@ -154,11 +155,8 @@ impl CertificateAuthority {
         let expires_at = now.plus_seconds(i64::try_from(lifetime.as_secs()).unwrap_or(i64::MAX));
         params.serial_number = Some(SerialNumber::from_slice(&serial));
         set_validity(&mut params, now.plus_seconds(-CLOCK_ALLOWANCE_SECONDS), expires_at);
-        let certificate = params
-            .signed_by(key, &self.issuer)
-            .map_err(|source| CaError::Issue { subject: subject.to_owned(), source })?
-            .der()
-            .clone();
+        let certificate =
+            params.signed_by(key, &self.issuer).map_err(|source| CaError::Issue { subject: subject.to_owned(), source })?.der().clone();
         Ok(Issued { certificate, serial: hex::encode(serial), issued_at: now, expires_at })
     }
 }
@@ -197,18 +195,14 @@ fn requested_key(request: &[u8]) -> Result<SubjectPublicKeyInfo, CaError> {
     if request.len() > REQUEST_LIMIT {
         return Err(CaError::Request(format!("has {} bytes; {REQUEST_LIMIT} is the limit", request.len())));
     }
-    let (rest, parsed) = x509_parser::certification_request::X509CertificationRequest::from_der(request)
-        .map_err(|_| refused("is not PKCS #10 in DER"))?;
+    let (rest, parsed) =
+        x509_parser::certification_request::X509CertificationRequest::from_der(request).map_err(|_| refused("is not PKCS #10 in DER"))?;
     if !rest.is_empty() {
         return Err(refused("has bytes after its end"));
     }
     let key = SubjectPublicKeyInfo::from_der(parsed.certification_request_info.subject_pki.raw)
         .map_err(|_| refused("has a key of an unknown kind; use ECDSA P-256, P-384 or Ed25519"))?;
-    let strong = [
-        (&rcgen::PKCS_ECDSA_P256_SHA256, 65),
-        (&rcgen::PKCS_ECDSA_P384_SHA384, 97),
-        (&rcgen::PKCS_ED25519, 32),
-    ];
+    let strong = [(&rcgen::PKCS_ECDSA_P256_SHA256, 65), (&rcgen::PKCS_ECDSA_P384_SHA384, 97), (&rcgen::PKCS_ED25519, 32)];
     if !strong.iter().any(|(algorithm, length)| key.algorithm() == *algorithm && key.der_bytes().len() == *length) {
         return Err(refused("has a weak or unusual key; use ECDSA P-256, P-384 or Ed25519"));
     }

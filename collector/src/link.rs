@@ -122,13 +122,14 @@ impl v1::link_server::Link for LinkService {
         check_credential(&self.hub, &identity).await.map_err(refuse)?;
         let now = now();
         let csr = request.into_inner().csr;
-        let issued = self.ca.sign_host(&csr, identity.host, &identity.tenant, self.certificate_lifetime, now).map_err(|error| match error {
-            CaError::Request(_) => refuse((Some(Refusal::RequestInvalid), Status::invalid_argument(error.to_string()))),
-            error => {
-                tracing::error!(%error, "cannot sign a host's certificate");
-                Status::internal("the collector cannot sign certificates; see its log")
-            }
-        })?;
+        let issued =
+            self.ca.sign_host(&csr, identity.host, &identity.tenant, self.certificate_lifetime, now).map_err(|error| match error {
+                CaError::Request(_) => refuse((Some(Refusal::RequestInvalid), Status::invalid_argument(error.to_string()))),
+                error => {
+                    tracing::error!(%error, "cannot sign a host's certificate");
+                    Status::internal("the collector cannot sign certificates; see its log")
+                }
+            })?;
         let certificate =
             NewCertificate { serial: issued.serial, host: identity.host, issued_at: issued.issued_at, expires_at: issued.expires_at };
         self.hub.store.add_certificate(certificate).await.map_err(unavailable)?;

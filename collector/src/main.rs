@@ -1,5 +1,6 @@
 //! The collector's daemon and what must work before its REST API does: migration, first tokens, the CA.
 
+use std::io::IsTerminal;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -123,9 +124,11 @@ enum RoleName {
 fn main() -> ExitCode {
     let line = CommandLine::parse();
     log_to_stderr(line.log_format);
-    let run = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the runtime").and_then(|runtime| {
-        runtime.block_on(run(line))
-    });
+    let run = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")
+        .and_then(|runtime| runtime.block_on(run(line)));
     match run {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -137,7 +140,7 @@ fn main() -> ExitCode {
 
 fn log_to_stderr(format: LogFormat) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    let logging = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let logging = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(std::io::stderr().is_terminal()).with_writer(std::io::stderr);
     match format {
         LogFormat::Text => logging.init(),
         LogFormat::Json => logging.json().init(),

@@ -65,7 +65,9 @@ pub enum ServeError {
     DataDir { path: PathBuf, source: io::Error },
     #[error("cannot listen on {address} for {subject}: {source}")]
     Listen { subject: &'static str, address: SocketAddr, source: io::Error },
-    #[error("this database belongs to collectors with the CA {kept}, here is the CA {found}: copy ca/root.key from one of them into the data directory")]
+    #[error(
+        "this database belongs to collectors with the CA {kept}, here is the CA {found}: copy ca/root.key from one of them into the data directory"
+    )]
     OtherCa { kept: String, found: String },
 }
 

@@ -4,7 +4,7 @@
 #[path = "link/agent.rs"]
 mod agent;
 
-use agent::{Agent, Chain, Collector, observed, shake};
+use agent::{Chain, Collector, observed, shake};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tonic::Code;
 use trueline_collector::ca::CertificateAuthority;
@@ -51,7 +51,8 @@ async fn frames_are_acknowledged_once_durable_and_what_is_sent_again_is_dropped(
     let collector = Collector::start().await;
     let agent = collector.enrolled().await;
     let mut chain = Chain::new(1);
-    let frames: Vec<_> = (0..3).map(|number| chain.frame(vec![observed(&format!("/etc/{number}")), observed("/etc/x")])).collect();
+    let frames: Vec<_> =
+        (0..3).map(|number| chain.frame(vec![observed(&format!("/etc/{number}")), observed(&format!("/usr/{number}"))])).collect();
 
     let mut stream = agent.stream(1).await.unwrap();
     assert_eq!(stream.acknowledged, 0);
@@ -66,7 +67,7 @@ async fn frames_are_acknowledged_once_durable_and_what_is_sent_again_is_dropped(
     again.send(vec![chain.frame(vec![observed("/etc/y")])]).await;
     again.acknowledged_up_to(7).await.unwrap();
     let host = collector.store().host(&TenantId::main(), &agent.host).await.unwrap().unwrap();
-    assert_eq!((host.acknowledged.0, host.items), (7, 5));
+    assert_eq!((host.acknowledged.0, host.items), (7, 7));
     collector.stop().await;
 }
 
@@ -156,7 +157,8 @@ async fn hostile_messages_end_their_own_stream_with_the_reason_and_others_go_on(
     let noise = Chain::new(1).raw_frame(1, vec![7; 100].into());
     let large = Chain::new(1).raw_frame(1, vec![7; MESSAGE_LIMIT + 1].into());
     let miscounted = v1::Frame { count: 4097, ..noise.clone() };
-    for (frame, reason) in [(bomb, "decompresses to more than"), (noise, "zstd"), (large, "too large"), (miscounted, "impossible numbers")] {
+    for (frame, reason) in [(bomb, "decompresses to more than"), (noise, "zstd"), (large, "too large"), (miscounted, "impossible numbers")]
+    {
         let mut stream = hostile.stream(1).await.unwrap();
         stream.send(vec![frame]).await;
         let status = stream.acknowledged_up_to(1).await.unwrap_err();
@@ -228,7 +230,7 @@ async fn a_collector_that_starts_again_keeps_its_ca_and_what_it_acknowledged() {
     stream.acknowledged_up_to(1).await.unwrap();
     let collector = collector.restart().await;
     assert_eq!(stream.acknowledged_up_to(2).await.unwrap_err().code(), Code::Unavailable);
-    let mut stream = Agent { address: collector.serving.addresses.agents, ..agent }.stream(1).await.unwrap();
+    let mut stream = agent.dialling(collector.serving.addresses.agents).stream(1).await.unwrap();
     assert_eq!(stream.acknowledged, 1);
     stream.send(vec![chain.frame(vec![observed("/etc/b")])]).await;
     stream.acknowledged_up_to(2).await.unwrap();
@@ -260,7 +262,11 @@ async fn a_change_that_departs_from_the_captured_baseline_opens_drift_that_its_r
         RecordBody::Changed(Box::new(Change {
             item: "file:/etc/shadow".parse().unwrap(),
             kind: ChangeKind::Modified,
-            fields: vec![FieldChange { name: FieldName::known("mode"), before: Some(Value::text(before)), after: Some(Value::text(after)) }],
+            fields: vec![FieldChange {
+                name: FieldName::known("mode"),
+                before: Some(Value::text(before)),
+                after: Some(Value::text(after)),
+            }],
             unchanged: Fields::new(),
             observed_after: Time::from_seconds(2),
             observed_at: Time::from_seconds(3),

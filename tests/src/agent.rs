@@ -116,8 +116,9 @@ impl Agent {
         Ok(self.host.clone())
     }
 
-    /// What the collector says of the host.
+    /// What the collector says of the host. Fails where the agent has ended: nothing will change any more.
     pub async fn shown(&self, collector: &Collector) -> anyhow::Result<Value> {
+        self.daemon.check_alive()?;
         collector.rest().get(&format!("/hosts/{}", self.host), &[]).await
     }
 

@@ -55,8 +55,14 @@ impl Daemon {
         self.child.id().unwrap_or(0)
     }
 
-    pub fn is_running(&mut self) -> bool {
-        matches!(self.child.try_wait(), Ok(None))
+    /// Fails where the daemon has ended by itself, with what it said last.
+    pub fn check_alive(&self) -> anyhow::Result<()> {
+        // One that ended and was not waited for is still there, as a zombie.
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid())).unwrap_or_default();
+        match stat.rsplit_once(") ") {
+            Some((_, rest)) if !rest.starts_with('Z') => Ok(()),
+            _ => bail!("{} has ended by itself; its log:\n{}", self.name, self.log_tail()),
+        }
     }
 
     fn signal(&self, signal: Signal) -> anyhow::Result<()> {

@@ -70,7 +70,8 @@ pub async fn sqlite(folder: &Path, rows: &[Row], batch: usize) -> anyhow::Result
         .create_if_missing(true)
         .journal_mode(SqliteJournalMode::Wal)
         .synchronous(SqliteSynchronous::Full);
-    let pool: SqlitePool = SqlitePoolOptions::new().max_connections(1).connect_with(options).await.context("making the floor's database")?;
+    let pool: SqlitePool =
+        SqlitePoolOptions::new().max_connections(1).connect_with(options).await.context("making the floor's database")?;
     let schema = "CREATE TABLE changes (position INTEGER PRIMARY KEY, host INTEGER NOT NULL, item INTEGER NOT NULL, epoch INTEGER NOT NULL, \
          sequence INTEGER NOT NULL, observed_at INTEGER NOT NULL, received_at INTEGER NOT NULL, body BLOB NOT NULL) STRICT; \
          CREATE INDEX changes_by_host ON changes (host, position); CREATE INDEX changes_by_item ON changes (item, position);";
@@ -79,7 +80,7 @@ pub async fn sqlite(folder: &Path, rows: &[Row], batch: usize) -> anyhow::Result
     for batch in rows.chunks(batch) {
         let mut transaction = pool.begin_with("BEGIN IMMEDIATE").await?;
         for rows in batch.chunks(SQLITE_ROWS) {
-            let one = format!("({})", vec!["?"; COLUMNS].join(","));
+            let one = format!("({})", ["?"; COLUMNS].join(","));
             let sql = format!("INSERT INTO changes VALUES {}", vec![one; rows.len()].join(","));
             let mut insert = sqlx::query(AssertSqlSafe(sql));
             for row in rows {

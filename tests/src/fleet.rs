@@ -102,7 +102,8 @@ impl Member {
     pub async fn deliver(&mut self, session: &mut Session) -> anyhow::Result<()> {
         let mut sent = Sequence::default();
         while !self.spool.frames.is_empty() {
-            let flying: usize = self.spool.frames.iter().filter(|frame| frame.first_sequence <= sent.0).map(|frame| frame.payload.len()).sum();
+            let flying: usize =
+                self.spool.frames.iter().filter(|frame| frame.first_sequence <= sent.0).map(|frame| frame.payload.len()).sum();
             let waiting = self.spool.frames.iter().find(|frame| frame.first_sequence > sent.0);
             match waiting {
                 Some(frame) if flying < self.window => {

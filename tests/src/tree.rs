@@ -14,7 +14,7 @@ impl Numbers {
         Self(seed)
     }
 
-    pub fn next(&mut self) -> u64 {
+    pub fn draw(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -24,7 +24,7 @@ impl Numbers {
 
     /// From 0 up to, not including, `limit`.
     pub fn below(&mut self, limit: u64) -> u64 {
-        self.next() % limit
+        self.draw() % limit
     }
 }
 
@@ -48,7 +48,7 @@ pub fn make(root: &Path, files: usize) -> anyhow::Result<()> {
         fs::create_dir_all(&path).with_context(|| format!("making {}", path.display()))?;
     }
     let mut numbers = Numbers::from_seed(20_240_601);
-    let pool: Vec<u8> = (0..1 << 17).flat_map(|_| numbers.next().to_le_bytes()).collect();
+    let pool: Vec<u8> = (0..1 << 17).flat_map(|_| numbers.draw().to_le_bytes()).collect();
     let mut contents = Vec::with_capacity(8192);
     for index in 0..files {
         let size = 2048 + numbers.below(4096) as usize;

@@ -50,7 +50,9 @@ impl Scene {
 
     /// The first closed gap with this reason.
     async fn gap(&self, reason: &str) -> anyhow::Result<serde_json::Value> {
-        let found = wait::until(&format!("a closed coverage gap for {reason}"), LIMIT, async || {
+        let what = format!("a closed coverage gap for {reason}");
+        let found = wait::until(&what, LIMIT, async || {
+            self.agent.shown(&self.collector).await?;
             let gaps = gaps(&self.collector, self.agent.host(), reason).await?;
             Ok(gaps.into_iter().find(|gap| gap["ended_at"].is_string()))
         });

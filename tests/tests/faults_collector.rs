@@ -65,10 +65,8 @@ async fn killed_while_taking_changes_in(engine: Engine) -> anyhow::Result<()> {
         senders.push(tokio::spawn(async move { member.deliver_through_faults(agents, LIMIT).await }));
     }
     for share in [2000, 6000] {
-        wait::until("part of the changes to be durable", LIMIT, async || {
-            Ok((durable.load(Ordering::Relaxed) >= share).then_some(()))
-        })
-        .await?;
+        wait::until("part of the changes to be durable", LIMIT, async || Ok((durable.load(Ordering::Relaxed) >= share).then_some(())))
+            .await?;
         collector.kill().await?;
         ensure!(durable.load(Ordering::Relaxed) < MEMBERS as u64 * EACH, "the collector was killed too late to prove anything");
         collector.restart().await?;
@@ -80,7 +78,7 @@ async fn killed_while_taking_changes_in(engine: Engine) -> anyhow::Result<()> {
         each_once_in_order(&collector, host, EACH).await?;
     }
     let all = MEMBERS as u64 * EACH;
-    wait::until("every change judged once", LIMIT, async || { Ok((collector.judged().await? == all).then_some(())) }).await
+    wait::until("every change judged once", LIMIT, async || Ok((collector.judged().await? == all).then_some(()))).await
 }
 
 #[tokio::test]
@@ -126,6 +124,6 @@ async fn a_full_disk_under_the_database_is_told_and_healed_from() -> anyhow::Res
 
     drop(filling);
     sender.await??;
-    wait::until("readyz to be well again", LIMIT, async || { Ok((collector.rest().status("/readyz").await?.0 == 200).then_some(())) }).await?;
+    wait::until("readyz to be well again", LIMIT, async || Ok((collector.rest().status("/readyz").await?.0 == 200).then_some(()))).await?;
     each_once_in_order(&collector, &host, CHANGES).await
 }

@@ -56,7 +56,8 @@ async fn hostile_names_are_seen_and_escaped() -> anyhow::Result<()> {
     collector.capture_baseline(&host, "before").await?;
 
     let long = "n".repeat(255);
-    let names: [&[u8]; 6] = [b"not-utf8-\xff\xfe", b"new\nline", b"\x1b[2Jescape", "right\u{202e}left".as_bytes(), b"back\\slash", long.as_bytes()];
+    let names: [&[u8]; 6] =
+        [b"not-utf8-\xff\xfe", b"new\nline", b"\x1b[2Jescape", "right\u{202e}left".as_bytes(), b"back\\slash", long.as_bytes()];
     for name in names {
         write(&watched.join(OsStr::from_bytes(name)), "hostile\n")?;
     }

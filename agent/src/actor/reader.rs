@@ -171,7 +171,7 @@ impl ActorReader {
             return Some(known.value.clone());
         }
         let started_at = Some(self.started_at(stat.started));
-        let process = Process { pid, started_at, exe: folder.link("exe"), argv: folder.arguments(), cwd: None };
+        let process = Process { pid, started_at, exe: folder.link("exe"), argv: brief(folder.arguments()), cwd: None };
         remember(&mut self.parents, pid, Known { mark, identity: None, seen: Instant::now(), value: (process.clone(), stat.parent) });
         Some((process, stat.parent))
     }
@@ -225,6 +225,18 @@ fn sudo_command(process: &Process, parents: &[Process]) -> Option<String> {
     let sudo = std::iter::once(process).chain(parents).find(is_sudo)?;
     let command = sudo.argv.get(1..)?.join(" ");
     (!command.is_empty()).then(|| bounded(&command, SUDO_TEXT).into_owned())
+}
+
+/// A parent's arguments: enough to know it by. Every change carries all parents.
+fn brief(argv: Vec<String>) -> Vec<String> {
+    const ARGUMENTS: usize = 12;
+    const BYTES: usize = 80;
+    let more = argv.len() > ARGUMENTS;
+    let mut brief: Vec<String> = argv.iter().take(ARGUMENTS).map(|argument| bounded(argument, BYTES).into_owned()).collect();
+    if more {
+        brief.push("…".to_owned());
+    }
+    brief
 }
 
 fn booted_at() -> Time {

@@ -18,7 +18,7 @@ use crate::clock;
 use crate::collect::Collectors;
 use crate::observer::{Observer, ObserverParts, Plan, Scope, Sink, SinkError, Why, sensor_policy};
 use crate::run::redaction_key;
-use crate::sensor::{Preference, SensorCounters, Sensors};
+use crate::sensor::{Preference, SensorCounters, Sensors, View};
 use crate::state::State;
 use crate::status::{Phase, Status};
 
@@ -33,7 +33,7 @@ pub fn run(policy: WatchPolicy, preference: Preference, output: Output, stop: Ar
     let folder = PrivateFolder::make()?;
     let key = redaction_key(&folder.0)?;
     let (state, _) = State::open(&folder.0.join("state.redb"), 4 * 1024 * 1024, "0").context("opening a state for this run")?;
-    let policy = Arc::new(policy);
+    let policy = Arc::new(View::new(&policy).policy().clone());
     let collectors = Collectors::new(Arc::clone(&policy), key);
     let (sender, signals) = sync_channel(1024);
     let watched = sensor_policy(&policy, &collectors);

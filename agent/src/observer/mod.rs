@@ -31,7 +31,7 @@ use trueline_drift::{
 use crate::clock;
 use crate::collect::{Collectors, Reading};
 use crate::link::{Errand, ScanAnswer};
-use crate::sensor::{Coverage, Depth, Sensors, Signal, Target};
+use crate::sensor::{Coverage, Depth, Sensors, Signal, Target, View};
 use crate::state::{InventoryComplete, Scope as StateScope, Seen, State, Stored, StoredPolicy};
 use crate::status::{Phase, Progress, Status};
 
@@ -220,6 +220,7 @@ impl<S: Sink> Observer<S> {
     }
 
     fn change_policy(&mut self, policy: WatchPolicy) {
+        let policy = View::new(&policy).policy().clone();
         if policy == *self.parts.policy {
             return;
         }

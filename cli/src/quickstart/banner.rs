@@ -23,6 +23,7 @@ pub struct Scene<'a> {
     pub console: &'a str,
     /// Opens the console once, without a token.
     pub login: Option<&'a str>,
+    pub host: &'a str,
     pub items: u64,
     pub baseline: Option<&'a str>,
     pub is_root: bool,
@@ -57,14 +58,14 @@ impl Scene<'_> {
         let mut sheet = Sheet::default();
         match self.login {
             Some(login) => {
-                sheet.toned("Console", Tone::Actor, login);
-                sheet.toned("", Tone::Dim, "opens once, within 15 minutes; `trueline tokens create --kind login` makes another");
+                sheet.link("Console", login);
+                sheet.toned("", Tone::Dim, "opens once, within 15 minutes");
             }
-            None => sheet.toned("Console", Tone::Actor, self.console),
+            None => sheet.link("Console", self.console),
         }
         sheet.row("Watching", &watched(self.items, &self.list.policy));
-        for (sensor, scopes) in self.sensors() {
-            sheet.row("", &format!("{} by {sensor}", scopes.join(", ")));
+        for (at, sensor) in self.sensors().iter().enumerate() {
+            sheet.row(if at == 0 { "Sensors" } else { "" }, sensor);
         }
         if let Some(baseline) = self.baseline {
             sheet.row("Baseline", &format!("{baseline}: this host as it was when it was captured"));
@@ -77,16 +78,16 @@ impl Scene<'_> {
             sheet.toned(
                 "",
                 Tone::Notable,
-                &format!("and {} more: `trueline hosts list`, then `trueline hosts show HOST`", spots.len() - SPOTS),
+                &format!("and {} more: {}", spots.len() - SPOTS, self.folder.command(&format!("hosts show {}", self.host))),
             );
         }
         if !self.is_root {
-            sheet.toned("", Tone::Dim, "sudo trueline quickstart adds: files only root may read, one sensor for the whole disk instead of a watch on each folder, and who was behind a change");
+            sheet.toned("", Tone::Dim, "as root (sudo, with a folder of its own) it also sees files that only root may read, has one sensor for whole file systems instead of a watch on each folder, and learns who was behind a change");
         }
         for trouble in self.troubles {
             sheet.toned("Trouble", Tone::Critical, trouble);
         }
-        sheet.row("Kept in", &format!("{}  (run `trueline drift list`, `trueline changes list` beside it)", self.folder.shown));
+        sheet.row("Kept in", &self.folder.shown);
         if self.list.leaves_itself_out {
             sheet.toned("", Tone::Dim, "it lies beneath a watched path and is left out of the watch");
         }
@@ -96,26 +97,29 @@ impl Scene<'_> {
         for line in self.tries() {
             text.push_str(&format!("  {}\n", screen.paint.text(Tone::Heading, &visible(&line))));
         }
+        text.push_str("\nAsk from there too:\n");
+        for words in ["drift list", "changes list"] {
+            text.push_str(&format!("  {}\n", screen.paint.text(Tone::Heading, &self.folder.command(words))));
+        }
         text.push_str(&screen.paint.text(Tone::Dim, "\nLive; times are UTC. Ctrl-C stops; the next quickstart here goes on from there.\n"));
         text
     }
 
-    /// Scopes that are watched, by sensor.
-    fn sensors(&self) -> BTreeMap<&'static str, Vec<String>> {
-        let mut sensors: BTreeMap<&'static str, Vec<String>> = BTreeMap::new();
+    /// Each sensor with what it watches: `fanotify: 17 file scopes, sysctl:*`.
+    fn sensors(&self) -> Vec<String> {
+        let mut sensors: BTreeMap<&str, (usize, Vec<&str>)> = BTreeMap::new();
         for row in self.coverage.iter().filter(|row| row.watching) {
-            sensors.entry(row.name).or_default().push(row.scope.clone());
+            let (files, others) = sensors.entry(row.name).or_default();
+            if row.scope.starts_with("file:") { *files += 1 } else { others.push(&row.scope) }
         }
-        for scopes in sensors.values_mut() {
-            scopes.sort();
-            scopes.dedup();
-            if scopes.len() > 8 {
-                let more = scopes.len() - 7;
-                scopes.truncate(7);
-                scopes.push(format!("{more} more"));
-            }
-        }
+        let plural = |count: usize| if count == 1 { "" } else { "s" };
         sensors
+            .into_iter()
+            .map(|(name, (files, others))| {
+                let files = (files > 0).then(|| format!("{files} file scope{}", plural(files)));
+                format!("{name}: {}", files.into_iter().chain(others.into_iter().map(str::to_owned)).collect::<Vec<_>>().join(", "))
+            })
+            .collect()
     }
 
     /// What is not watched, or not as well as it could be, and why.

@@ -7,7 +7,7 @@ use reqwest::Url;
 use tokio_util::sync::CancellationToken;
 use trueline_collector::config::Settings;
 use trueline_collector::hub::now;
-use trueline_collector::serve::{Addresses, Serving, serve};
+use trueline_collector::serve::{Addresses, ServeError, Serving, serve};
 use trueline_collector::token::TokenText;
 use trueline_drift::TenantId;
 use trueline_store::{NewToken, Role, TokenKind};
@@ -20,6 +20,7 @@ use crate::failure::Failure;
 const AGENTS_PORT: u16 = 9440;
 const ENROLMENT_PORT: u16 = 9441;
 const REST_PORT: u16 = 8089;
+const LISTEN_TRIES: u32 = 10;
 /// A quickstart may rest for weeks; the agent renews at two thirds while it runs.
 const CERTIFICATE_SECONDS: u64 = 90 * 86_400;
 
@@ -34,28 +35,12 @@ impl Collector {
     /// `link`: where the enrolled agent looks for its collector, host:port.
     pub async fn start(folder: &Folder, link: Option<&str>) -> Result<Self, Failure> {
         let kept = context::load(&Places { option: Some(folder.context_path()), ..Places::default() }).ok();
-        let link_port = link.and_then(|link| link.rsplit_once(':')?.1.parse().ok());
-        let rest_port = kept.as_ref().and_then(|kept| kept.url.port());
-        let mut taken = Vec::new();
-        let mut listen = |port| {
-            let address = free_port(port, &taken)?;
-            taken.push(address.port());
-            Ok::<_, Failure>(address)
+        let ports = Ports {
+            agents: link.and_then(|link| link.rsplit_once(':')?.1.parse().ok()).unwrap_or(AGENTS_PORT),
+            rest: kept.as_ref().and_then(|kept| kept.url.port()).unwrap_or(REST_PORT),
         };
-        let agents = listen(link_port.unwrap_or(AGENTS_PORT))?;
-        let settings = Settings {
-            data_dir: Some(folder.collector_path()),
-            listen_agents: Some(agents),
-            listen_enrolment: Some(listen(ENROLMENT_PORT)?),
-            listen_rest: Some(listen(rest_port.unwrap_or(REST_PORT))?),
-            link_address: Some(agents.to_string()),
-            certificate_seconds: Some(CERTIFICATE_SECONDS),
-            ..Settings::default()
-        };
-        let refused = |error: &dyn std::error::Error| Failure::Refused(format!("the collector cannot start: {error}"));
-        let config = settings.into_config().map_err(|error| refused(&error))?;
         let shutdown = CancellationToken::new();
-        let serving = Box::pin(serve(config, shutdown.clone())).await.map_err(|error| refused(&error))?;
+        let serving = listen(folder, ports, &shutdown).await?;
         match open_api(folder, &serving, kept).await {
             Ok(api) => Ok(Self { serving, shutdown, api }),
             Err(failure) => {
@@ -83,6 +68,39 @@ impl Collector {
         self.shutdown.cancel();
         if let Err(error) = self.serving.join.await {
             tracing::error!(%error, "the collector broke off");
+        }
+    }
+}
+
+/// The ports to begin the search with.
+#[derive(Debug, Clone, Copy)]
+struct Ports {
+    agents: u16,
+    rest: u16,
+}
+
+async fn listen(folder: &Folder, ports: Ports, shutdown: &CancellationToken) -> Result<Serving, Failure> {
+    let refused = |error: &dyn std::error::Error| Failure::Refused(format!("the collector cannot start: {error}"));
+    let mut tries = 0;
+    loop {
+        let agents = free_port(ports.agents, &[])?;
+        let enrolment = free_port(ENROLMENT_PORT, &[agents.port()])?;
+        let settings = Settings {
+            data_dir: Some(folder.collector_path()),
+            listen_agents: Some(agents),
+            listen_enrolment: Some(enrolment),
+            listen_rest: Some(free_port(ports.rest, &[agents.port(), enrolment.port()])?),
+            link_address: Some(agents.to_string()),
+            certificate_seconds: Some(CERTIFICATE_SECONDS),
+            ..Settings::default()
+        };
+        let config = settings.into_config().map_err(|error| refused(&error))?;
+        tries += 1;
+        match Box::pin(serve(config, shutdown.clone())).await {
+            Ok(serving) => return Ok(serving),
+            // Somebody took the port between our look and our listening.
+            Err(ServeError::Listen { source, .. }) if source.kind() == std::io::ErrorKind::AddrInUse && tries < LISTEN_TRIES => {}
+            Err(error) => return Err(refused(&error)),
         }
     }
 }

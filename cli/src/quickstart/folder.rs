@@ -114,6 +114,23 @@ impl Folder {
         self.path.join("agent")
     }
 
+    /// How to type a command that asks this folder's collector.
+    pub fn command(&self, words: &str) -> String {
+        let context = if self.is_default() { String::new() } else { format!(" --context {}/context.toml", self.shown) };
+        format!("{}{context} {words}", program())
+    }
+
+    /// How to type the command that goes on from here.
+    pub fn resume_command(&self) -> String {
+        let dir = if self.is_default() { String::new() } else { format!(" --dir {}", self.shown) };
+        format!("{} quickstart{dir}", program())
+    }
+
+    /// Where commands look by themselves.
+    fn is_default(&self) -> bool {
+        matches!(self.shown.trim_end_matches('/'), "./.trueline" | ".trueline")
+    }
+
     /// The log of this run; that of the run before is gone.
     pub fn log_file(&self) -> Result<File, FolderError> {
         let path = self.path.join("quickstart.log");
@@ -164,6 +181,11 @@ impl Folder {
         }
         Ok(WatchList { policy, leaves_itself_out, chosen })
     }
+}
+
+/// This program as it was called: `trueline`, or a path where it is not on the PATH.
+fn program() -> String {
+    std::env::args_os().next().map_or_else(|| "trueline".to_owned(), |program| shown(Path::new(&program)))
 }
 
 /// Takes an existing folder over, if it is empty or ours.

@@ -239,6 +239,7 @@ impl Stage<'_> {
             troubles: &troubles,
             console: api.address(),
             login: login.as_deref(),
+            host: &host.name,
             items: host.items,
             baseline: baseline.as_deref(),
             is_root: std::fs::metadata("/proc/self").is_ok_and(|me| me.uid() == 0),
@@ -256,9 +257,8 @@ async fn farewell(api: &Api, folder: &Folder, screen: Screen) -> Result<(), Fail
     let summary: Summary = shape::read(&summary)?;
     let kept = format!("Kept in {}: {} changes, {} open drift.", folder.shown, count(summary.changes()), count(summary.open_drifts));
     let line = json!({ "phase": "stopped", "changes": summary.changes(), "open_drift": summary.open_drifts });
-    let again = if folder.shown == "./.trueline" { String::new() } else { format!(" --dir {}", folder.shown) };
-    let resume =
-        screen.paint.text(Tone::Dim, &format!("Go on with `trueline quickstart{again}`; forget all of it with `rm -r {}`.", folder.shown));
+    let resume = format!("Go on with `{}`; forget all of it with `rm -r {}`.", folder.resume_command(), folder.shown);
+    let resume = screen.paint.text(Tone::Dim, &resume);
     say(screen, line, &format!("{kept}\n{resume}"))
 }
 

@@ -35,14 +35,7 @@ mod tests {
     #[test]
     fn ages_are_short_and_never_negative() {
         let now = Time::from_seconds(1_000_000);
-        for (ago, expected) in [
-            (-5, "now"),
-            (0, "now"),
-            (14, "14s"),
-            (88, "1m 28s"),
-            (7_440, "2h 04m"),
-            (273_600, "3d 4h"),
-        ] {
+        for (ago, expected) in [(-5, "now"), (0, "now"), (14, "14s"), (88, "1m 28s"), (7_440, "2h 04m"), (273_600, "3d 4h")] {
             assert_eq!(age(now.plus_seconds(-ago), now), expected);
         }
     }

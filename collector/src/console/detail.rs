@@ -1,16 +1,16 @@
 //! One drift in full: what is expected and what is, why it matters, who did it, and when.
 
 use askama::Template;
+use axum::Form;
 use axum::extract::{FromRequest, Path, Request, State};
 use axum::response::{IntoResponse, Redirect, Response};
-use axum::Form;
 use serde::Deserialize;
 use trueline_drift::actor::Process;
 use trueline_drift::{Actor, Certainty, Time, Value};
 use trueline_store::{ChangeRow, DriftRow, DriftState, Role};
 
 use super::page::{Frame, Moment, Place, frame, html};
-use super::row::{actor, state, words};
+use super::row::{actor, in_words, state, words};
 use crate::hub;
 use crate::rest::Api;
 use crate::rest::access::Caller;
@@ -98,7 +98,7 @@ async fn show(State(api): State<Api>, caller: Caller, Path(id): Path<String>) ->
 
 impl Detail {
     fn of(frame: Frame, row: DriftRow, change: Option<ChangeRow>, now: Time) -> Self {
-        let text = |value: &Option<Value>| value.as_ref().map(Value::to_string);
+        let text = |value: &Option<Value>| value.as_ref().map(|value| in_words(row.field.as_str(), value));
         Self {
             may_acknowledge: frame.may_operate && row.state == DriftState::Open,
             frame,
@@ -176,7 +176,8 @@ fn described(actor: &Actor) -> Vec<(&'static str, String)> {
         let origin = session.origin.as_ref().map(|origin| format!(", from {origin}")).unwrap_or_default();
         facts.push(("Session", format!("{}{origin}", session.id)));
     }
-    for (name, value) in [("Through sudo", &actor.sudo), ("Unit", &actor.unit), ("Container", &actor.container), ("Limits", &actor.reason)] {
+    for (name, value) in [("Through sudo", &actor.sudo), ("Unit", &actor.unit), ("Container", &actor.container), ("Limits", &actor.reason)]
+    {
         if let Some(value) = value {
             facts.push((name, value.clone()));
         }
@@ -223,7 +224,12 @@ struct AcknowledgeForm {
     note: String,
 }
 
-async fn acknowledge_by_form(State(api): State<Api>, caller: Caller, Path(id): Path<String>, request: Request) -> Result<Response, Problem> {
+async fn acknowledge_by_form(
+    State(api): State<Api>,
+    caller: Caller,
+    Path(id): Path<String>,
+    request: Request,
+) -> Result<Response, Problem> {
     let Ok(Form(form)) = Form::<AcknowledgeForm>::from_request(request, &()).await else {
         return Err(Problem::bad_request("the form has one field, the note"));
     };

@@ -20,12 +20,8 @@ use crate::rest::problem::Problem;
 use crate::rest::query::{AFTER, HOST, Query, VERDICT};
 use crate::rest::shape::SummaryShape;
 
-static FEED: Endpoint = Endpoint {
-    path: "/",
-    name: "feed",
-    query: &[VERDICT, HOST, AFTER, Parameter::of("state", "", &["resolved"])],
-    ..Endpoint::PAGE
-};
+static FEED: Endpoint =
+    Endpoint { path: "/", name: "feed", query: &[VERDICT, HOST, AFTER, Parameter::of("state", "", &["resolved"])], ..Endpoint::PAGE };
 static STREAM: Endpoint = Endpoint { path: "/feed/events", name: "feed_events", query: &[AFTER], ..Endpoint::PAGE };
 
 const ROWS: u32 = 100;

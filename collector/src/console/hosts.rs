@@ -74,7 +74,12 @@ impl HostView {
         let system = [facts.os.as_deref(), facts.kernel.as_deref(), facts.architecture.as_deref()];
         let holding = host.status.spool.as_ref().and_then(|spool| {
             let since = spool.holding_since?;
-            Some(format!("holding changes back for {}: {} of {} bytes", super::age::age(since, now), grouped(spool.bytes), grouped(spool.limit_bytes)))
+            Some(format!(
+                "holding changes back for {}: {} of {} bytes",
+                super::age::age(since, now),
+                grouped(spool.bytes),
+                grouped(spool.limit_bytes)
+            ))
         });
         Self {
             id: host.id.to_string(),

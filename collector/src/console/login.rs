@@ -63,11 +63,14 @@ async fn page(State(api): State<Api>, caller: Option<Caller>, query: Query) -> R
     match api.hub.store.spend_token(&digest(text), TokenKind::Login, hub::now()).await? {
         Spent::Token(token) => open(&api, token).await,
         Spent::Unknown => Ok(refuse(&api, "This login link is not known here.")),
-        Spent::Refused(standing) => Ok(refuse(&api, match standing {
-            Standing::Expired => "This login link has expired.",
-            Standing::Revoked => "This login link was revoked.",
-            Standing::UsedUp | Standing::Good => "This login link has been used: each opens the console once.",
-        })),
+        Spent::Refused(standing) => Ok(refuse(
+            &api,
+            match standing {
+                Standing::Expired => "This login link has expired.",
+                Standing::Revoked => "This login link was revoked.",
+                Standing::UsedUp | Standing::Good => "This login link has been used: each opens the console once.",
+            },
+        )),
     }
 }
 

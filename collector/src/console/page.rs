@@ -6,7 +6,7 @@ use axum::response::{IntoResponse, Response};
 use trueline_drift::Time;
 use trueline_store::{GapFilter, Page, Role};
 
-use super::age::age;
+use super::age::{age, grouped};
 use crate::hub;
 use crate::rest::Api;
 use crate::rest::access::Caller;
@@ -68,6 +68,11 @@ impl Moment {
         at.map(|at| Self::of(at, now))
     }
 
+    /// `14s ago`, `just now`.
+    pub fn ago(&self) -> String {
+        if self.age == "now" { "just now".to_owned() } else { format!("{} ago", self.age) }
+    }
+
     /// `2026-02-12 10:30:00 UTC`.
     pub fn plain(&self) -> String {
         match (self.text.get(..10), self.text.get(11..19)) {
@@ -92,7 +97,7 @@ pub async fn frame(api: &Api, caller: &Caller, here: Place) -> Result<Frame, Pro
         .take(GAPS_SHOWN)
         .map(|row| {
             let gap = row.gap;
-            let lost = gap.lost.map(|lost| format!(", {lost} events lost")).unwrap_or_default();
+            let lost = gap.lost.map(|lost| format!(", {} events lost", grouped(lost))).unwrap_or_default();
             let after = match (&gap.remedy, gap.ended_at) {
                 (Some(remedy), _) => format!("; {remedy}"),
                 (None, Some(_)) => "; the scope has been read again".to_owned(),
@@ -108,12 +113,7 @@ pub async fn frame(api: &Api, caller: &Caller, here: Place) -> Result<Frame, Pro
         .collect();
     let troubles = troubles(&api.hub)
         .into_iter()
-        .map(|trouble| Notice {
-            subject: trouble.part.to_owned(),
-            text: trouble.reason,
-            at: Moment::of(trouble.since, now),
-            open: true,
-        })
+        .map(|trouble| Notice { subject: trouble.part.to_owned(), text: trouble.reason, at: Moment::of(trouble.since, now), open: true })
         .collect();
     Ok(Frame {
         here,

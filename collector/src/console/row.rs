@@ -1,6 +1,7 @@
 //! One drift as the feed shows it, in a page and in the stream that keeps the page live.
 
 use serde::Serialize;
+use trueline_drift::baseline::EXISTS;
 use trueline_drift::{Actor, Time, Value, Verdict, text};
 use trueline_store::{DriftRow, DriftState};
 
@@ -36,7 +37,9 @@ pub struct Row {
 
 impl Row {
     pub fn of(row: &DriftRow, now: Time) -> Self {
-        let shown = |value: &Option<Value>| value.as_ref().map(|value| text::bounded(&value.to_string(), VALUE_SHOWN).into_owned());
+        let shown = |value: &Option<Value>| {
+            value.as_ref().map(|value| text::bounded(&in_words(row.field.as_str(), value), VALUE_SHOWN).into_owned())
+        };
         let (actor, certainty) = actor(row.change.as_ref().map(|(_, actor)| actor));
         let at = Moment::of(row.opened_at, now);
         Self {
@@ -59,11 +62,20 @@ impl Row {
     }
 }
 
+/// A value for people: whether an item is there at all reads better than true and false.
+pub fn in_words(field: &str, value: &Value) -> String {
+    match value {
+        Value::Boolean(true) if field == EXISTS.as_str() => "present".to_owned(),
+        Value::Boolean(false) if field == EXISTS.as_str() => "absent".to_owned(),
+        _ => value.to_string(),
+    }
+}
+
 /// An actor in a line, and how sure it is. A drift without a change was found by comparing state.
 pub fn actor(actor: Option<&Actor>) -> (String, &'static str) {
     match actor {
         Some(actor) => (actor.summary(), actor.certainty.name()),
-        None => ("unknown · there before the baseline was applied".to_owned(), "unknown"),
+        None => ("unknown · found by comparing the host with its baseline".to_owned(), "unknown"),
     }
 }
 

@@ -61,7 +61,9 @@ impl From<IngestError> for End {
     fn from(error: IngestError) -> Self {
         match error {
             IngestError::Closed => Self::Said(Status::unavailable(error.to_string())),
-            IngestError::Refused(_) => Self::Said(Status::internal("the collector's database refused the records; see the collector's log")),
+            IngestError::Refused(_) => {
+                Self::Said(Status::internal("the collector's database refused the records; see the collector's log"))
+            }
         }
     }
 }
@@ -161,7 +163,8 @@ impl Session {
             return Err(refused(Refusal::Protocol, Status::failed_precondition(reason)));
         }
         let facts = hello.facts.ok_or_else(|| refused(Refusal::MessageInvalid, Status::invalid_argument("Hello has no facts")))?;
-        let facts = Facts::try_from(facts).map_err(|error| refused(Refusal::MessageInvalid, Status::invalid_argument(error.to_string())))?;
+        let facts =
+            Facts::try_from(facts).map_err(|error| refused(Refusal::MessageInvalid, Status::invalid_argument(error.to_string())))?;
         let epoch = Epoch(hello.epoch);
         let version = short(&hello.agent_version);
         let position = self
@@ -277,7 +280,9 @@ impl Session {
             let first = Sequence(frame.first_sequence);
             let last = match last_of(&frame) {
                 Some(last) => last,
-                None => return Err(refused(Refusal::FrameInvalid, Status::invalid_argument(format!("frame {first} has impossible numbers")))),
+                None => {
+                    return Err(refused(Refusal::FrameInvalid, Status::invalid_argument(format!("frame {first} has impossible numbers"))));
+                }
             };
             if last <= progress.taken {
                 metrics::counter!("trueline_ingest_duplicates_total").increment(u64::from(frame.count));
@@ -383,7 +388,9 @@ impl Progress {
                 (Refusal::EpochStale, Status::failed_precondition(format!("the host's spool is at epoch {current} by now")))
             }
             AppendOutcome::Revoked => (Refusal::HostRevoked, Status::permission_denied("this host's certificate was revoked")),
-            AppendOutcome::UnknownHost => (Refusal::CertificateUnknown, Status::permission_denied("this host is unknown here; enrol it again")),
+            AppendOutcome::UnknownHost => {
+                (Refusal::CertificateUnknown, Status::permission_denied("this host is unknown here; enrol it again"))
+            }
         };
         Err(refused(refusal, status))
     }

@@ -51,8 +51,7 @@ impl Caller {
 
     /// Notes what the caller did. The deed is done by now: a failure to note it is logged, not shown.
     pub async fn note(&self, api: &Api, at: Time, action: &str, subject: String, detail: Option<String>) {
-        let action =
-            NewAction { tenant: self.tenant.clone(), at, actor: self.actor(), action: action.to_owned(), subject, detail };
+        let action = NewAction { tenant: self.tenant.clone(), at, actor: self.actor(), action: action.to_owned(), subject, detail };
         tracing::info!(actor = action.actor, action = action.action, subject = action.subject, "an operator acted");
         if let Err(error) = api.hub.store.note_action(action).await {
             tracing::error!(%error, "an action could not be noted");

@@ -133,7 +133,6 @@ pub async fn follow(api: &Api, caller: Caller, query: &Query, headers: &HeaderMa
         checked: Instant::now(),
         _permit: permit,
     };
-    metrics::gauge!("trueline_event_streams").set((super::STREAMS - api.streams.available_permits()) as f64);
     let events = stream::unfold(follower, |mut follower| async move {
         let event = follower.next().await?;
         Some((Ok::<_, Infallible>(event), follower))

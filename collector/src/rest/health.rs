@@ -3,10 +3,10 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use axum::Json;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::Json;
 use serde::Serialize;
 use tokio::sync::Semaphore;
 use utoipa::ToSchema;
@@ -144,6 +144,7 @@ async fn measurements(State(api): State<Api>, caller: Caller) -> Result<Response
     let Some(handle) = &api.context.metrics else {
         return Err(Problem::not_found("this collector does not record metrics"));
     };
+    metrics::gauge!("trueline_event_streams").set((super::STREAMS - api.streams.available_permits()) as f64);
     metrics::gauge!("trueline_hosts_connected").set(api.hub.streams.count() as f64);
     let troubles = troubles(&api.hub);
     for part in [hub::Part::Database, hub::Part::Ingest, hub::Part::Judge, hub::Part::Compare, hub::Part::Certificates] {

@@ -83,9 +83,8 @@ fn operation(endpoint: &Endpoint, problem: &RefOr<Schema>, schemas: &mut Schemas
     }
     for name in endpoint.path.split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}')) {
         let text = ObjectBuilder::new().schema_type(Type::String);
-        operation = operation.parameter(
-            ParameterBuilder::new().name(name).parameter_in(ParameterIn::Path).required(Required::True).schema(Some(text)),
-        );
+        operation = operation
+            .parameter(ParameterBuilder::new().name(name).parameter_in(ParameterIn::Path).required(Required::True).schema(Some(text)));
     }
     for parameter in endpoint.query {
         operation = operation.parameter(

@@ -56,10 +56,7 @@ impl Problem {
     }
 
     pub fn unauthorised(detail: impl Into<String>) -> Self {
-        Self {
-            header: Some((header::WWW_AUTHENTICATE, "Bearer realm=\"trueline\"")),
-            ..Self::new(StatusCode::UNAUTHORIZED, detail)
-        }
+        Self { header: Some((header::WWW_AUTHENTICATE, "Bearer realm=\"trueline\"")), ..Self::new(StatusCode::UNAUTHORIZED, detail) }
     }
 
     /// Passing: the same request may succeed soon.

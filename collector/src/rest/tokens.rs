@@ -117,7 +117,11 @@ async fn list(State(api): State<Api>, caller: Caller, query: Query) -> Result<Js
     Ok(Json(List::of(listed, |token| TokenShape::of(token, now))))
 }
 
-async fn make(State(api): State<Api>, caller: Caller, Body(request): Body<TokenRequest>) -> Result<(StatusCode, Json<TokenShape>), Problem> {
+async fn make(
+    State(api): State<Api>,
+    caller: Caller,
+    Body(request): Body<TokenRequest>,
+) -> Result<(StatusCode, Json<TokenShape>), Problem> {
     let name = match request.name {
         Some(name) => {
             let name = name.trim().to_owned();

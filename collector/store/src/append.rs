@@ -42,13 +42,8 @@ struct ItemState {
 }
 
 pub(crate) fn prepare(batch: Batch) -> Prepared {
-    let offer = Offer {
-        epoch: batch.epoch,
-        first: batch.first,
-        records: batch.records.len() as u64,
-        previous: batch.previous,
-        link: batch.link,
-    };
+    let offer =
+        Offer { epoch: batch.epoch, first: batch.first, records: batch.records.len() as u64, previous: batch.previous, link: batch.link };
     let records = batch
         .records
         .into_iter()

@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 
-use trueline_drift::baseline::{self, BaselineDocument, ClosedScope, ExpectedItem, Expectation};
+use trueline_drift::baseline::{self, BaselineDocument, ClosedScope, Expectation, ExpectedItem};
 use trueline_drift::judge::BaselineName;
 use trueline_drift::pattern::Pattern;
 use trueline_drift::{HostId, ItemId, ItemKind, TenantId, Time};
@@ -38,7 +38,8 @@ impl BaselineHead {
 }
 
 pub(crate) async fn heads(session: &mut Session, ids: Vec<i64>) -> Result<HashMap<i64, BaselineHead>> {
-    let sql = "WITH given (id) AS ({rows}) SELECT b.id, b.name, b.version, b.origin, b.closed FROM given JOIN baselines b ON b.id = given.id";
+    let sql =
+        "WITH given (id) AS ({rows}) SELECT b.id, b.name, b.version, b.origin, b.closed FROM given JOIN baselines b ON b.id = given.id";
     let rows = session.bulk(sql, vec![Column::integers(ids)]).await?;
     rows.iter()
         .map(|row| {
@@ -114,14 +115,8 @@ pub(crate) async fn capture(session: &mut Session, new: NewCapture) -> Result<Ba
     let host = session.fetch_optional(sql, cells).await?.ok_or_else(|| hosts::unknown(new.host))?.cells().integer()?;
     let everything = || ItemKind::ALL.into_iter().map(|kind| ClosedScope { kind, keys: Pattern::new("**") }).collect();
     let closed: Vec<ClosedScope> = if new.scopes.is_empty() { everything() } else { new.scopes.clone() };
-    let version = NewVersion {
-        tenant: &new.tenant,
-        name: &new.name,
-        origin: BaselineOrigin::Captured,
-        closed: &closed,
-        by: &new.by,
-        at: new.at,
-    };
+    let version =
+        NewVersion { tenant: &new.tenant, name: &new.name, origin: BaselineOrigin::Captured, closed: &closed, by: &new.by, at: new.at };
     let id = next_version(session, version).await?;
     if new.scopes.is_empty() {
         let sql = "INSERT INTO baseline_items (baseline, fingerprint, kind, key, absent, fields) \

@@ -15,15 +15,17 @@ use crate::{ChangeFilter, ChangeRow, Listed, Page, Position, Result};
 const SEARCH_LIMIT: usize = 256;
 const SEARCH_STEP: i64 = 16;
 
+/// CROSS JOIN keeps SQLite from starting at the hosts and sorting all their changes; PostgreSQL plans as
+/// it would for JOIN.
 const SELECT: &str = "SELECT c.position, \
     (SELECT j.first FROM judgements j WHERE j.first <= c.position ORDER BY j.first DESC LIMIT 1), \
     h.tenant, h.uuid, h.name, c.epoch, c.sequence, c.received_at, i.kind, i.key, c.body \
-    FROM changes c JOIN hosts h ON h.id = c.host JOIN items i ON i.id = c.item";
+    FROM changes c CROSS JOIN hosts h CROSS JOIN items i";
 
 fn filtered(tenant: &TenantId, filter: &ChangeFilter) -> Query {
     let mut query = Query::new(SELECT);
     query
-        .with(" WHERE h.tenant = ", tenant.0.as_str())
+        .with(" WHERE h.id = c.host AND i.id = c.item AND h.tenant = ", tenant.0.as_str())
         .with_some(" AND c.host = (SELECT id FROM hosts WHERE uuid = ", filter.host.map(host_bytes))
         .text(if filter.host.is_some() { ")" } else { "" })
         .with_some(" AND i.kind = ", filter.kind.map(Numbered::number))
@@ -38,7 +40,10 @@ fn filtered(tenant: &TenantId, filter: &ChangeFilter) -> Query {
                 .with(" AND items.fingerprint = ", fingerprint)
                 .text(")"),
             None => query
-                .with(" AND c.item IN (SELECT items.id FROM hosts JOIN items ON items.host = hosts.id WHERE hosts.tenant = ", tenant.0.as_str())
+                .with(
+                    " AND c.item IN (SELECT items.id FROM hosts JOIN items ON items.host = hosts.id WHERE hosts.tenant = ",
+                    tenant.0.as_str(),
+                )
                 .with(" AND items.fingerprint = ", fingerprint)
                 .text(")"),
         };

@@ -41,7 +41,12 @@ struct Side {
 
 /// Every open drift's item has a row among the host's items, so the items and the baseline's are the
 /// whole union.
-pub(crate) async fn page(session: &mut Session, host: &HostToCompare, after: Option<ItemFingerprint>, limit: u32) -> Result<Vec<CompareRow>> {
+pub(crate) async fn page(
+    session: &mut Session,
+    host: &HostToCompare,
+    after: Option<ItemFingerprint>,
+    limit: u32,
+) -> Result<Vec<CompareRow>> {
     let row = session.fetch_optional("SELECT id FROM hosts WHERE uuid = $1", vec![host_bytes(host.host).into()]).await?;
     let host_row = row.ok_or_else(|| hosts::unknown(host.host))?.cells().integer()?;
     let head = match &host.baseline {
@@ -52,10 +57,7 @@ pub(crate) async fn page(session: &mut Session, host: &HostToCompare, after: Opt
     let mut sides: BTreeMap<[u8; 16], Side> = BTreeMap::new();
 
     let mut query = Query::new("SELECT fingerprint, kind, key, id, present, fields FROM items");
-    query
-        .with(" WHERE host = ", host_row)
-        .with_some(" AND fingerprint > ", after.clone())
-        .with(" ORDER BY fingerprint LIMIT ", limit);
+    query.with(" WHERE host = ", host_row).with_some(" AND fingerprint > ", after.clone()).with(" ORDER BY fingerprint LIMIT ", limit);
     for row in query.fetch(session).await? {
         let mut cells = row.cells();
         let side = side(&mut sides, &mut cells)?;
@@ -84,7 +86,14 @@ pub(crate) async fn page(session: &mut Session, host: &HostToCompare, after: Opt
             let unlisted = || head.as_ref().map_or(Expectation::Free, |head| head.unlisted(&item));
             let expectation = side.expectation.unwrap_or_else(unlisted);
             let open = side.item_row.and_then(|row| open.remove(&row)).unwrap_or_default();
-            Ok(CompareRow { fingerprint: ItemFingerprint(fingerprint), item, item_row: side.item_row, fields: side.fields, expectation, open })
+            Ok(CompareRow {
+                fingerprint: ItemFingerprint(fingerprint),
+                item,
+                item_row: side.item_row,
+                fields: side.fields,
+                expectation,
+                open,
+            })
         })
         .collect()
 }

@@ -108,12 +108,14 @@ pub(crate) async fn acknowledge(
 }
 
 /// What the log says happened after a place, with the rows as they are now.
-pub(crate) async fn logged_after(session: &mut Session, tenant: &TenantId, after: i64, limit: u32) -> Result<Vec<(i64, DriftEvent, DriftRow)>> {
+pub(crate) async fn logged_after(
+    session: &mut Session,
+    tenant: &TenantId,
+    after: i64,
+    limit: u32,
+) -> Result<Vec<(i64, DriftEvent, DriftRow)>> {
     let mut query = Query::new(&format!("SELECT l.place, l.event, {COLUMNS} FROM drift_log l JOIN drift d ON d.id = l.drift {JOINS}"));
-    query
-        .with(" WHERE l.tenant = ", tenant.0.as_str())
-        .with(" AND l.place > ", after)
-        .with(" ORDER BY l.place LIMIT ", limit);
+    query.with(" WHERE l.tenant = ", tenant.0.as_str()).with(" AND l.place > ", after).with(" ORDER BY l.place LIMIT ", limit);
     let rows = query.fetch(session).await?;
     rows.iter()
         .map(|row| {

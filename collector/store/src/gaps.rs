@@ -8,8 +8,8 @@ use crate::session::{Query, Row, Session};
 use crate::{GapFilter, GapRow, Listed, Page, Result};
 
 fn of_tenant(tenant: &TenantId) -> Query {
-    let mut query = Query::new("SELECT g.id, h.uuid, h.name, g.received_at, g.body FROM gaps g JOIN hosts h ON h.id = g.host");
-    query.with(" WHERE h.tenant = ", tenant.0.as_str());
+    let mut query = Query::new("SELECT g.id, h.uuid, h.name, g.received_at, g.body FROM gaps g CROSS JOIN hosts h");
+    query.with(" WHERE h.id = g.host AND h.tenant = ", tenant.0.as_str());
     query
 }
 

@@ -9,7 +9,13 @@ use crate::session::{Query, Row, Session};
 use crate::{HostItem, ItemFilter, Listed, Page, Result};
 
 /// Listed by fingerprint: keys are too long to be kept in order.
-pub(crate) async fn list(session: &mut Session, tenant: &TenantId, host: HostId, filter: &ItemFilter, page: &Page) -> Result<Listed<HostItem>> {
+pub(crate) async fn list(
+    session: &mut Session,
+    tenant: &TenantId,
+    host: HostId,
+    filter: &ItemFilter,
+    page: &Page,
+) -> Result<Listed<HostItem>> {
     let after: Option<String> = after(page, "items")?;
     let after = after.map(|fingerprint| hex::decode(fingerprint).unwrap_or_default());
     let mut query = Query::new("SELECT i.fingerprint, i.kind, i.key, i.fields, i.observed_at FROM items i");

@@ -40,7 +40,10 @@ impl Block {
     pub fn new(from: Position, to: Position, judgements: &[(Position, Judgement)]) -> Result<Self> {
         let whole = judgements.iter().map(|(position, _)| position.0).eq(from.0 + 1..=to.0);
         if !whole || judgements.is_empty() {
-            return Err(StoreError::Invalid { subject: "judgements", reason: format!("are not of every change from {} to {}", from.0 + 1, to.0) });
+            return Err(StoreError::Invalid {
+                subject: "judgements",
+                reason: format!("are not of every change from {} to {}", from.0 + 1, to.0),
+            });
         }
         let mut places: HashMap<(Verdict, &[String]), u32> = HashMap::new();
         let mut body = Body { said: Vec::new(), runs: Vec::new() };

@@ -96,7 +96,14 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     async fn hosts(&self, tenant: &TenantId, page: Page) -> Result<Listed<Host>>;
     /// Notes a new connection; returns where the host's stream stands for this epoch (a new epoch
     /// begins at 0).
-    async fn host_connected(&self, host: HostId, facts: &Facts, agent_version: &str, epoch: trueline_drift::Epoch, now: Time) -> Result<StreamPosition>;
+    async fn host_connected(
+        &self,
+        host: HostId,
+        facts: &Facts,
+        agent_version: &str,
+        epoch: trueline_drift::Epoch,
+        now: Time,
+    ) -> Result<StreamPosition>;
     async fn host_status(&self, host: HostId, status: &HostStatus, now: Time) -> Result<()>;
     async fn host_items(&self, tenant: &TenantId, host: HostId, filter: &ItemFilter, page: Page) -> Result<Listed<HostItem>>;
 
@@ -117,7 +124,12 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     async fn hosts_to_compare(&self, limit: u32) -> Result<Vec<HostToCompare>>;
     /// The union of a host's items, its baseline's and those with open drift, by fingerprint, after
     /// the given one.
-    async fn compare_page(&self, host: &HostToCompare, after: Option<trueline_drift::item::ItemFingerprint>, limit: u32) -> Result<Vec<CompareRow>>;
+    async fn compare_page(
+        &self,
+        host: &HostToCompare,
+        after: Option<trueline_drift::item::ItemFingerprint>,
+        limit: u32,
+    ) -> Result<Vec<CompareRow>>;
     async fn record_comparison(&self, host: &HostToCompare, writes: Vec<DriftWrite>) -> Result<()>;
     /// Marks the comparison done, unless another was asked for meanwhile.
     async fn comparison_done(&self, host: &HostToCompare) -> Result<()>;

@@ -8,8 +8,8 @@ use trueline_drift::item::ItemFingerprint;
 use trueline_drift::judge::{BaselineName, Judgement};
 use trueline_drift::reconcile::OpenDrift;
 use trueline_drift::{
-    Change, CoverageGap, DriftType, Epoch, Facts, FieldName, Fields, HostId, ItemId, ItemKind, RecordBody, Sequence, Severity,
-    TenantId, Time, Value, Verdict,
+    Change, CoverageGap, DriftType, Epoch, Facts, FieldName, Fields, HostId, ItemId, ItemKind, RecordBody, Sequence, Severity, TenantId,
+    Time, Value, Verdict,
 };
 use trueline_proto::ChainLink;
 
@@ -234,16 +234,26 @@ pub struct Batch {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AppendOutcome {
     /// Durable up to here. `changes` of them were new changes.
-    Accepted { acknowledged: Sequence, changes: u64 },
+    Accepted {
+        acknowledged: Sequence,
+        changes: u64,
+    },
     /// The stream of this host stands elsewhere.
-    SequenceGap { expected: Sequence, got: Sequence },
+    SequenceGap {
+        expected: Sequence,
+        got: Sequence,
+    },
     /// The numbers continue but the hash chain does not: the spool is not the one seen before.
-    BrokenChain { at: Sequence },
+    BrokenChain {
+        at: Sequence,
+    },
     UnknownHost,
     /// The host is known, and revoked.
     Revoked,
     /// The epoch is older than the one the host uses now.
-    StaleEpoch { current: Epoch },
+    StaleEpoch {
+        current: Epoch,
+    },
 }
 
 #[derive(Debug, Clone)]

@@ -27,7 +27,9 @@ pub(crate) struct Offer {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Decision {
     /// Take the records after the first `skip`, which were taken before. The stream has moved on.
-    Take { skip: u64 },
+    Take {
+        skip: u64,
+    },
     Refuse(AppendOutcome),
 }
 

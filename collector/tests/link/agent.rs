@@ -166,7 +166,7 @@ pub struct Agent {
     key: Arc<KeyPair>,
     pub certificates: Vec<CertificateDer<'static>>,
     pub host: String,
-    pub address: SocketAddr,
+    address: SocketAddr,
     root: CertificateDer<'static>,
 }
 
@@ -175,6 +175,11 @@ impl Agent {
     pub fn with_certificate(&self, ca: &CertificateAuthority, lifetime: Duration, at: Time) -> Self {
         let issued = ca.sign_host(&request(&self.key), self.host.parse().unwrap(), &TenantId::main(), lifetime, at).unwrap();
         Self { certificates: vec![issued.certificate], ..self.clone() }
+    }
+
+    /// The same host, dialling a collector that moved.
+    pub fn dialling(self, address: SocketAddr) -> Self {
+        Self { address, ..self }
     }
 
     fn config(&self) -> ClientConfig {

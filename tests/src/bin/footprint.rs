@@ -60,7 +60,8 @@ async fn main() -> anyhow::Result<()> {
     let memory = process::memory(agent.pid())?;
     collector.kill().await?;
 
-    let mut table = Table::new(format!("agent with {} files watched{}", arguments.files, if arguments.system { ", /usr and /etc too" } else { "" }));
+    let mut table =
+        Table::new(format!("agent with {} files watched{}", arguments.files, if arguments.system { ", /usr and /etc too" } else { "" }));
     table.row("items", items, "");
     table.row("start to inventory at the collector", inventory.as_secs_f64(), "s");
     table.row("resident, idle", memory.resident as f64 / 1024.0, "MiB");

@@ -52,7 +52,8 @@ fn main() -> anyhow::Result<()> {
         scans.push(scan()?);
     }
     let (floor, scan) = (Quantiles::of(&floors), Quantiles::of(&scans));
-    let mut table = Table::new(format!("inventory of {} files, {} threads, warm, {} rounds", arguments.files, arguments.threads, arguments.rounds));
+    let mut table =
+        Table::new(format!("inventory of {} files, {} threads, warm, {} rounds", arguments.files, arguments.threads, arguments.rounds));
     table.row("floor, min", floor.min / 1000.0, "s");
     table.row("floor, median", floor.median / 1000.0, "s");
     table.row("trueline-agent scan, min", scan.min / 1000.0, "s");

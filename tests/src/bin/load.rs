@@ -143,10 +143,7 @@ async fn run(collector: &Collector, database: &Database, members: Vec<Member>, c
         sessions.push(session);
     }
     let all = judged_before + changes as u64;
-    wait::until("every change judged", Duration::from_secs(600), async || {
-        Ok((collector.judged().await? >= all).then_some(()))
-    })
-    .await?;
+    wait::until("every change judged", Duration::from_secs(600), async || Ok((collector.judged().await? >= all).then_some(()))).await?;
     let judged = start.elapsed();
     let after = cpu()?;
     Ok(Run { durable, judged, collector_cpu: after.0 - before.0, database_cpu: after.1 - before.1, generator_cpu: after.2 - before.2 })

@@ -151,4 +151,3 @@ pub struct SummaryShape {
     pub gaps: u64,
     pub troubles: Vec<TroubleShape>,
 }
-

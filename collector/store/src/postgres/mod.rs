@@ -129,9 +129,7 @@ pub(crate) fn passing(operation: &'static str, code: &str, message: &str) -> Opt
             Some(StoreError::Unavailable { operation, reason: message.to_owned() })
         }
         // A user, a password or a database that is not there: an operator is at work on it, or must be.
-        _ if code.starts_with("28") || code == "3D000" => {
-            Some(StoreError::Unavailable { operation, reason: message.to_owned() })
-        }
+        _ if code.starts_with("28") || code == "3D000" => Some(StoreError::Unavailable { operation, reason: message.to_owned() }),
         _ => None,
     }
 }

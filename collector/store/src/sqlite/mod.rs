@@ -9,7 +9,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use sqlx::sqlite::{SqliteArguments, SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{Arguments as _, SqlitePool};
+use sqlx::{Arguments as _, ConnectOptions as _, Connection as _, SqlitePool};
 
 use crate::session::{Cell, Column, Dialect, Session, refused};
 use crate::{Result, StoreError};
@@ -33,7 +33,10 @@ impl Sqlite {
         let path = uri.strip_prefix("sqlite:").unwrap_or(uri);
         let path = path.strip_prefix("//").unwrap_or(path);
         if path.is_empty() || path.starts_with(':') {
-            return Err(StoreError::Invalid { subject: "database", reason: "name a file, as in sqlite:/var/lib/trueline-collector/trueline.db".to_owned() });
+            return Err(StoreError::Invalid {
+                subject: "database",
+                reason: "name a file, as in sqlite:/var/lib/trueline-collector/trueline.db".to_owned(),
+            });
         }
         let options = SqliteConnectOptions::new()
             .filename(Path::new(path))
@@ -48,17 +51,16 @@ impl Sqlite {
             .pragma("journal_size_limit", "67108864")
             .pragma("temp_store", "MEMORY")
             .statement_cache_capacity(256)
-            .row_buffer_size(1024);
-        let writer = SqlitePoolOptions::new()
+            .row_buffer_size(1024)
+            .disable_statement_logging();
+        let writer = pool()
             .max_connections(1)
-            .test_before_acquire(false)
             // A negative number means KiB.
             .connect_with(options.clone().pragma("cache_size", "-65536"))
             .await
             .map_err(|source| refused(OPERATION, source))?;
-        let readers = SqlitePoolOptions::new()
+        let readers = pool()
             .max_connections(READERS)
-            .test_before_acquire(false)
             .connect_with(options.pragma("cache_size", "-16384").pragma("query_only", "on"))
             .await
             .map_err(|source| refused(OPERATION, source))?;
@@ -74,6 +76,20 @@ impl Sqlite {
         let transaction = self.writer.begin_with("BEGIN IMMEDIATE").await.map_err(|source| refused(operation, source))?;
         Ok(Session::new(operation, Dialect::Sqlite(transaction)))
     }
+}
+
+/// A pool that keeps no connection whose transaction did not end.
+///
+/// SQLite itself rolls back on some errors, a full disk among them. The ROLLBACK that sqlx sends then
+/// fails, and sqlx counts the connection as within a transaction ever after.
+fn pool() -> SqlitePoolOptions {
+    SqlitePoolOptions::new().test_before_acquire(false).after_release(|connection, _| {
+        Box::pin(async move {
+            // Answered after the rollback that the transaction's drop has sent.
+            connection.ping().await?;
+            Ok(!connection.is_in_transaction())
+        })
+    })
 }
 
 pub(crate) fn arguments(cells: Vec<Cell>) -> Result<SqliteArguments, sqlx::Error> {

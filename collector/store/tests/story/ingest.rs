@@ -88,7 +88,9 @@ pub async fn the_state_of_an_item_is_its_last_change(world: &World) {
     let mut host = world.host("web").await;
     let seen = || Fields::new().with("size", "1").with("mode", "0644");
     world.send(&mut host, vec![observed("file:/a", seen()), observed("file:/b", seen()), observed("file:/c", seen())]).await;
-    world.send(&mut host, vec![changed("file:/a", "size", "1", "2"), changed("file:/a", "size", "2", "3"), removed("file:/b", "size", "1")]).await;
+    world
+        .send(&mut host, vec![changed("file:/a", "size", "1", "2"), changed("file:/a", "size", "2", "3"), removed("file:/b", "size", "1")])
+        .await;
     let items = items(world, &host).await;
     assert_eq!(items.len(), 2);
     let a = items.iter().find(|found| found.item == item("file:/a")).unwrap();
@@ -150,7 +152,8 @@ pub async fn a_group_of_many_rows_is_taken_whole(world: &World) {
     }
     for sender in &mut senders {
         for part in 0..2 {
-            let records: Vec<RecordBody> = (0..1234).map(|n| changed(&format!("file:/{}", n % 700), "size", &part.to_string(), &n.to_string())).collect();
+            let records: Vec<RecordBody> =
+                (0..1234).map(|n| changed(&format!("file:/{}", n % 700), "size", &part.to_string(), &n.to_string())).collect();
             batches.push(sender.batch(records));
         }
     }

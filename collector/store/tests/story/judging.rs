@@ -68,11 +68,7 @@ pub async fn drift_that_opens_and_resolves_in_one_run_ends_resolved(world: &Worl
     let states: Vec<_> = a.iter().map(|drift| (drift.state, drift.actual.clone(), drift.change.as_ref().unwrap().0.0)).collect();
     assert_eq!(
         states,
-        [
-            (DriftState::Open, Some("5".into()), 6),
-            (DriftState::Resolved, Some("3".into()), 3),
-            (DriftState::Resolved, Some("2".into()), 1),
-        ]
+        [(DriftState::Open, Some("5".into()), 6), (DriftState::Resolved, Some("3".into()), 3), (DriftState::Resolved, Some("2".into()), 1),]
     );
     let b: Vec<_> = all.iter().filter(|drift| drift.item == item("file:/b")).collect();
     assert_eq!((b.len(), b[0].field.as_str(), b[0].actual.clone()), (1, "exists", Some(false.into())));
@@ -86,12 +82,13 @@ pub async fn two_judges_have_the_effect_of_one(world: &World) {
     capture(world, host.id, Vec::new()).await;
     world.send(&mut host, vec![changed("file:/a", "size", "1", "2"), changed("file:/a", "mode", "0644", "0777")]).await;
     let other = world.another().await;
-    let mut tasks = Vec::new();
+    let mut outputs = Vec::new();
     for number in 0..6 {
         let store = if number % 2 == 0 { world.store.clone() } else { other.clone() };
-        let output = judgement(&*store, 1000).await.unwrap();
-        tasks.push(tokio::spawn(async move { store.record_judgements(output).await.unwrap() }));
+        outputs.push((judgement(&*store, 1000).await.unwrap(), store));
     }
+    let tasks: Vec<_> =
+        outputs.into_iter().map(|(output, store)| tokio::spawn(async move { store.record_judgements(output).await.unwrap() })).collect();
     let mut effective = 0;
     for task in tasks {
         effective += usize::from(task.await.unwrap());
@@ -105,7 +102,15 @@ pub async fn two_judges_have_the_effect_of_one(world: &World) {
 
 pub async fn a_captured_baseline_speaks_of_everything_the_host_reports(world: &World) {
     let mut host = world.host("web").await;
-    world.send(&mut host, vec![observed("file:/a", seen()), observed("sysctl:net.ipv4.ip_forward", Fields::new().with("value", "0"))]).await;
+    world
+        .send(
+            &mut host,
+            vec![
+                observed("file:/a", Fields::new().with("mode", "0644").with("mtime", "1")),
+                observed("sysctl:net.ipv4.ip_forward", Fields::new().with("value", "0")),
+            ],
+        )
+        .await;
     world.send(&mut host, vec![inventory_complete(2)]).await;
     let baseline = capture(world, host.id, Vec::new()).await;
     assert_eq!((baseline.items, baseline.hosts, baseline.origin, baseline.name.version), (2, 1, BaselineOrigin::Captured, 1));
@@ -115,7 +120,10 @@ pub async fn a_captured_baseline_speaks_of_everything_the_host_reports(world: &W
     world.send(&mut host, vec![changed("file:/a", "mtime", "1", "2"), changed("file:/new", "size", "0", "1")]).await;
     world.judge().await;
     let open = drifts(world).await;
-    assert_eq!(open.iter().map(|drift| (drift.item.to_string(), drift.field.to_string())).collect::<Vec<_>>(), [("file:/new".to_owned(), "exists".to_owned())]);
+    assert_eq!(
+        open.iter().map(|drift| (drift.item.to_string(), drift.field.to_string())).collect::<Vec<_>>(),
+        [("file:/new".to_owned(), "exists".to_owned())]
+    );
     let stranger = NewCapture {
         tenant: TenantId("other".into()),
         host: host.id,
@@ -198,7 +206,8 @@ pub async fn an_item_that_only_the_baseline_knows_gets_drift(world: &World) {
 pub async fn the_comparison_pages_cover_everything_once(world: &World) {
     let mut host = world.host("web").await;
     world.send(&mut host, (0..50).map(|n| observed(&format!("file:/host/{n}"), seen())).collect()).await;
-    let items: String = (0..50).map(|n| format!("  \"file:/{}/{n}\": {{ size: \"1\" }}\n", if n % 2 == 0 { "host" } else { "base" })).collect();
+    let items: String =
+        (0..50).map(|n| format!("  \"file:/{}/{n}\": {{ size: \"1\" }}\n", if n % 2 == 0 { "host" } else { "base" })).collect();
     let document = BaselineDocument::parse("web.yaml", &format!("name: web\nitems:\n{items}")).unwrap();
     let baseline = world.store.write_baseline(&main(), &document, "token:ops", at(200)).await.unwrap();
     world.store.assign_baseline(&main(), host.id, baseline.id).await.unwrap();
@@ -227,7 +236,8 @@ pub async fn an_acknowledgement_holds_until_the_drift_moves(world: &World) {
     world.send(&mut host, vec![changed("file:/a", "size", "1", "2")]).await;
     world.judge().await;
     let id = drifts(world).await[0].id;
-    let acknowledge = async |tenant: &TenantId, id| world.store.acknowledge_drift(tenant, id, "token:ops", Some("known"), at(400)).await.unwrap();
+    let acknowledge =
+        async |tenant: &TenantId, id| world.store.acknowledge_drift(tenant, id, "token:ops", Some("known"), at(400)).await.unwrap();
     assert!(!acknowledge(&TenantId("other".into()), id).await);
     assert!(!acknowledge(&main(), 999).await);
     assert!(acknowledge(&main(), id).await);

@@ -115,8 +115,8 @@ pub async fn changes_are_found_by_what_they_are(world: &World) {
     assert_eq!(find(ChangeFilter { verdict: Some(Verdict::Notable), ..any() }).await, [3, 1]);
     assert_eq!(find(ChangeFilter { verdict: Some(Verdict::Notable), item: Some(item("file:/a")), ..any() }).await, [1]);
     assert_eq!(find(ChangeFilter { verdict: Some(Verdict::OutOfScope), ..any() }).await, [6, 5]);
-    assert_eq!(find(ChangeFilter { verdict: Some(Verdict::Critical), ..any() }).await, []);
-    assert_eq!(find(ChangeFilter { since: Some(at(22)), ..any() }).await, []);
+    assert_eq!(find(ChangeFilter { verdict: Some(Verdict::Critical), ..any() }).await.len(), 0);
+    assert_eq!(find(ChangeFilter { since: Some(at(22)), ..any() }).await.len(), 0);
     assert_eq!(find(ChangeFilter { since: Some(at(21)), until: Some(at(22)), ..any() }).await.len(), 7);
     let one = world.store.change(&main(), Position(3)).await.unwrap().unwrap();
     assert_eq!((one.host, one.change.item, one.judgement.unwrap().verdict), (web.id, item("file:/b"), Verdict::Notable));
@@ -213,6 +213,7 @@ pub async fn events_resume_without_loss_or_repeats(world: &World) {
         told,
         [
             (DriftEvent::Opened, "file:/a"),
+            (DriftEvent::Updated, "file:/a"),
             (DriftEvent::Opened, "file:/b"),
             (DriftEvent::Resolved, "file:/b"),
             (DriftEvent::Resolved, "file:/a"),
@@ -229,17 +230,8 @@ pub async fn events_resume_without_loss_or_repeats(world: &World) {
 pub async fn the_summary_counts_what_was_judged(world: &World) {
     drifted(world, &main(), "web").await;
     let summary = world.store.summary(&main(), at(0)).await.unwrap();
-    let expected = Summary {
-        hosts: 1,
-        items: 2,
-        expected: 2,
-        out_of_scope: 0,
-        notable: 2,
-        critical: 0,
-        open_drifts: 1,
-        open_critical: 0,
-        gaps: 1,
-    };
+    let expected =
+        Summary { hosts: 1, items: 2, expected: 2, out_of_scope: 0, notable: 2, critical: 0, open_drifts: 1, open_critical: 0, gaps: 1 };
     assert_eq!(summary, expected);
     let later = world.store.summary(&main(), at(100_000)).await.unwrap();
     assert_eq!((later.expected, later.notable, later.gaps, later.open_drifts), (0, 0, 0, 1));

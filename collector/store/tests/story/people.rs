@@ -1,9 +1,7 @@
 //! Tokens, hosts, certificates, and what people do.
 
 use trueline_drift::{Epoch, TenantId};
-use trueline_store::{
-    NewAction, NewCertificate, NewToken, Role, Spent, Standing, TokenDigest, TokenKind,
-};
+use trueline_store::{NewAction, NewCertificate, NewToken, Role, Spent, Standing, TokenDigest, TokenKind};
 
 use crate::world::{World, at, facts, main, page};
 
@@ -61,7 +59,8 @@ pub async fn tokens_expire_are_revoked_and_are_told_apart(world: &World) {
 pub async fn certificates_speak_for_their_host_until_it_is_revoked(world: &World) {
     let store = &world.store;
     let host = world.host("web-1").await;
-    let certificate = |serial: &str, expires| NewCertificate { serial: serial.into(), host: host.id, issued_at: at(0), expires_at: at(expires) };
+    let certificate =
+        |serial: &str, expires| NewCertificate { serial: serial.into(), host: host.id, issued_at: at(0), expires_at: at(expires) };
     store.add_certificate(certificate("aa", 100)).await.unwrap();
     store.add_certificate(certificate("bb", 200)).await.unwrap();
     assert_eq!(store.credential("zz").await.unwrap(), None);

@@ -88,7 +88,14 @@ impl World {
                     let findings = trueline_drift::baseline::departures(&row.expectation, row.fields.as_ref());
                     let findings = findings.into_iter().map(|departure| weigh(&row.item, departure, &name)).collect();
                     for step in reconcile(&row.open, findings, |_| false) {
-                        writes.push(DriftWrite { host: host.host, item: row.item.clone(), item_row: row.item_row, at: at(300), change: None, step });
+                        writes.push(DriftWrite {
+                            host: host.host,
+                            item: row.item.clone(),
+                            item_row: row.item_row,
+                            at: at(300),
+                            change: None,
+                            step,
+                        });
                     }
                 }
                 self.store.record_comparison(&host, writes).await.unwrap();
