@@ -9,7 +9,7 @@ use trueline_drift::Time;
 use trueline_drift::baseline::departures;
 use trueline_drift::judge::{BaselineName, weigh};
 use trueline_drift::reconcile::reconcile;
-use trueline_store::{CompareRow, DriftWrite, HostToCompare, StoreError};
+use trueline_store::{CompareRow, Compared, DriftWrite, HostToCompare, StoreError};
 
 use crate::hub::{Hub, Part, now};
 
@@ -49,12 +49,12 @@ async fn compare_host(hub: &Hub, host: &HostToCompare) -> Result<(), StoreError>
         if hub.shutdown.is_cancelled() {
             return Ok(());
         }
-        let rows = hub.store.compare_page(host, after, PAGE).await?;
-        let Some(last) = rows.last() else { break };
-        after = Some(last.fingerprint);
-        let writes = compare_rows(host, rows, now());
-        if !writes.is_empty() {
-            hub.store.record_comparison(host, writes).await?;
+        let at = now();
+        match hub.store.compare(host, after, PAGE, &|rows| compare_rows(host, rows, at)).await? {
+            Compared::UpTo(last) => after = Some(last),
+            Compared::End => break,
+            // It is due again under what it is held against now.
+            Compared::Superseded => return Ok(()),
         }
     }
     hub.store.comparison_done(host).await?;

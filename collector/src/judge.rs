@@ -127,7 +127,7 @@ mod tests {
     }
 
     fn judged(changes: Vec<UnjudgedChange>) -> JudgeOutput {
-        judge_changes(JudgeInput { from: Position(0), changes }).unwrap()
+        judge_changes(JudgeInput { from: trueline_store::JudgeCursor::default(), changes }).unwrap()
     }
 
     #[test]

@@ -55,6 +55,14 @@ impl Default for WatchPolicy {
             exclude: patterns(&[
                 "/etc/mtab",
                 "/etc/.pwd.lock",
+                "/etc/*.lock",
+                // What the shadow tools keep of the version before; the files themselves are watched.
+                "/etc/passwd-",
+                "/etc/shadow-",
+                "/etc/group-",
+                "/etc/gshadow-",
+                "/etc/subuid-",
+                "/etc/subgid-",
                 "/etc/ld.so.cache",
                 "/etc/**/.*.swp",
                 "/usr/**/__pycache__",

@@ -159,7 +159,7 @@ impl Stage<'_> {
         let captured: shape::Baseline = shape::read(&baseline)?;
         let line = json!({ "phase": "baseline", "baseline": baseline });
         say(self.screen, line, &format!("Baseline {} v{} captured: {} items.", captured.name, captured.version, count(captured.items)))?;
-        Ok(shape::read(&api.get(&["hosts", &host.id], &Query::default()).await?)?)
+        shape::read(&api.get(&["hosts", &host.id], &Query::default()).await?)
     }
 
     /// A later run: say what is there, and find what changed while nothing ran.

@@ -8,10 +8,11 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::{BoxFuture, FutureExt};
+use futures_util::future::FutureExt;
 use futures_util::stream::{FuturesOrdered, StreamExt};
 use prost::Message;
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tonic::{Code, Status, Streaming};
 use trueline_drift::{Epoch, Facts, RecordBody, Sequence};
@@ -209,7 +210,9 @@ impl Session {
         let expiry = Instant::now() + Duration::from_micros(u64::try_from(self.identity.expires_at.micros_since(now())).unwrap_or(0));
         let mut heard_at = Instant::now();
         let mut status_at: Option<Instant> = None;
-        let mut status_write: Option<BoxFuture<'static, Result<(), StoreError>>> = None;
+        // A task of its own: polled only here, it could sit on the database's one writer while the frames
+        // handed in below wait for it.
+        let mut status_write: JoinSet<Result<(), StoreError>> = JoinSet::new();
         let mut policy_lives = true;
         loop {
             let may_read = progress.in_flight.len() < IN_FLIGHT;
@@ -227,10 +230,10 @@ impl Session {
                         Some(v1::from_agent::Message::Frames(frames)) => self.take(seat, progress, frames).await?,
                         Some(v1::from_agent::Message::Heartbeat(heartbeat)) => {
                             let pause = Duration::from_secs(u64::from(self.heartbeat_seconds)) / 2;
-                            if status_write.is_none() && status_at.is_none_or(|at| at.elapsed() >= pause) {
+                            if status_write.is_empty() && status_at.is_none_or(|at| at.elapsed() >= pause) {
                                 status_at = Some(Instant::now());
                                 let (hub, host, status) = (Arc::clone(&self.hub), self.identity.host, host_status(heartbeat));
-                                status_write = Some(async move { hub.store.host_status(host, &status, now()).await }.boxed());
+                                status_write.spawn(async move { hub.store.host_status(host, &status, now()).await });
                             }
                         }
                         Some(v1::from_agent::Message::ScanFinished(finished)) => {
@@ -244,9 +247,8 @@ impl Session {
                         None => return Err(refused(Refusal::MessageInvalid, Status::invalid_argument("a message without content"))),
                     }
                 }
-                written = async { status_write.as_mut().expect("guarded by is_some").await }, if status_write.is_some() => {
-                    status_write = None;
-                    if let Err(error) = written {
+                Some(written) = status_write.join_next(), if !status_write.is_empty() => {
+                    if let Ok(Err(error)) = written {
                         tracing::warn!(host = %self.identity.host, %error, "a host's status could not be kept");
                     }
                 }

@@ -11,6 +11,7 @@ use trueline_drift::pattern::Pattern;
 use trueline_drift::{HostId, ItemId, ItemKind, TenantId, Time};
 
 use crate::cursor::{after, listed, rows_wanted};
+use crate::append::advance;
 use crate::encoding::{self, Numbered, fields_bytes, fields_from_bytes, from_json, host_bytes, json};
 use crate::session::{Column, Lock, Query, Row, Session};
 use crate::{Baseline, BaselineOrigin, Listed, NewCapture, Page, Result, hosts};
@@ -191,7 +192,12 @@ pub(crate) async fn assign(session: &mut Session, tenant: &TenantId, host: HostI
     let sql = "UPDATE hosts SET baseline = $1, generation = generation + 1 WHERE tenant = $2 AND uuid = $3 AND revoked_at IS NULL \
         AND EXISTS (SELECT 1 FROM baselines b WHERE b.id = $1 AND b.tenant = $2)";
     let cells = vec![baseline.into(), tenant.0.as_str().into(), host_bytes(host).into()];
-    Ok(session.execute(sql, cells).await? == 1)
+    let is_assigned = session.execute(sql, cells).await? == 1;
+    if is_assigned {
+        // What was read to be judged under the baseline before must be read again.
+        advance(session, "assignments", 1).await?;
+    }
+    Ok(is_assigned)
 }
 
 pub(crate) async fn list(session: &mut Session, tenant: &TenantId, page: &Page) -> Result<Listed<Baseline>> {

@@ -10,8 +10,8 @@ use trueline_drift::judge::BaselineName;
 use crate::baselines;
 use crate::encoding::{self, fields_from_bytes, fingerprint_from_bytes, host_bytes, host_from_bytes};
 use crate::judging::{expectation, open_by_item};
-use crate::session::{Cells, Column, Query, Row, Session};
-use crate::{CompareRow, HostToCompare, Result, hosts};
+use crate::session::{Cells, Column, Lock, Query, Row, Session};
+use crate::{CompareRow, Compared, DriftWrite, HostToCompare, Result, drift_writing, hosts};
 
 pub(crate) async fn due(session: &mut Session, limit: u32) -> Result<Vec<HostToCompare>> {
     let sql = "SELECT h.uuid, h.generation, b.id, b.name, b.version FROM hosts h LEFT JOIN baselines b ON b.id = h.baseline \
@@ -113,6 +113,27 @@ async fn open_drifts(session: &mut Session, items: Vec<i64>) -> Result<Vec<Row>>
     let sql = "WITH given (item) AS ({rows}) SELECT d.item, d.field, d.expected, d.actual, d.change \
         FROM given JOIN drift d ON d.item = given.item WHERE d.resolved_at IS NULL";
     session.bulk(sql, vec![Column::integers(items)]).await
+}
+
+/// One page, read and written under the locks of append and judge.
+pub(crate) async fn compare(
+    session: &mut Session,
+    host: &HostToCompare,
+    after: Option<ItemFingerprint>,
+    limit: u32,
+    decide: &(dyn Fn(Vec<CompareRow>) -> Vec<DriftWrite> + Send + Sync),
+) -> Result<Compared> {
+    session.lock(Lock::Log).await?;
+    session.lock(Lock::Drift).await?;
+    let sql = "SELECT 1 FROM hosts WHERE uuid = $1 AND generation = $2 AND revoked_at IS NULL";
+    if session.fetch_optional(sql, vec![host_bytes(host.host).into(), host.generation.into()]).await?.is_none() {
+        return Ok(Compared::Superseded);
+    }
+    let rows = page(session, host, after, limit).await?;
+    let Some(last) = rows.last().map(|row| row.fingerprint) else { return Ok(Compared::End) };
+    let writes = decide(rows);
+    drift_writing::write(session, &writes).await?;
+    Ok(Compared::UpTo(last))
 }
 
 pub(crate) async fn done(session: &mut Session, host: &HostToCompare) -> Result<()> {

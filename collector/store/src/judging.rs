@@ -11,11 +11,11 @@ use crate::baselines::{self, BaselineHead};
 use crate::encoding::{self, Numbered, host_from_bytes, value_from_bytes};
 use crate::judgements::Block;
 use crate::session::{Cells, Column, Lock, Row, Session};
-use crate::{JudgeInput, JudgeOutput, Position, Result, StoreError, UnjudgedChange, drift_writing};
+use crate::{JudgeCursor, JudgeInput, JudgeOutput, Position, Result, StoreError, UnjudgedChange, drift_writing};
 
 /// What [`decode`] makes a [`JudgeInput`] of.
 pub(crate) struct Read {
-    from: Position,
+    from: JudgeCursor,
     changes: Vec<Row>,
     open: Vec<Row>,
     baselines: HashMap<i64, BaselineHead>,
@@ -23,8 +23,11 @@ pub(crate) struct Read {
 
 /// One moment: the session is a snapshot.
 pub(crate) async fn read(session: &mut Session, limit: u32) -> Result<Read> {
-    let row = session.fetch_one("SELECT position FROM cursors WHERE name = 'judged'", Vec::new()).await?;
-    let from = row.cells().integer()?;
+    let sql = "SELECT j.position, a.position FROM cursors j, cursors a WHERE j.name = 'judged' AND a.name = 'assignments'";
+    let row = session.fetch_one(sql, Vec::new()).await?;
+    let mut cells = row.cells();
+    let (from, assignments) = (cells.integer()?, cells.integer()?);
+    let cursor = JudgeCursor { position: Position(from), assignments };
     let sql = "SELECT c.position, c.item, h.uuid, i.kind, i.key, c.body, h.baseline, bi.absent, bi.fields \
         FROM changes c JOIN hosts h ON h.id = c.host JOIN items i ON i.id = c.item \
         LEFT JOIN baseline_items bi ON bi.baseline = h.baseline AND bi.fingerprint = i.fingerprint \
@@ -33,7 +36,7 @@ pub(crate) async fn read(session: &mut Session, limit: u32) -> Result<Read> {
     let to = from.saturating_add(i64::from(limit));
     let changes = session.fetch(sql, vec![from.into(), to.into()]).await?;
     if changes.is_empty() {
-        return Ok(Read { from: Position(from), changes, open: Vec::new(), baselines: HashMap::new() });
+        return Ok(Read { from: cursor, changes, open: Vec::new(), baselines: HashMap::new() });
     }
     let sql = "SELECT d.item, d.field, d.expected, d.actual, d.change FROM drift d WHERE d.resolved_at IS NULL \
         AND d.item IN (SELECT c.item FROM changes c WHERE c.position > $1 AND c.position <= $2)";
@@ -45,7 +48,7 @@ pub(crate) async fn read(session: &mut Session, limit: u32) -> Result<Read> {
         ids.push(row.cells().integer()?);
     }
     let baselines = baselines::heads(session, ids).await?;
-    Ok(Read { from: Position(from), changes, open, baselines })
+    Ok(Read { from: cursor, changes, open, baselines })
 }
 
 /// Costs computing, and needs no database.
@@ -100,18 +103,20 @@ pub(crate) fn open_by_item(rows: &[Row]) -> Result<HashMap<i64, Vec<OpenDrift>>>
     Ok(open)
 }
 
-/// `false`, and nothing is to be committed, where the cursor has moved.
+/// `false`, and nothing is to be committed, where the cursor or the hosts' baselines have moved.
 pub(crate) async fn record(session: &mut Session, output: &JudgeOutput) -> Result<bool> {
-    if output.to < output.from {
+    let JudgeCursor { position: from, assignments } = output.from;
+    if output.to < from {
         return Err(StoreError::Invalid { subject: "judgements", reason: "end before they begin".to_owned() });
     }
-    if output.to == output.from {
+    if output.to == from {
         return Ok(true);
     }
-    let block = Block::new(output.from, output.to, &output.judgements)?;
+    let block = Block::new(from, output.to, &output.judgements)?;
     session.lock(Lock::Drift).await?;
-    let sql = "UPDATE cursors SET position = $1 WHERE name = 'judged' AND position = $2";
-    if session.execute(sql, vec![output.to.0.into(), output.from.0.into()]).await? == 0 {
+    let sql = "UPDATE cursors SET position = $1 WHERE name = 'judged' AND position = $2 \
+        AND EXISTS (SELECT 1 FROM cursors a WHERE a.name = 'assignments' AND a.position = $3)";
+    if session.execute(sql, vec![output.to.0.into(), from.0.into(), assignments.into()]).await? == 0 {
         return Ok(false);
     }
     let sql = "INSERT INTO judgements (first, last, verdicts, body) VALUES ($1, $2, $3, $4)";

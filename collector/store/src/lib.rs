@@ -130,7 +130,15 @@ pub trait Store: Send + Sync + std::fmt::Debug {
         after: Option<trueline_drift::item::ItemFingerprint>,
         limit: u32,
     ) -> Result<Vec<CompareRow>>;
-    async fn record_comparison(&self, host: &HostToCompare, writes: Vec<DriftWrite>) -> Result<()>;
+    /// Compares the next page and writes what `decide` makes of it, in one transaction that no append and
+    /// no judgement can come between: what is written is true of the state it was read from.
+    async fn compare(
+        &self,
+        host: &HostToCompare,
+        after: Option<trueline_drift::item::ItemFingerprint>,
+        limit: u32,
+        decide: &(dyn Fn(Vec<CompareRow>) -> Vec<DriftWrite> + Send + Sync),
+    ) -> Result<Compared>;
     /// Marks the comparison done, unless another was asked for meanwhile.
     async fn comparison_done(&self, host: &HostToCompare) -> Result<()>;
 

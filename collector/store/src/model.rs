@@ -256,10 +256,18 @@ pub enum AppendOutcome {
     },
 }
 
+/// What judging rests on, as it was read: it counts only if neither moved meanwhile.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct JudgeCursor {
+    pub position: Position,
+    /// Grows whenever a host is held against another baseline.
+    pub assignments: i64,
+}
+
 #[derive(Debug, Clone)]
 pub struct JudgeInput {
     /// The cursor as read: hand it back in [`JudgeOutput`].
-    pub from: Position,
+    pub from: JudgeCursor,
     pub changes: Vec<UnjudgedChange>,
 }
 
@@ -278,7 +286,7 @@ pub struct UnjudgedChange {
 
 #[derive(Debug, Clone)]
 pub struct JudgeOutput {
-    pub from: Position,
+    pub from: JudgeCursor,
     pub to: Position,
     pub judgements: Vec<(Position, Judgement)>,
     pub drift: Vec<DriftWrite>,
@@ -302,6 +310,16 @@ pub struct HostToCompare {
     pub host: HostId,
     pub baseline: Option<(i64, BaselineName)>,
     pub generation: i64,
+}
+
+/// What comparing a page came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Compared {
+    /// More items follow after this one.
+    UpTo(ItemFingerprint),
+    End,
+    /// The host is held against something else by now: the comparison begins anew.
+    Superseded,
 }
 
 #[derive(Debug, Clone)]

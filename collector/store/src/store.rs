@@ -12,7 +12,7 @@ use crate::postgres::Postgres;
 use crate::session::Session;
 use crate::sqlite::Sqlite;
 use crate::{
-    Result, Store, StoreError, actions, append, baselines, changes, comparing, drift_writing, drifts, events, gaps, hosts, items, judging,
+    Result, Store, StoreError, actions, append, baselines, changes, comparing, drifts, events, gaps, hosts, items, judging,
     keeping, migrations, summary, tokens,
 };
 
@@ -186,8 +186,14 @@ impl Store for SqlStore {
         reading!(self, "reading items to compare", |session| comparing::page(session, host, after, limit))
     }
 
-    async fn record_comparison(&self, _host: &HostToCompare, writes: Vec<DriftWrite>) -> Result<()> {
-        writing!(self, "recording a comparison", |session| drift_writing::write(session, &writes))
+    async fn compare(
+        &self,
+        host: &HostToCompare,
+        after: Option<ItemFingerprint>,
+        limit: u32,
+        decide: &(dyn Fn(Vec<CompareRow>) -> Vec<DriftWrite> + Send + Sync),
+    ) -> Result<Compared> {
+        writing!(self, "comparing a host", |session| comparing::compare(session, host, after, limit, decide))
     }
 
     async fn comparison_done(&self, host: &HostToCompare) -> Result<()> {

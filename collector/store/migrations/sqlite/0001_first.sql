@@ -8,7 +8,7 @@ CREATE TABLE cursors (
 ) STRICT, WITHOUT ROWID;
 
 INSERT INTO cursors (name, position) VALUES
-    ('changes', 0), ('judged', 0), ('drift', 0), ('drift_log', 0), ('gaps', 0), ('probe', 0);
+    ('changes', 0), ('judged', 0), ('drift', 0), ('drift_log', 0), ('gaps', 0), ('assignments', 0), ('probe', 0);
 
 CREATE TABLE kept (
     name TEXT PRIMARY KEY,

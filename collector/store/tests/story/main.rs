@@ -62,6 +62,8 @@ story! {
         a_written_baseline_is_versioned_and_compared,
         an_item_that_only_the_baseline_knows_gets_drift,
         the_comparison_pages_cover_everything_once,
+        a_comparison_with_what_no_longer_counts_writes_nothing,
+        what_was_read_under_another_baseline_is_read_again,
         an_acknowledgement_holds_until_the_drift_moves,
     }
     listing::{

@@ -11,7 +11,7 @@ use trueline_drift::{
     RecordBody, Sequence, TenantId, Time,
 };
 use trueline_proto::ChainLink;
-use trueline_store::{AppendOutcome, Batch, DriftWrite, JudgeOutput, NewHost, Page, Store, testing};
+use trueline_store::{AppendOutcome, Batch, CompareRow, Compared, DriftWrite, JudgeOutput, NewHost, Page, Store, testing};
 use uuid::Uuid;
 
 pub struct World {
@@ -77,28 +77,22 @@ impl World {
     /// Compares every host that is due, in pages of this many items.
     pub async fn compare(&self, limit: u32) {
         for host in self.store.hosts_to_compare(100).await.unwrap() {
-            let mut after = None;
-            loop {
-                let rows = self.store.compare_page(&host, after, limit).await.unwrap();
-                let Some(last) = rows.last() else { break };
-                after = Some(last.fingerprint);
+            let decide = |rows: Vec<CompareRow>| {
                 let mut writes = Vec::new();
                 for row in rows {
                     let name = host.baseline.as_ref().map_or(BaselineName { name: String::new(), version: 0 }, |(_, name)| name.clone());
                     let findings = trueline_drift::baseline::departures(&row.expectation, row.fields.as_ref());
                     let findings = findings.into_iter().map(|departure| weigh(&row.item, departure, &name)).collect();
                     for step in reconcile(&row.open, findings, |_| false) {
-                        writes.push(DriftWrite {
-                            host: host.host,
-                            item: row.item.clone(),
-                            item_row: row.item_row,
-                            at: at(300),
-                            change: None,
-                            step,
-                        });
+                        let item = row.item.clone();
+                        writes.push(DriftWrite { host: host.host, item, item_row: row.item_row, at: at(300), change: None, step });
                     }
                 }
-                self.store.record_comparison(&host, writes).await.unwrap();
+                writes
+            };
+            let mut after = None;
+            while let Compared::UpTo(last) = self.store.compare(&host, after, limit, &decide).await.unwrap() {
+                after = Some(last);
             }
             self.store.comparison_done(&host).await.unwrap();
         }
