@@ -88,9 +88,8 @@ impl Identity {
             serde_json::from_slice(&read("membership.json")?).map_err(|error| damaged("membership.json", error.to_string()))?;
         let host = read("host.pem")?;
         let key = PrivatePkcs8KeyDer::from_pem_slice(&host).map_err(|error| damaged("host.pem", error.to_string()))?;
-        let chain = CertificateDer::pem_slice_iter(&host)
-            .collect::<Result<Vec<_>, _>>()
-            .map_err(|error| damaged("host.pem", error.to_string()))?;
+        let chain =
+            CertificateDer::pem_slice_iter(&host).collect::<Result<Vec<_>, _>>().map_err(|error| damaged("host.pem", error.to_string()))?;
         let ca = CertificateDer::from_pem_slice(&read("ca.pem")?).map_err(|error| damaged("ca.pem", error.to_string()))?;
         let (valid_from, valid_until) = chain
             .first()
@@ -186,13 +185,8 @@ fn replace(path: &Path, contents: &[u8]) -> Result<(), IdentityError> {
         move |source| IdentityError::Io { operation, path, source }
     };
     let temporary = path.with_extension("new");
-    let mut file = std::fs::OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&temporary)
-        .map_err(fail("write"))?;
+    let mut file =
+        std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary).map_err(fail("write"))?;
     file.write_all(contents).and_then(|()| file.sync_all()).map_err(fail("write"))?;
     std::fs::rename(&temporary, path).map_err(fail("replace"))?;
     let directory = path.parent().expect("identity files lie in a directory");

@@ -111,9 +111,7 @@ fn act(cli: Cli) -> anyhow::Result<ExitCode> {
             let output = if alone.json { scan::Output::JsonLines } else { scan::Output::Text };
             scan::run(alone.paths, output, threads)
         }
-        Command::CheckCoverage { dir, json } => {
-            check_coverage::run(dir, if json { Output::JsonLines } else { Output::Text })
-        }
+        Command::CheckCoverage { dir, json } => check_coverage::run(dir, if json { Output::JsonLines } else { Output::Text }),
         Command::Enroll { collector, token, ca_sha256, link, data_dir } => {
             let data_dir = data_dir.unwrap_or(config.data_dir);
             let digest = hex::decode(ca_sha256.trim()).ok().and_then(|bytes| <[u8; 32]>::try_from(bytes).ok());

@@ -130,12 +130,8 @@ pub fn start(config: Config) -> Result<RunningAgent, RunError> {
         }
         (_, alive) => {
             if lost_records {
-                let loss = Loss {
-                    scope: "*".to_owned(),
-                    reason: GapReason::SpoolDamaged,
-                    began_at: alive.unwrap_or_else(clock::now),
-                    lost: None,
-                };
+                let loss =
+                    Loss { scope: "*".to_owned(), reason: GapReason::SpoolDamaged, began_at: alive.unwrap_or_else(clock::now), lost: None };
                 plans.push(Plan { scope: Scope::All, why: Why::Inventory });
                 plans.push(Plan { scope: Scope::All, why: Why::Lost(loss) });
             } else {

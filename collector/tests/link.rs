@@ -1,5 +1,6 @@
 //! The agents' ports over real TLS: who is let in, what is taken, and that what one peer does wrong
 //! does not disturb another.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
 
 #[path = "link/agent.rs"]
 mod agent;
@@ -154,8 +155,8 @@ async fn hostile_messages_end_their_own_stream_with_the_reason_and_others_go_on(
     }
     let bomb = Chain::new(1).wire_frame(vec![bomb]);
     assert!(bomb.payload.len() < 64 * 1024, "the bomb is small on the wire");
-    let noise = Chain::new(1).raw_frame(1, vec![7; 100].into());
-    let large = Chain::new(1).raw_frame(1, vec![7; MESSAGE_LIMIT + 1].into());
+    let noise = Chain::new(1).raw_frame(1, vec![7; 100]);
+    let large = Chain::new(1).raw_frame(1, vec![7; MESSAGE_LIMIT + 1]);
     let miscounted = v1::Frame { count: 4097, ..noise.clone() };
     for (frame, reason) in [(bomb, "decompresses to more than"), (noise, "zstd"), (large, "too large"), (miscounted, "impossible numbers")]
     {

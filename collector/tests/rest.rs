@@ -1,5 +1,6 @@
 //! The REST API and the console over a real listener and a real database: what they refuse, what
 //! they say, and that nothing a host sends becomes markup.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
 
 #[path = "rest/client.rs"]
 mod client;

@@ -174,13 +174,8 @@ mod tests {
     #[test]
     fn the_summary_names_the_login_behind_root() {
         let mut actor = Actor::unknown("");
-        actor.user = Some(User {
-            uid: 0,
-            euid: Some(0),
-            login_uid: Some(1000),
-            name: Some("root".into()),
-            login_name: Some("alice".into()),
-        });
+        actor.user =
+            Some(User { uid: 0, euid: Some(0), login_uid: Some(1000), name: Some("root".into()), login_name: Some("alice".into()) });
         actor.process = Some(Process {
             pid: 812,
             started_at: None,

@@ -103,7 +103,8 @@ pub fn captured(fields: &Fields) -> Fields {
         .iter()
         .filter(|(name, value)| {
             // A folder's size is its file system's affair.
-            !VOLATILE.contains(&name.as_str()) && !value.is_unreadable() && !(is_folder && name.as_str() == "size")
+            let is_volatile = VOLATILE.contains(&name.as_str()) || (is_folder && name.as_str() == "size");
+            !is_volatile && !value.is_unreadable()
         })
         .map(|(name, value)| (name.clone(), value.clone()))
         .collect()

@@ -133,5 +133,8 @@ pub enum RecordBody {
     Changed(Box<Change>),
     Gap(CoverageGap),
     /// Every item of the watch list has been observed: from here on what is missing is absent.
-    InventoryComplete { items: u64, observed_at: Time },
+    InventoryComplete {
+        items: u64,
+        observed_at: Time,
+    },
 }

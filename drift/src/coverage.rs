@@ -36,15 +36,8 @@ pub enum GapReason {
 }
 
 impl GapReason {
-    pub const ALL: [Self; 7] = [
-        Self::AgentDown,
-        Self::QueueOverflow,
-        Self::SensorLost,
-        Self::SpoolFull,
-        Self::SpoolDamaged,
-        Self::WatchLimit,
-        Self::PolicyChange,
-    ];
+    pub const ALL: [Self; 7] =
+        [Self::AgentDown, Self::QueueOverflow, Self::SensorLost, Self::SpoolFull, Self::SpoolDamaged, Self::WatchLimit, Self::PolicyChange];
 
     pub const fn name(self) -> &'static str {
         match self {

@@ -48,10 +48,7 @@ impl FromStr for ItemKind {
     type Err = ItemError;
 
     fn from_str(name: &str) -> Result<Self, ItemError> {
-        Self::ALL
-            .into_iter()
-            .find(|kind| kind.name() == name)
-            .ok_or_else(|| ItemError::Kind { name: text::bounded(name, 40).into_owned() })
+        Self::ALL.into_iter().find(|kind| kind.name() == name).ok_or_else(|| ItemError::Kind { name: text::bounded(name, 40).into_owned() })
     }
 }
 

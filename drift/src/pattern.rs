@@ -31,7 +31,17 @@ impl Pattern {
     /// `/` stands for a dot within a segment (`net.ipv4.conf.eth0/100.forwarding`).
     pub fn matches_dotted(&self, name: &str) -> bool {
         let swap = |text: &str| -> Vec<u8> {
-            text.bytes().map(|byte| if byte == b'.' { b'/' } else if byte == b'/' { b'.' } else { byte }).collect()
+            text.bytes()
+                .map(|byte| {
+                    if byte == b'.' {
+                        b'/'
+                    } else if byte == b'/' {
+                        b'.'
+                    } else {
+                        byte
+                    }
+                })
+                .collect()
         };
         matches(&swap(&self.0), &swap(name))
     }

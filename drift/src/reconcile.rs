@@ -51,8 +51,7 @@ pub fn apply(open: &mut Vec<OpenDrift>, steps: &[Step], explains: impl Fn(&Field
             Step::Resolve(field) => open.retain(|drift| drift.field != *field),
             Step::Open(finding) | Step::Update(finding) => {
                 let departure = &finding.departure;
-                let explained =
-                    explains(&departure.field) || open.iter().any(|drift| drift.field == departure.field && drift.explained);
+                let explained = explains(&departure.field) || open.iter().any(|drift| drift.field == departure.field && drift.explained);
                 open.retain(|drift| drift.field != departure.field);
                 open.push(OpenDrift {
                     field: departure.field.clone(),

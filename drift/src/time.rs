@@ -56,9 +56,7 @@ impl FromStr for Time {
     type Err = TimeError;
 
     fn from_str(text: &str) -> Result<Self, TimeError> {
-        text.parse::<jiff::Timestamp>()
-            .map(|timestamp| Self(timestamp.as_microsecond()))
-            .map_err(|_| TimeError { text: text.to_owned() })
+        text.parse::<jiff::Timestamp>().map(|timestamp| Self(timestamp.as_microsecond())).map_err(|_| TimeError { text: text.to_owned() })
     }
 }
 

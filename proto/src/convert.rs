@@ -4,8 +4,8 @@
 use trueline_drift::change::ChangeKind;
 use trueline_drift::item::ItemError;
 use trueline_drift::{
-    Actor, Cause, Certainty, Change, CoverageGap, Facts, FieldChange, FieldName, Fields, GapReason, ItemId, ItemKey, ItemKind,
-    Observation, RecordBody, Time, Value, actor, value::VALUE_LIMIT,
+    Actor, Cause, Certainty, Change, CoverageGap, Facts, FieldChange, FieldName, Fields, GapReason, ItemId, ItemKey, ItemKind, Observation,
+    RecordBody, Time, Value, actor, value::VALUE_LIMIT,
 };
 
 use crate::v1;
@@ -120,10 +120,7 @@ pub fn fields_from_wire(fields: Vec<v1::Field>) -> Result<Fields, ConvertError> 
     if fields.len() > FIELDS_LIMIT {
         return Err(ConvertError::TooLong { what: "field list", limit: FIELDS_LIMIT });
     }
-    fields
-        .into_iter()
-        .map(|field| Ok((FieldName::new(&field.name), field.value.ok_or_else(|| missing("value"))?.try_into()?)))
-        .collect()
+    fields.into_iter().map(|field| Ok((FieldName::new(&field.name), field.value.ok_or_else(|| missing("value"))?.try_into()?))).collect()
 }
 
 impl From<Observation> for v1::Observation {
@@ -273,13 +270,7 @@ impl TryFrom<v1::Actor> for Actor {
 
 impl From<actor::Process> for v1::Process {
     fn from(process: actor::Process) -> Self {
-        Self {
-            pid: process.pid,
-            started_at: process.started_at.map(Time::micros),
-            exe: process.exe,
-            argv: process.argv,
-            cwd: process.cwd,
-        }
+        Self { pid: process.pid, started_at: process.started_at.map(Time::micros), exe: process.exe, argv: process.argv, cwd: process.cwd }
     }
 }
 
@@ -383,7 +374,11 @@ impl TryFrom<v1::Facts> for Facts {
             return Err(ConvertError::TooLong { what: "label list", limit: 64 });
         }
         let short = |what, text: String| {
-            if text.len() > 256 { Err(ConvertError::TooLong { what, limit: 256 }) } else { Ok(trueline_drift::text::printable(text.as_bytes()).into_owned()) }
+            if text.len() > 256 {
+                Err(ConvertError::TooLong { what, limit: 256 })
+            } else {
+                Ok(trueline_drift::text::printable(text.as_bytes()).into_owned())
+            }
         };
         let short_option = |what, text: Option<String>| text.map(|text| short(what, text)).transpose();
         if facts.hostname.is_empty() {

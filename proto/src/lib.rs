@@ -5,7 +5,7 @@ pub mod convert;
 pub mod frame;
 
 /// Generated from `trueline/v1/*.proto`.
-#[expect(clippy::all, clippy::unwrap_used, reason = "generated code")]
+#[allow(clippy::all, reason = "generated code")]
 pub mod v1 {
     tonic::include_proto!("trueline.v1");
 }

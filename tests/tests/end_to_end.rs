@@ -1,5 +1,6 @@
 //! The main job, with the real daemons: a host changes, the right drift appears with its actor, and is
 //! resolved when the host is put back.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
 
 use std::path::Path;
 use std::process::{Child, Command, Stdio};

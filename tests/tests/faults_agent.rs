@@ -1,5 +1,6 @@
 //! Faults of the agent and of what it stands on, with the real daemons: killed, cut off, overrun, out
 //! of disk. Each time nothing may be missed silently, and the state afterwards must equal the disk.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};

@@ -1,4 +1,5 @@
 //! Faults of the collector, against each database: killed while it takes changes in, and out of disk.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

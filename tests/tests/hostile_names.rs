@@ -1,5 +1,6 @@
 //! Names that another user of a host chose, end to end: seen by the agent, kept by the collector, and
 //! never printed raw.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
 
 use std::ffi::OsStr;
 use std::fs::File;

@@ -3,8 +3,8 @@
 //! What is said of a process was read while it held its pid; where that cannot be shown, the actor is
 //! unknown and says why. Nothing here blocks on anything but /proc and /etc/passwd: no name service.
 
-pub mod procfs;
 mod placement;
+pub mod procfs;
 mod reader;
 mod users;
 

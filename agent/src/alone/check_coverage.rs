@@ -36,7 +36,9 @@ enum Outcome {
     },
     Missed,
     /// The operation itself is not possible here.
-    NotTried { reason: String },
+    NotTried {
+        reason: String,
+    },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]

@@ -150,7 +150,8 @@ fn change_text(change: &Change) -> String {
     let clock = time.get(11..19).unwrap_or(&time);
     let mut text = format!("{clock}  {} {}  {}\n", change.item, change.kind.name(), change.actor.summary());
     for field in &change.fields {
-        if change.kind == ChangeKind::Modified || matches!(field.name.as_str(), "type" | "mode" | "owner" | "sha256" | "value" | "version") {
+        if change.kind == ChangeKind::Modified || matches!(field.name.as_str(), "type" | "mode" | "owner" | "sha256" | "value" | "version")
+        {
             text.push_str(&format!("            {}  {} → {}\n", field.name, shown(field.before.as_ref()), shown(field.after.as_ref())));
         }
     }

@@ -201,7 +201,9 @@ impl<S: Sink> Observer<S> {
 
     /// A loss of a scope that already waits to be read needs no second reading.
     fn plan(&mut self, plan: Plan) {
-        let covers = |waiting: &Plan| waiting.scope == plan.scope && matches!((&waiting.why, &plan.why), (Why::Lost(a), Why::Lost(b)) if a.reason == b.reason);
+        let covers = |waiting: &Plan| {
+            waiting.scope == plan.scope && matches!((&waiting.why, &plan.why), (Why::Lost(a), Why::Lost(b)) if a.reason == b.reason)
+        };
         match self.plans.iter_mut().find(|waiting| covers(waiting)) {
             Some(Plan { why: Why::Lost(waiting), .. }) => {
                 if let (Why::Lost(loss), Some(sum)) = (&plan.why, waiting.lost.as_mut()) {

@@ -26,12 +26,7 @@ pub struct Patience {
 
 impl Default for Patience {
     fn default() -> Self {
-        Self {
-            finished: Duration::from_millis(8),
-            unfinished: Duration::from_millis(200),
-            limit: Duration::from_secs(1),
-            capacity: 16_384,
-        }
+        Self { finished: Duration::from_millis(8), unfinished: Duration::from_millis(200), limit: Duration::from_secs(1), capacity: 16_384 }
     }
 }
 
@@ -92,8 +87,7 @@ impl Settle {
             }
             return;
         }
-        let waiting =
-            Waiting { first: now, due: quiet, depth: touch.depth, actor: touch.actor, shared: false, touched_at: touch.at };
+        let waiting = Waiting { first: now, due: quiet, depth: touch.depth, actor: touch.actor, shared: false, touched_at: touch.at };
         self.order.insert((quiet, touch.target.clone()));
         self.waiting.insert(touch.target, waiting);
     }

@@ -6,9 +6,9 @@
 //! event; what the scan did not meet is looked at before it is called removed.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
-use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -38,13 +38,22 @@ pub enum Why {
     /// Every item for the first time.
     Inventory,
     /// The agent was not running from then until now.
-    Restart { since: Time },
+    Restart {
+        since: Time,
+    },
     Lost(Loss),
     /// A folder appeared, or went, with all that lies in it.
-    Tree { actor: Box<Actor> },
-    Asked { id: String },
+    Tree {
+        actor: Box<Actor>,
+    },
+    Asked {
+        id: String,
+    },
     Schedule,
-    NewPolicy { before: Arc<WatchPolicy>, since: Time },
+    NewPolicy {
+        before: Arc<WatchPolicy>,
+        since: Time,
+    },
 }
 
 impl Why {
@@ -182,9 +191,8 @@ impl<S: Sink> Observer<S> {
             };
             let (state, shared) = (Arc::clone(&self.parts.state), Arc::clone(&progress));
             let lookup = move |item: &ItemId| state.lookup(item).ok().flatten().and_then(|stored| Some((stored.stamp?, stored.fields)));
-            let started = std::thread::Builder::new()
-                .name("scan".to_owned())
-                .spawn(move || scan::scan(&policy, &options, lookup, sender, &shared));
+            let started =
+                std::thread::Builder::new().name("scan".to_owned()).spawn(move || scan::scan(&policy, &options, lookup, sender, &shared));
             match started {
                 Ok(started) => {
                     batches = Some(receiver);

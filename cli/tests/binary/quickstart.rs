@@ -86,7 +86,7 @@ fn a_drift_that_goes_back_to_its_baseline_is_resolved_and_check_follows_it() {
     assert_eq!((seen["state"].as_str(), seen["acknowledged"]["note"].as_str()), (Some("acknowledged"), Some("planned")));
 
     std::fs::write(&file, "a = 1\n").unwrap();
-    running.wait_for("the resolution", |line| line["drift"]["id"].to_string() == id && line["drift"]["event"] == "resolved");
+    running.wait_for("the resolution", |line| line["drift"]["id"] == opened["drift"]["id"] && line["drift"]["event"] == "resolved");
     let after = running.ask(&["check", &host]);
     assert_eq!(after.status.code(), Some(0), "{}", errors(&after));
     assert!(running.stop("INT").success());

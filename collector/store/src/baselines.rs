@@ -10,8 +10,8 @@ use trueline_drift::judge::BaselineName;
 use trueline_drift::pattern::Pattern;
 use trueline_drift::{HostId, ItemId, ItemKind, TenantId, Time};
 
-use crate::cursor::{after, listed, rows_wanted};
 use crate::append::advance;
+use crate::cursor::{after, listed, rows_wanted};
 use crate::encoding::{self, Numbered, fields_bytes, fields_from_bytes, from_json, host_bytes, json};
 use crate::session::{Column, Lock, Query, Row, Session};
 use crate::{Baseline, BaselineOrigin, Listed, NewCapture, Page, Result, hosts};

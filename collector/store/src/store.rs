@@ -12,8 +12,8 @@ use crate::postgres::Postgres;
 use crate::session::Session;
 use crate::sqlite::Sqlite;
 use crate::{
-    Result, Store, StoreError, actions, append, baselines, changes, comparing, drifts, events, gaps, hosts, items, judging,
-    keeping, migrations, summary, tokens,
+    Result, Store, StoreError, actions, append, baselines, changes, comparing, drifts, events, gaps, hosts, items, judging, keeping,
+    migrations, summary, tokens,
 };
 
 pub struct SqlStore {

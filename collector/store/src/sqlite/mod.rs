@@ -108,7 +108,7 @@ pub(crate) fn arguments(cells: Vec<Cell>) -> Result<SqliteArguments, sqlx::Error
 /// Runs of rows, each for one statement. Their lengths are the greatest that fits and then powers of
 /// two, so that few different statements are prepared.
 pub(crate) fn parts(rows: usize, columns: usize) -> impl Iterator<Item = Range<usize>> {
-    let most = (PART_CELLS / columns.max(1)).min(PART_ROWS).max(1);
+    let most = (PART_CELLS / columns.max(1)).clamp(1, PART_ROWS);
     let mut begin = 0;
     std::iter::from_fn(move || {
         let left = rows - begin;
