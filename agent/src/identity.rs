@@ -2,7 +2,8 @@
 //!
 //! Invariants: the key is made here and never leaves; files are replaced whole (write, fsync, rename)
 //! so that a crash leaves either the old or the new; key and certificate are one file, so that they
-//! always belong together.
+//! always belong together; the membership is there only while everything beside it belongs to it, and the
+//! certificate names the host that it names.
 
 use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -64,6 +65,8 @@ pub struct Identity {
     ca: CertificateDer<'static>,
     pub valid_from: Time,
     pub valid_until: Time,
+    /// `host.pem` where it could not be written yet.
+    unsaved: Option<Arc<str>>,
 }
 
 impl std::fmt::Debug for Identity {
@@ -87,19 +90,22 @@ impl Identity {
         let membership: Membership =
             serde_json::from_slice(&read("membership.json")?).map_err(|error| damaged("membership.json", error.to_string()))?;
         let host = read("host.pem")?;
-        let key = PrivatePkcs8KeyDer::from_pem_slice(&host).map_err(|error| damaged("host.pem", error.to_string()))?;
-        let chain =
-            CertificateDer::pem_slice_iter(&host).collect::<Result<Vec<_>, _>>().map_err(|error| damaged("host.pem", error.to_string()))?;
         let ca = CertificateDer::from_pem_slice(&read("ca.pem")?).map_err(|error| damaged("ca.pem", error.to_string()))?;
-        let (valid_from, valid_until) = chain
-            .first()
-            .ok_or_else(|| "it holds no certificate".to_owned())
-            .and_then(|leaf| validity(leaf))
-            .map_err(|reason| damaged("host.pem", reason))?;
-        Ok(Self { directory, host: membership.host, link: membership.link, chain, key: Arc::new(key), ca, valid_from, valid_until })
+        Self::assemble(directory.clone(), membership, &host, ca).map_err(|reason| damaged("host.pem", reason))
     }
 
-    /// Writes a first identity into `data_dir`, and returns it as read back.
+    /// `host`: what `host.pem` holds.
+    fn assemble(directory: PathBuf, membership: Membership, host: &[u8], ca: CertificateDer<'static>) -> Result<Self, String> {
+        let Membership { host: id, link } = membership;
+        let key = PrivatePkcs8KeyDer::from_pem_slice(host).map_err(|error| error.to_string())?;
+        let chain = CertificateDer::pem_slice_iter(host).collect::<Result<Vec<_>, _>>().map_err(|error| error.to_string())?;
+        let leaf = chain.first().ok_or("it holds no certificate")?;
+        let (valid_from, valid_until) = facts_of(leaf, id)?;
+        Ok(Self { directory, host: id, link, chain, key: Arc::new(key), ca, valid_from, valid_until, unsaved: None })
+    }
+
+    /// Writes an identity into `data_dir`, over an older one if there is one, and returns it as read back. After
+    /// a crash half way the host is not enrolled.
     pub fn keep(
         data_dir: &Path,
         request: &KeyRequest,
@@ -109,22 +115,56 @@ impl Identity {
         ca: &[u8],
     ) -> Result<Self, IdentityError> {
         let directory = data_dir.join("identity");
+        let unusable = |reason| IdentityError::Answer { reason };
+        let pem = host_pem(request, chain)?;
+        let membership = Membership { host, link: link.to_owned() };
+        let membership_text = serde_json::to_vec(&membership).map_err(|error| unusable(error.to_string()))?;
+        Self::assemble(directory.clone(), membership, pem.as_bytes(), CertificateDer::from(ca.to_vec())).map_err(unusable)?;
+
         let make = |source| IdentityError::Io { operation: "make", path: directory.clone(), source };
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&directory).map_err(make)?;
-        replace(&directory.join("ca.pem"), pem_text(ca).as_bytes())?;
-        replace(&directory.join("host.pem"), host_pem(request, chain)?.as_bytes())?;
-        let membership = serde_json::to_vec(&Membership { host, link: link.to_owned() })
-            .map_err(|error| IdentityError::Answer { reason: error.to_string() })?;
-        // Last: its presence says that the rest is there.
-        replace(&directory.join("membership.json"), &membership)?;
+        let [ca_path, host_path, membership_path] = ["ca.pem", "host.pem", "membership.json"].map(|name| directory.join(name));
+        // All of it is on disk before the older identity goes: a full disk leaves that as it is.
+        stage(&ca_path, pem_text(ca).as_bytes())?;
+        stage(&host_path, pem.as_bytes())?;
+        stage(&membership_path, &membership_text)?;
+        match std::fs::remove_file(&membership_path) {
+            Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+                return Err(IdentityError::Io { operation: "remove", path: membership_path, source });
+            }
+            _ => sync(&directory)?,
+        }
+        put(&ca_path)?;
+        put(&host_path)?;
+        sync(&directory)?;
+        // Last: its presence says that the rest is there and belongs to it.
+        put(&membership_path)?;
+        sync(&directory)?;
         Self::load(data_dir)
     }
 
-    /// Takes a renewed certificate for a new key.
+    /// This identity under a renewed certificate for a new key. In memory alone, until [`Self::save`].
     pub fn renew(&self, request: &KeyRequest, chain: &[Vec<u8>]) -> Result<Self, IdentityError> {
-        replace(&self.directory.join("host.pem"), host_pem(request, chain)?.as_bytes())?;
-        let data_dir = self.directory.parent().expect("`load` joined a name to the data directory");
-        Self::load(data_dir)
+        let pem = host_pem(request, chain)?;
+        let membership = Membership { host: self.host, link: self.link.clone() };
+        let renewed = Self::assemble(self.directory.clone(), membership, pem.as_bytes(), self.ca.clone())
+            .map_err(|reason| IdentityError::Answer { reason })?;
+        // What cannot be used must not take the place of what can.
+        renewed.client_config().map_err(|error| IdentityError::Answer { reason: error.to_string() })?;
+        Ok(Self { unsaved: Some(pem.into()), ..renewed })
+    }
+
+    /// Whether the disk holds this certificate.
+    pub fn is_saved(&self) -> bool {
+        self.unsaved.is_none()
+    }
+
+    /// Writes what is in memory alone, and returns the identity as saved.
+    pub fn save(&self) -> Result<Self, IdentityError> {
+        if let Some(pem) = &self.unsaved {
+            replace(&self.directory.join("host.pem"), pem.as_bytes())?;
+        }
+        Ok(Self { unsaved: None, ..self.clone() })
     }
 
     /// The same identity with its collector's link at another host:port.
@@ -156,9 +196,13 @@ impl Identity {
     }
 }
 
-/// The `notBefore` and `notAfter` of a certificate (RFC 5280, 4.1.2.5).
-fn validity(certificate: &[u8]) -> Result<(Time, Time), String> {
+/// The `notBefore` and `notAfter` of a certificate (RFC 5280, 4.1.2.5) that names this host as its subject.
+fn facts_of(certificate: &[u8], host: HostId) -> Result<(Time, Time), String> {
     let (_, parsed) = x509_parser::parse_x509_certificate(certificate).map_err(|error| error.to_string())?;
+    let names: Vec<_> = parsed.subject().iter_common_name().map(|name| name.as_str().unwrap_or_default()).collect();
+    if names != [host.to_string()] {
+        return Err(format!("its certificate is not this host's, {host}"));
+    }
     let validity = parsed.validity();
     Ok((Time::from_seconds(validity.not_before.timestamp()), Time::from_seconds(validity.not_after.timestamp())))
 }
@@ -180,15 +224,32 @@ fn pem_text(der: &[u8]) -> String {
 
 /// Replaces a file as a whole, readable by its owner alone.
 fn replace(path: &Path, contents: &[u8]) -> Result<(), IdentityError> {
-    let fail = |operation| {
-        let path = path.to_owned();
-        move |source| IdentityError::Io { operation, path, source }
-    };
-    let temporary = path.with_extension("new");
-    let mut file =
-        std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary).map_err(fail("write"))?;
-    file.write_all(contents).and_then(|()| file.sync_all()).map_err(fail("write"))?;
-    std::fs::rename(&temporary, path).map_err(fail("replace"))?;
-    let directory = path.parent().expect("identity files lie in a directory");
-    std::fs::File::open(directory).and_then(|directory| directory.sync_all()).map_err(fail("sync"))
+    stage(path, contents)?;
+    put(path)?;
+    sync(path.parent().expect("identity files lie in a directory"))
 }
+
+/// Writes what is to become `path`, durably, beside it.
+fn stage(path: &Path, contents: &[u8]) -> Result<(), IdentityError> {
+    let fail = |source| IdentityError::Io { operation: "write", path: path.to_owned(), source };
+    let mut file =
+        std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path.with_extension("new")).map_err(fail)?;
+    file.write_all(contents).and_then(|()| file.sync_all()).map_err(fail)
+}
+
+/// Puts what was staged in its place.
+fn put(path: &Path) -> Result<(), IdentityError> {
+    std::fs::rename(path.with_extension("new"), path).map_err(|source| IdentityError::Io {
+        operation: "replace",
+        path: path.to_owned(),
+        source,
+    })
+}
+
+fn sync(directory: &Path) -> Result<(), IdentityError> {
+    let synced = std::fs::File::open(directory).and_then(|directory| directory.sync_all());
+    synced.map_err(|source| IdentityError::Io { operation: "sync", path: directory.to_owned(), source })
+}
+
+#[cfg(test)]
+mod tests;

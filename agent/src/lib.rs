@@ -1,6 +1,6 @@
 //! The agent: watches one host and streams its changes, each with its actor.
 //!
-//! sensors -> settle -> collect -> diff -> redact -> spool -> link. An event is only a hint to look
+//! sensors -> settle -> collect and redact -> diff -> spool -> link. An event is only a hint to look
 //! again; the value always comes from reading the item.
 
 pub mod actor;

@@ -1,5 +1,6 @@
 //! `trueline-agent`: the daemon and what it does alone.
 
+use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -87,8 +88,13 @@ impl Alone {
 
 fn main() -> ExitCode {
     kernel::memory::limit_heaps(2);
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).init();
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info,notify=error".into());
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_target(false)
+        .init();
     match act(Cli::parse()) {
         Ok(code) => code,
         Err(error) => {
@@ -126,12 +132,18 @@ fn act(cli: Cli) -> anyhow::Result<ExitCode> {
             let config = Config { data_dir: data_dir.unwrap_or_else(|| config.data_dir.clone()), ..config };
             make_data_dir(&config.data_dir)?;
             let stop = stop_flag()?;
-            let agent = run::start(config)?;
-            while !stop.load(Ordering::Relaxed) {
-                std::thread::park_timeout(std::time::Duration::from_secs(1));
+            loop {
+                let agent = run::start(config.clone())?;
+                while !stop.load(Ordering::Relaxed) && !agent.has_ended() {
+                    std::thread::park_timeout(std::time::Duration::from_secs(1));
+                }
+                let stopped = agent.stop();
+                match stopped {
+                    _ if stop.load(Ordering::Relaxed) => return Ok(ExitCode::SUCCESS),
+                    run::Stopped::StartOver => {}
+                    run::Stopped::ForGood => anyhow::bail!("a part of the agent ended by itself; its log says why"),
+                }
             }
-            agent.stop();
-            Ok(ExitCode::SUCCESS)
         }
     }
 }

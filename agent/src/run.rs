@@ -19,10 +19,10 @@ use crate::clock;
 use crate::collect::Collectors;
 use crate::config::Config;
 use crate::identity::{Identity, IdentityError};
-use crate::link::{self, LinkParts};
+use crate::link::{self, LinkEnd, LinkParts};
 use crate::observer::{Observer, ObserverParts, Plan, ReplayError, Scope, SpoolSink, Why, catch_up, sensor_policy};
 use crate::sensor::{Coverage, Loss, SensorCounters, SensorError, Sensors, View};
-use crate::spool::{Spool, SpoolError, SpoolLimit};
+use crate::spool::{Damage, Recovery, Spool, SpoolError, SpoolLimit};
 use crate::state::{State, StateError};
 use crate::status::{Progress, Status};
 
@@ -55,7 +55,15 @@ pub struct RunningAgent {
     stop_observer: Arc<AtomicBool>,
     stop_link: CancellationToken,
     observer: JoinHandle<()>,
-    link: JoinHandle<()>,
+    link: JoinHandle<LinkEnd>,
+}
+
+/// What should follow a stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stopped {
+    ForGood,
+    /// The spool's numbers do not fit the collector's: the next start begins a new epoch.
+    StartOver,
 }
 
 impl RunningAgent {
@@ -71,16 +79,26 @@ impl RunningAgent {
         self.status.troubles()
     }
 
+    /// Whether a part of it ended by itself: it must be stopped, and perhaps started anew.
+    pub fn has_ended(&self) -> bool {
+        self.observer.is_finished() || self.link.is_finished()
+    }
+
     /// Stops watching, spools what was seen, gives the link a moment to send it, and joins. Blocks for
     /// a few seconds at most.
-    pub fn stop(self) {
+    pub fn stop(self) -> Stopped {
         self.stop_observer.store(true, Ordering::Relaxed);
         if self.observer.join().is_err() {
             warn!("the observer broke off");
         }
         self.stop_link.cancel();
-        if self.link.join().is_err() {
-            warn!("the link broke off");
+        match self.link.join() {
+            Ok(LinkEnd::StartOver) => Stopped::StartOver,
+            Ok(LinkEnd::Stopped) => Stopped::ForGood,
+            Err(_) => {
+                warn!("the link broke off");
+                Stopped::ForGood
+            }
         }
     }
 }
@@ -99,7 +117,14 @@ pub fn start(config: Config) -> Result<RunningAgent, RunError> {
     let known = Some(state.spooled()).filter(|(epoch, _)| *epoch != Epoch::default());
     let limit = SpoolLimit { bytes: config.spool_mib * 1024 * 1024, ..SpoolLimit::default() };
     let new_epoch = || Epoch(u64::try_from(clock::now().micros()).unwrap_or(1));
-    let (spool, recovery) = Spool::open(&config.data_dir.join("spool"), limit, known, new_epoch)?;
+    let folder = config.data_dir.join("spool");
+    let (mut spool, mut recovery) = Spool::open(&folder, limit, known, new_epoch)?;
+    if set_aside.is_some() {
+        // What was removed while nobody remembers it is told by an inventory in a new epoch alone.
+        spool.begin_anew_after(recovery.epoch)?;
+        drop(spool);
+        (spool, recovery) = Spool::open(&folder, limit, None, new_epoch)?;
+    }
     let spool = Arc::new(spool);
     if recovery.truncated_bytes > 0 {
         info!(bytes = recovery.truncated_bytes, "the torn end of the spool was cut off; its changes are found again");
@@ -119,26 +144,11 @@ pub fn start(config: Config) -> Result<RunningAgent, RunError> {
     let sensors = Arc::new(Sensors::start_with(config.sensor.into(), &watched, signal_sender, Arc::clone(&counters))?);
 
     let status = Arc::new(Status::default());
-    let mut plans = Vec::new();
-    let lost_records = recovery.damaged.is_some() || set_aside.is_some();
     if let Some(aside) = &set_aside {
         warn!(to = %aside.to.display(), reason = %aside.reason, "the state was damaged and set aside; taking the inventory again");
     }
-    match (state.inventory_complete()?, last_alive) {
-        (Some(complete), alive) if !lost_records => {
-            plans.push(Plan { scope: Scope::All, why: Why::Restart { since: alive.unwrap_or(complete.at) } });
-        }
-        (_, alive) => {
-            if lost_records {
-                let loss =
-                    Loss { scope: "*".to_owned(), reason: GapReason::SpoolDamaged, began_at: alive.unwrap_or_else(clock::now), lost: None };
-                plans.push(Plan { scope: Scope::All, why: Why::Inventory });
-                plans.push(Plan { scope: Scope::All, why: Why::Lost(loss) });
-            } else {
-                plans.push(Plan { scope: Scope::All, why: Why::Inventory });
-            }
-        }
-    }
+    let since = last_alive.map_or_else(clock::now, |alive| alive.min(clock::now()));
+    let plans = first_plans(&state, &spool, &recovery, &policy, since)?;
 
     let (errand_sender, mut errands) = mpsc::channel(16);
     let (answer_sender, answers) = mpsc::channel(16);
@@ -187,6 +197,33 @@ pub fn start(config: Config) -> Result<RunningAgent, RunError> {
     Ok(RunningAgent { status, sensors, stop_observer, stop_link, observer, link })
 }
 
+/// What must be read before live events are enough.
+fn first_plans(state: &State, spool: &Spool, recovery: &Recovery, policy: &Arc<WatchPolicy>, since: Time) -> Result<Vec<Plan>, StateError> {
+    let all = |why| Plan { scope: Scope::All, why };
+    let complete = state.inventory_complete()?;
+    if complete.is_none_or(|complete| complete.epoch != spool.epoch()) {
+        // Never told in full in this epoch, be it the first one, or one that began after damage.
+        let mut plans = vec![all(Why::Inventory)];
+        if complete.is_some() || recovery.damaged.is_some() {
+            let lost = recovery.damaged.as_ref().and_then(lost_records);
+            plans.push(all(Why::Lost(Loss { scope: "*".to_owned(), reason: GapReason::SpoolDamaged, began_at: since, lost })));
+        }
+        return Ok(plans);
+    }
+    let mut plans = Vec::new();
+    let covered = state.covered()?.and_then(|document| parse_yaml::<WatchPolicy>("covered policy", &document).ok());
+    if let Some(before) = covered.filter(|covered| *covered != **policy) {
+        plans.push(all(Why::NewPolicy { before: Arc::new(before), since }));
+    }
+    plans.push(all(Why::Restart { since }));
+    Ok(plans)
+}
+
+/// How many records are known to be lost; nothing where the end of the loss is not known.
+fn lost_records(damage: &Damage) -> Option<u64> {
+    damage.lost.iter().map(|lost| Some(lost.last?.0 - lost.first.0 + 1)).sum()
+}
+
 /// The collector's policy where it sent one, else the configured.
 fn present_policy(state: &State, configured: &WatchPolicy) -> Result<WatchPolicy, StateError> {
     let Some(stored) = state.policy()? else { return Ok(configured.clone()) };
@@ -206,6 +243,8 @@ fn belong_to(data_dir: &Path, identity: &Identity) -> Result<(), RunError> {
     let owner = identity.host.to_string();
     match std::fs::read_to_string(&path) {
         Ok(text) if text == owner => return Ok(()),
+        // A file that a power cut left empty says nothing.
+        Ok(text) if text.is_empty() => {}
         Ok(_) => {
             info!("the host was enrolled anew: its inventory is taken again");
             for name in ["spool", "state.redb"] {
@@ -222,13 +261,22 @@ fn belong_to(data_dir: &Path, identity: &Identity) -> Result<(), RunError> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
         Err(source) => return Err(RunError::Io { operation: "read", path, source }),
     }
-    std::fs::write(&path, owner).map_err(|source| RunError::Io { operation: "write", path, source })
+    replace(&path, owner.as_bytes()).map_err(|source| RunError::Io { operation: "write", path, source })
+}
+
+/// Writes a file whole or not at all, readable by its owner alone.
+fn replace(path: &Path, contents: &[u8]) -> std::io::Result<()> {
+    use std::io::Write;
+    use std::os::unix::fs::OpenOptionsExt;
+    let temporary = path.with_extension("new");
+    let mut file = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+    file.write_all(contents)?;
+    file.sync_all()?;
+    std::fs::rename(&temporary, path)
 }
 
 /// The key of this host's redaction digests, made once.
 pub fn redaction_key(data_dir: &Path) -> Result<RedactionKey, RunError> {
-    use std::io::Write;
-    use std::os::unix::fs::OpenOptionsExt;
     let path = data_dir.join("redaction.key");
     let fail = |operation, source| RunError::Io { operation, path: path.clone(), source };
     match std::fs::read(&path) {
@@ -240,16 +288,7 @@ pub fn redaction_key(data_dir: &Path) -> Result<RedactionKey, RunError> {
         Err(error) => return Err(fail("read", error)),
     }
     let key: [u8; 32] = rand::random();
-    let temporary = path.with_extension("new");
-    std::fs::OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&temporary)
-        .and_then(|mut file| file.write_all(&key).and_then(|()| file.sync_all()))
-        .and_then(|()| std::fs::rename(&temporary, &path))
-        .map_err(|error| fail("write", error))?;
+    replace(&path, &key).map_err(|error| fail("write", error))?;
     Ok(RedactionKey::new(key))
 }
 

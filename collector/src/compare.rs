@@ -4,6 +4,7 @@
 //! the cause when it comes to the change.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use trueline_drift::Time;
 use trueline_drift::baseline::departures;
@@ -16,15 +17,18 @@ use crate::hub::{Hub, Part, now};
 const HOSTS: u32 = 16;
 /// Items compared in one transaction.
 const PAGE: u32 = 1_000;
+/// For the judge to come to changes that arrived meanwhile, before the host is left for a later turn.
+const WAIT: Duration = Duration::from_millis(20);
+const WAITS: u32 = 100;
 
-/// Compares every host that waits for it. A host that cannot be compared does not keep the others of its turn waiting.
+/// Compares every host that is due, once. A host that cannot be compared keeps no other waiting.
 pub async fn compare_all(hub: &Hub) -> Result<(), StoreError> {
+    let mut after = None;
+    let mut failure = None;
     loop {
-        let hosts = hub.store.hosts_to_compare(HOSTS).await?;
-        if hosts.is_empty() {
-            return Ok(());
-        }
-        let mut failure = None;
+        let hosts = hub.store.hosts_to_compare(after, HOSTS).await?;
+        let Some(last) = hosts.last() else { return failure.map_or(Ok(()), Err) };
+        after = Some(last.host);
         for host in hosts {
             if hub.shutdown.is_cancelled() {
                 return Ok(());
@@ -37,24 +41,26 @@ pub async fn compare_all(hub: &Hub) -> Result<(), StoreError> {
                 }
             }
         }
-        if let Some(error) = failure {
-            return Err(error);
-        }
     }
 }
 
 async fn compare_host(hub: &Hub, host: &HostToCompare) -> Result<(), StoreError> {
     let mut after = None;
+    let mut waits = 0;
     loop {
         if hub.shutdown.is_cancelled() {
             return Ok(());
         }
         let at = now();
         match hub.store.compare(host, after, PAGE, &|rows| compare_rows(host, rows, at)).await? {
-            Compared::UpTo(last) => after = Some(last),
+            Compared::UpTo(last) => (after, waits) = (Some(last), 0),
             Compared::End => break,
-            // It is due again under what it is held against now.
-            Compared::Superseded => return Ok(()),
+            Compared::Unjudged if waits < WAITS => {
+                waits += 1;
+                tokio::time::sleep(WAIT).await;
+            }
+            // It stays due, or is due again under what it is held against now.
+            Compared::Unjudged | Compared::Superseded => return Ok(()),
         }
     }
     hub.store.comparison_done(host).await?;

@@ -13,12 +13,14 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use trueline_proto::frame::FRAME_LIMIT;
-use trueline_store::{AppendOutcome, Batch, StoreError};
+use trueline_store::{AppendOutcome, Batch, Prepared, StoreError, prepare};
 
 use crate::hub::{Hub, Part, now};
 
 /// Most records in one transaction, give or take a batch.
 const GROUP_RECORDS: usize = 8_192;
+/// Batches of up to this many records are encoded on the runtime's own threads.
+const INLINE_RECORDS: usize = 32;
 const QUEUE_BATCHES: usize = 1_024;
 const BUDGET_KIB: usize = 64 * 1024;
 const RETRY_FIRST: Duration = Duration::from_millis(100);
@@ -37,7 +39,7 @@ pub enum IngestError {
 type Answer = Result<AppendOutcome, IngestError>;
 
 struct Job {
-    batch: Batch,
+    batch: Prepared,
     answer: oneshot::Sender<Answer>,
     room: Room,
 }
@@ -86,6 +88,13 @@ impl Ingest {
 
     /// Hands a batch in; the receiver hears of it when it is durable or refused.
     pub async fn submit(&self, batch: Batch, room: Room) -> Result<oneshot::Receiver<Answer>, IngestError> {
+        let batch = if batch.records.len() <= INLINE_RECORDS {
+            prepare(batch)
+        } else {
+            // Many streams encode at once, and none of them on the runtime's own threads.
+            let prepared = tokio::task::spawn_blocking(move || prepare(batch)).await;
+            prepared.map_err(|error| IngestError::Refused(error.to_string()))?
+        };
         let (answer, outcome) = oneshot::channel();
         self.jobs.send(Job { batch, answer, room }).await.map_err(|_| IngestError::Closed)?;
         Ok(outcome)
@@ -96,12 +105,12 @@ impl Intake {
     /// Commits until every [`Ingest`] is gone and the queue is empty.
     pub async fn run(mut self, hub: Arc<Hub>) {
         while let Some(first) = self.jobs.recv().await {
-            let mut records = first.batch.records.len();
+            let mut records = first.batch.records();
             let mut group = vec![first];
             while records < GROUP_RECORDS
                 && let Ok(job) = self.jobs.try_recv()
             {
-                records += job.batch.records.len();
+                records += job.batch.records();
                 group.push(job);
             }
             metrics::gauge!("trueline_ingest_queue_batches").set(self.jobs.len() as f64);
@@ -112,7 +121,7 @@ impl Intake {
 
 /// Commits a group and answers each of its batches.
 async fn commit(hub: &Hub, group: Vec<Job>) {
-    let (batches, waiting): (Vec<Batch>, Vec<_>) = group.into_iter().map(|job| (job.batch, (job.answer, job.room))).unzip();
+    let (batches, waiting): (Vec<Prepared>, Vec<_>) = group.into_iter().map(|job| (job.batch, (job.answer, job.room))).unzip();
     let answers: Vec<Answer> = match append(hub, &batches).await {
         Ok(outcomes) => {
             note_outcomes(hub, &batches, &outcomes);
@@ -134,7 +143,7 @@ async fn commit(hub: &Hub, group: Vec<Job>) {
     }
 }
 
-async fn alone(hub: &Hub, batch: Batch) -> Answer {
+async fn alone(hub: &Hub, batch: Prepared) -> Answer {
     let batches = [batch];
     match append(hub, &batches).await {
         Ok(outcomes) => {
@@ -143,7 +152,7 @@ async fn alone(hub: &Hub, batch: Batch) -> Answer {
         }
         Err(AppendFailure::GaveUp) => Err(IngestError::Closed),
         Err(AppendFailure::Final(error)) => {
-            tracing::error!(%error, host = %batches[0].host, first = batches[0].first.0, "a batch was refused by the database");
+            tracing::error!(%error, host = %batches[0].host(), first = batches[0].first().0, "a batch was refused by the database");
             hub.health.is_troubled(Part::Ingest, now(), &error);
             Err(IngestError::Refused(error.to_string()))
         }
@@ -157,12 +166,12 @@ enum AppendFailure {
 }
 
 /// Appends, and while the database is away or full tries again.
-async fn append(hub: &Hub, batches: &[Batch]) -> Result<Vec<AppendOutcome>, AppendFailure> {
+async fn append(hub: &Hub, batches: &[Prepared]) -> Result<Vec<AppendOutcome>, AppendFailure> {
     let mut pause = RETRY_FIRST;
     let mut drain_until = None;
     loop {
         let began = Instant::now();
-        let error = match hub.store.append(batches.to_vec(), now()).await {
+        let error = match hub.store.append_prepared(batches.to_vec(), now()).await {
             Ok(outcomes) if outcomes.len() == batches.len() => {
                 metrics::histogram!("trueline_ingest_append_seconds").record(began.elapsed().as_secs_f64());
                 hub.health.is_well(Part::Ingest);
@@ -198,14 +207,14 @@ async fn append(hub: &Hub, batches: &[Batch]) -> Result<Vec<AppendOutcome>, Appe
     }
 }
 
-fn note_outcomes(hub: &Hub, batches: &[Batch], outcomes: &[AppendOutcome]) {
+fn note_outcomes(hub: &Hub, batches: &[Prepared], outcomes: &[AppendOutcome]) {
     let (mut records, mut changes, mut inventory) = (0, 0, false);
     for (batch, outcome) in batches.iter().zip(outcomes) {
         let refused = match outcome {
             AppendOutcome::Accepted { changes: new, .. } => {
-                records += batch.records.len() as u64;
+                records += batch.records() as u64;
                 changes += new;
-                inventory |= batch.records.iter().any(|record| matches!(record, trueline_drift::RecordBody::InventoryComplete { .. }));
+                inventory |= batch.ends_inventory();
                 continue;
             }
             AppendOutcome::SequenceGap { .. } => "sequence_gap",

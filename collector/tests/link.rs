@@ -73,6 +73,22 @@ async fn frames_are_acknowledged_once_durable_and_what_is_sent_again_is_dropped(
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_welcome_tells_which_epoch_the_host_is_at() {
+    let collector = Collector::start().await;
+    let agent = collector.enrolled().await;
+    let mut chain = Chain::new(5);
+    let mut stream = agent.stream(5).await.unwrap();
+    stream.send(vec![chain.frame(vec![observed("/etc/a")])]).await;
+    stream.acknowledged_up_to(1).await.unwrap();
+    drop(stream);
+    for (said, epoch, acknowledged) in [(5, 5, 1), (4, 5, 0), (5, 5, 1), (6, 6, 0), (5, 6, 0)] {
+        let stream = agent.stream(said).await.unwrap();
+        assert_eq!((stream.epoch, stream.acknowledged), (epoch, acknowledged), "Hello of epoch {said}");
+    }
+    collector.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_hole_or_a_broken_chain_ends_the_stream_with_the_reason() {
     let collector = Collector::start().await;
     let agent = collector.enrolled().await;
@@ -86,13 +102,13 @@ async fn a_hole_or_a_broken_chain_ends_the_stream_with_the_reason() {
     stream.acknowledged_up_to(1).await.unwrap();
     stream.send(vec![third.clone()]).await;
     let status = stream.acknowledged_up_to(3).await.unwrap_err();
-    assert_eq!(status.code(), Code::FailedPrecondition);
+    assert_eq!(status.code(), Code::DataLoss);
     assert!(status.message().contains("expected 2, got 3"), "{status}");
 
     let mut stream = agent.stream(1).await.unwrap();
     stream.send(vec![v1::Frame { first_sequence: 2, ..third }]).await;
     let status = stream.acknowledged_up_to(2).await.unwrap_err();
-    assert_eq!(status.code(), Code::FailedPrecondition);
+    assert_eq!(status.code(), Code::DataLoss);
     assert!(status.message().contains("hash chain is broken at sequence 2"), "{status}");
     collector.stop().await;
 }

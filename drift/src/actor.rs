@@ -88,10 +88,10 @@ impl Actor {
         match (who, program) {
             (Some(who), Some(program)) => format!("{who} · {program}"),
             (Some(who), None) => who,
-            (None, Some(program)) => program,
-            (None, None) => match &self.reason {
+            (None, Some(program)) if self.certainty != Certainty::Unknown => program,
+            (None, program) => match &self.reason {
                 Some(reason) => format!("unknown · {reason}"),
-                None => "unknown".to_owned(),
+                None => program.unwrap_or_else(|| "unknown".to_owned()),
             },
         }
     }

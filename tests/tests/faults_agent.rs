@@ -139,6 +139,47 @@ async fn a_hundred_thousand_changes_without_a_collector_are_delivered_or_counted
     Ok(())
 }
 
+/// Takes something from the agent's data while it is down and changes the host meanwhile.
+async fn bereaved(what: &str) -> anyhow::Result<()> {
+    if !needs::daemons() || !needs::fanotify() {
+        return Ok(());
+    }
+    const FILES: usize = 300;
+    let data = tempfile::tempdir()?;
+    let watch = Watch { data_dir: Some(data.path().join("agent")), ..Watch::default() };
+    let mut scene = Scene::new(Engine::Sqlite, FILES, watch).await?;
+    scene.collector.capture_baseline(scene.agent.host(), "before").await?;
+    scene.agent.kill().await?;
+    let lost = data.path().join("agent").join(what);
+    if lost.is_dir() {
+        std::fs::remove_dir_all(&lost)?
+    } else {
+        std::fs::write(&lost, b"not what it was")?
+    }
+    std::fs::remove_file(file(&scene.watched, 0))?;
+    write(&file(&scene.watched, 1), "while nobody remembered\n")?;
+    scene.agent.restart()?;
+    scene.gap("spool_damaged").await?;
+    scene.equals_disk().await?;
+    let one_file_gone_and_one_changed = wait::until("drift of the two files alone", LIMIT, async || {
+        let open = scene.collector.rest().all("/drift", &[("state", "open")]).await?;
+        let items: BTreeSet<&str> = open.iter().filter_map(|drift| drift["item"].as_str()).collect();
+        let expected = [0, 1].map(|index| item(&file(&scene.watched, index)));
+        Ok((items == expected.iter().map(String::as_str).collect()).then_some(()))
+    });
+    one_file_gone_and_one_changed.await.with_context(|| format!("the agent's log:\n{}", scene.agent.log_tail()))
+}
+
+#[tokio::test]
+async fn a_lost_spool_leads_to_a_new_inventory_and_no_false_drift() -> anyhow::Result<()> {
+    bereaved("spool").await
+}
+
+#[tokio::test]
+async fn a_damaged_state_leads_to_a_new_inventory_and_no_false_drift() -> anyhow::Result<()> {
+    bereaved("state.redb").await
+}
+
 async fn overrun(watch: Watch) -> anyhow::Result<()> {
     let scene = Scene::new(Engine::Sqlite, 10, watch).await?;
     scene.agent.pause()?;

@@ -6,7 +6,10 @@
 
 mod backoff;
 mod connect;
+mod credential;
+mod fit;
 mod stream;
+mod window;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,14 +19,15 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use trueline_drift::watch::WatchPolicy;
 
-use crate::clock;
-use crate::identity::{Identity, IdentityError};
+use crate::identity::Identity;
 use crate::spool::Spool;
 use crate::status::Status;
 
 pub use backoff::Backoff;
 pub use connect::{ConnectError, channel, pinned_channel};
 pub use stream::StreamError;
+
+use credential::Credential;
 
 /// What the collector asks of the observer.
 #[derive(Debug)]
@@ -54,21 +58,59 @@ pub struct LinkParts {
     pub policy_version: watch::Receiver<u64>,
 }
 
+/// The agent still watches meanwhile. Starting over takes an inventory: a collector that finds fault with every
+/// epoch must not make it a loop without rest.
+const START_OVER_WAIT: Duration = Duration::from_secs(5);
+
+/// Why the link ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LinkEnd {
+    Stopped,
+    /// The spool's numbers do not fit the collector's and it is marked to begin anew: the agent must open it again.
+    StartOver,
+}
+
 /// Keeps a stream up until `stop`, reconnecting with jittered exponential waits, and the certificate
 /// fresh.
-pub async fn run(mut identity: Identity, parts: LinkParts, mut answers: mpsc::Receiver<ScanAnswer>, stop: CancellationToken) {
+pub async fn run(identity: Identity, parts: LinkParts, mut answers: mpsc::Receiver<ScanAnswer>, stop: CancellationToken) -> LinkEnd {
+    let mut credential = Credential::new(identity);
+    let end = keep_up(&mut credential, &parts, &mut answers, &stop).await;
+    if !credential.identity.is_saved() {
+        credential::save(credential.identity, parts.status).await;
+    }
+    end
+}
+
+async fn keep_up(
+    credential: &mut Credential,
+    parts: &LinkParts,
+    answers: &mut mpsc::Receiver<ScanAnswer>,
+    stop: &CancellationToken,
+) -> LinkEnd {
     let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(60));
     while !stop.is_cancelled() {
-        match stream::run(&mut identity, &parts, &mut answers, &mut backoff, &stop).await {
+        match stream::run(credential, parts, answers, &mut backoff, stop).await {
             Ok(stream::Ended::Stopped) => break,
             Ok(stream::Ended::Renewed) => {
-                info!(until = %identity.valid_until, "certificate renewed; continuing under the new one");
-                continue;
+                info!(until = %credential.identity.valid_until, "certificate renewed; continuing under the new one");
+            }
+            Err(error @ StreamError::OtherNumbers { .. }) => {
+                warn!(collector = %credential.identity.link, %error, "starting over");
+                tokio::select! {
+                    () = stop.cancelled() => {}
+                    () = tokio::time::sleep(START_OVER_WAIT) => {}
+                }
+                return LinkEnd::StartOver;
             }
             Err(error) => {
                 let wait = backoff.next_wait(rand::random());
-                warn!(collector = %identity.link, error = %error, retry_ms = wait.as_millis() as u64, "the link is down");
-                parts.status.trouble("link", Some(format!("the link to {} is down: {error}", identity.link)));
+                let link = &credential.identity.link;
+                let trouble = match credential.expired_at() {
+                    Some(at) => format!("the link to {link} is down: the certificate expired at {at}: enrol this host again ({error})"),
+                    None => format!("the link to {link} is down: {error}"),
+                };
+                warn!(retry_ms = wait.as_millis() as u64, "{trouble}");
+                parts.status.trouble("link", Some(trouble));
                 tokio::select! {
                     () = stop.cancelled() => break,
                     () = tokio::time::sleep(wait) => {}
@@ -76,23 +118,5 @@ pub async fn run(mut identity: Identity, parts: LinkParts, mut answers: mpsc::Re
             }
         }
     }
-}
-
-/// Asks for the next certificate over the live channel.
-async fn renew(identity: &Identity, channel: tonic::transport::Channel) -> Result<Identity, StreamError> {
-    use trueline_proto::v1::RenewRequest;
-    use trueline_proto::v1::link_client::LinkClient;
-    let request = crate::identity::KeyRequest::new()?;
-    let answer = LinkClient::new(channel).renew(RenewRequest { csr: request.csr.clone().into() }).await?.into_inner();
-    let chain: Vec<Vec<u8>> = answer.certificates.iter().map(|certificate| certificate.to_vec()).collect();
-    let identity = identity.clone();
-    tokio::task::spawn_blocking(move || identity.renew(&request, &chain))
-        .await
-        .unwrap_or_else(|error| Err(IdentityError::Answer { reason: format!("writing it failed: {error}") }))
-        .map_err(StreamError::from)
-}
-
-/// How long until the certificate should be renewed; zero when it is overdue.
-fn until_renewal(identity: &Identity) -> Duration {
-    Duration::from_micros(u64::try_from(identity.renew_at().micros_since(clock::now())).unwrap_or(0))
+    LinkEnd::Stopped
 }

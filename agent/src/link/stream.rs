@@ -1,34 +1,40 @@
 //! One life of the stream: hello, welcome, frames up, acknowledgements and errands down.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
-use tonic::Streaming;
+use tonic::{Code, Streaming};
 use tracing::{debug, info, warn};
 use trueline_drift::document::parse_yaml;
 use trueline_drift::watch::WatchPolicy;
-use trueline_drift::{Sequence, text};
+use trueline_drift::{Epoch, Sequence, Time, text};
 use trueline_proto::v1::link_client::LinkClient;
 use trueline_proto::v1::{self, from_agent, from_collector};
 use trueline_proto::{MESSAGE_LIMIT, PROTOCOL};
 
-use super::{Backoff, ConnectError, Errand, LinkParts, ScanAnswer, connect, renew, until_renewal};
+use super::credential::{self, Credential, SAVE_AGAIN, Upkeep};
+use super::fit::{Fit, fits};
+use super::window::Window;
+use super::{Backoff, ConnectError, Errand, LinkParts, ScanAnswer, connect};
 use crate::clock;
-use crate::identity::{Identity, IdentityError};
+use crate::identity::IdentityError;
 use crate::spool::{Spool, SpoolError};
 
-/// Most payload in one message, and most that may be under way without an acknowledgement.
+/// Most payload in one message.
 const MESSAGE_BYTES: usize = 512 * 1024;
-const WINDOW_BYTES: usize = 2 * 1024 * 1024;
 /// How long a stop may wait for what is already spooled to be acknowledged.
 const DRAIN: Duration = Duration::from_secs(3);
 const WELCOME_TIMEOUT: Duration = Duration::from_secs(15);
+/// How long a message may wait for the collector to read those before it.
+const SEND_TIMEOUT: Duration = Duration::from_secs(30);
+/// Both of the collector's databases count to 2^63 - 1, and a greater epoch must be left.
+const EPOCH_LIMIT: u64 = i64::MAX as u64 - 1;
 
 #[derive(Debug, thiserror::Error)]
 pub enum StreamError {
@@ -38,10 +44,19 @@ pub enum StreamError {
     Identity(#[from] IdentityError),
     #[error("the collector refused: {message}")]
     Refused { message: String },
+    /// Frames that do not continue what the collector has.
+    #[error("the collector refused: {message}")]
+    Discontinued { message: String },
     #[error("the collector ended the stream")]
     Ended,
     #[error("the collector did not greet within {} s", WELCOME_TIMEOUT.as_secs())]
     NoWelcome,
+    #[error("the collector read nothing for {} s", SEND_TIMEOUT.as_secs())]
+    Stuck,
+    #[error("the collector did not renew the certificate within {seconds} s")]
+    NoRenewal { seconds: u64 },
+    #[error("the spool's numbers do not fit the collector's: {reason}; numbering anew what is not acknowledged")]
+    OtherNumbers { reason: String },
     #[error("the collector broke the protocol: {reason}")]
     Protocol { reason: &'static str },
     #[error(transparent)]
@@ -50,7 +65,8 @@ pub enum StreamError {
 
 impl From<tonic::Status> for StreamError {
     fn from(status: tonic::Status) -> Self {
-        Self::Refused { message: text::bounded(&text::printable(status.message().as_bytes()), 300).into_owned() }
+        let message = text::bounded(&text::printable(status.message().as_bytes()), 300).into_owned();
+        if status.code() == Code::DataLoss { Self::Discontinued { message } } else { Self::Refused { message } }
     }
 }
 
@@ -60,58 +76,61 @@ pub(super) enum Ended {
     Renewed,
 }
 
-/// What was sent and is not yet acknowledged.
-#[derive(Debug, Default)]
-struct Window {
-    sent: Sequence,
-    under_way: VecDeque<(Sequence, usize)>,
-    bytes: usize,
-}
-
-impl Window {
-    fn has_room(&self) -> bool {
-        self.bytes < WINDOW_BYTES
-    }
-
-    fn send(&mut self, last: Sequence, bytes: usize) {
-        self.sent = last;
-        self.bytes += bytes;
-        self.under_way.push_back((last, bytes));
-    }
-
-    fn acknowledge(&mut self, upto: Sequence) {
-        while let Some((last, bytes)) = self.under_way.front()
-            && *last <= upto
-        {
-            self.bytes -= bytes;
-            self.under_way.pop_front();
-        }
-    }
-}
-
 struct Stream<'a> {
     parts: &'a LinkParts,
     up: mpsc::Sender<v1::FromAgent>,
     window: Window,
+    /// The collector's newest policy, until the observer has room for it. Should the stream end first, the next Hello
+    /// has the collector send it again.
+    policy: Option<Box<WatchPolicy>>,
 }
 
 type Down = Streaming<v1::FromCollector>;
 
 /// Runs until the stream breaks, the certificate is renewed, or the agent stops.
 pub(super) async fn run(
-    identity: &mut Identity,
+    credential: &mut Credential,
     parts: &LinkParts,
     answers: &mut mpsc::Receiver<ScanAnswer>,
     backoff: &mut Backoff,
     stop: &CancellationToken,
 ) -> Result<Ended, StreamError> {
-    let channel = connect::channel(&identity.link, identity.client_config()?).await?;
-    let (mut stream, mut down, mut heartbeat) = Stream::open(channel.clone(), parts).await?;
+    match live(credential, parts, answers, backoff, stop).await {
+        Err(StreamError::Discontinued { message }) => Err(begin_anew(&parts.spool, parts.spool.epoch(), message).await),
+        ended => ended,
+    }
+}
+
+async fn live(
+    credential: &mut Credential,
+    parts: &LinkParts,
+    answers: &mut mpsc::Receiver<ScanAnswer>,
+    backoff: &mut Backoff,
+    stop: &CancellationToken,
+) -> Result<Ended, StreamError> {
+    let begin = async {
+        let channel = connect::channel(&credential.identity.link, credential.identity.client_config()?).await?;
+        Ok::<_, StreamError>((channel.clone(), Stream::open(channel, parts).await?))
+    };
+    let overdue = async {
+        stop.cancelled().await;
+        tokio::time::sleep(DRAIN).await;
+    };
+    let (channel, (mut stream, mut down, greeting)) = tokio::select! {
+        () = overdue => return Ok(Ended::Stopped),
+        begun = begin => begun?,
+    };
+    let identity = &credential.identity;
     info!(collector = %identity.link, host = %identity.host, acknowledged = %stream.window.sent, "linked");
     backoff.reset();
+    credential.set_clock(greeting.collector_time);
     stream.parts.status.trouble("link", None);
-    let renewal = tokio::time::sleep(until_renewal(identity));
+    let mut heartbeat = greeting.heartbeat;
+    // Tasks of their own, so that acknowledgements are taken meanwhile; they end with the stream.
+    let mut upkeep: JoinSet<Result<Upkeep, StreamError>> = JoinSet::new();
+    let renewal = tokio::time::sleep(credential.until_renewal());
     tokio::pin!(renewal);
+    let mut save_again = tokio::time::interval_at(Instant::now() + SAVE_AGAIN, SAVE_AGAIN);
     loop {
         let has_more = stream.window.has_room() && stream.window.sent < stream.parts.spool.newest();
         let mut newest = stream.parts.spool.subscribe();
@@ -126,33 +145,53 @@ pub(super) async fn run(
             },
             sent = stream.send_frames(), if has_more => stream.note_sent(sent?),
             _ = newest.changed(), if !has_more => {}
-            _ = heartbeat.tick() => {
-                let heartbeat = stream.heartbeat_message();
-                stream.send(heartbeat).await?;
-            }
+            _ = heartbeat.tick() => stream.send_heartbeat()?,
             answer = answers.recv() => {
                 let Some(answer) = answer else { return Ok(Ended::Stopped) };
                 let v1 = v1::ScanFinished { id: answer.id, items: answer.items, changed: answer.changed, fault: answer.fault };
                 stream.send(from_agent::Message::ScanFinished(v1)).await?;
             }
-            () = &mut renewal => match renew(identity, channel.clone()).await {
-                Ok(renewed) => {
-                    *identity = renewed;
-                    return Ok(Ended::Renewed);
+            place = parts.errands.reserve(), if stream.policy.is_some() => {
+                if let (Ok(place), Some(policy)) = (place, stream.policy.take()) {
+                    place.send(Errand::Policy(policy));
                 }
-                Err(error) => {
-                    let left = Duration::from_micros(u64::try_from(identity.valid_until.micros_since(clock::now())).unwrap_or(0));
-                    warn!(%error, left_s = left.as_secs(), "the certificate could not be renewed; trying again");
-                    renewal.as_mut().reset(Instant::now() + (left / 10).clamp(Duration::from_secs(1), Duration::from_secs(600)));
+            }
+            () = &mut renewal, if upkeep.is_empty() => {
+                credential.ask();
+                let (identity, status) = (credential.identity.clone(), Arc::clone(&parts.status));
+                upkeep.spawn(credential::renew(identity, channel.clone(), status));
+            }
+            _ = save_again.tick(), if upkeep.is_empty() && !credential.identity.is_saved() => {
+                let (identity, status) = (credential.identity.clone(), Arc::clone(&parts.status));
+                upkeep.spawn(async move { Ok(Upkeep::Saved(credential::save(identity, status).await)) });
+            }
+            Some(done) = upkeep.join_next() => {
+                match done.unwrap_or(Err(StreamError::Protocol { reason: "renewing the certificate failed" })) {
+                    Ok(Upkeep::Renewed(identity)) => {
+                        credential.identity = identity;
+                        return Ok(Ended::Renewed);
+                    }
+                    Ok(Upkeep::Saved(identity)) => credential.identity = identity,
+                    Err(error) => {
+                        let again = credential.until_renewal();
+                        warn!(%error, again_s = again.as_secs(), "the certificate could not be renewed; trying again");
+                        renewal.as_mut().reset(Instant::now() + again);
+                    }
                 }
-            },
+            }
         }
     }
 }
 
+/// What the welcome said beyond where to go on.
+struct Greeting {
+    heartbeat: Interval,
+    collector_time: Time,
+}
+
 impl<'a> Stream<'a> {
     /// Says hello and waits for the welcome.
-    async fn open(channel: tonic::transport::Channel, parts: &'a LinkParts) -> Result<(Self, Down, Interval), StreamError> {
+    async fn open(channel: tonic::transport::Channel, parts: &'a LinkParts) -> Result<(Self, Down, Greeting), StreamError> {
         let (up, outbound) = mpsc::channel(8);
         let facts = tokio::task::spawn_blocking(crate::facts::read).await.unwrap_or_default();
         let hello = v1::Hello {
@@ -175,15 +214,27 @@ impl<'a> Stream<'a> {
         };
         let (down, welcome) = tokio::time::timeout(WELCOME_TIMEOUT, greeting).await.map_err(|_| StreamError::NoWelcome)??;
         let acknowledged = Sequence(welcome.acknowledged_sequence);
+        check(&parts.spool, acknowledged, Epoch(welcome.epoch)).await?;
         release(&parts.spool, acknowledged).await;
         let mut heartbeat = tokio::time::interval(Duration::from_secs(u64::from(welcome.heartbeat_seconds.clamp(1, 3600))));
         heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let window = Window { sent: acknowledged, ..Window::default() };
-        Ok((Self { parts, up, window }, down, heartbeat))
+        let window = Window::after(acknowledged);
+        let greeting = Greeting { heartbeat, collector_time: Time::from_micros(welcome.collector_time) };
+        Ok((Self { parts, up, window, policy: None }, down, greeting))
     }
 
     async fn send(&self, message: from_agent::Message) -> Result<(), StreamError> {
-        self.up.send(v1::FromAgent { message: Some(message) }).await.map_err(|_| StreamError::Ended)
+        let message = v1::FromAgent { message: Some(message) };
+        let sent = tokio::time::timeout(SEND_TIMEOUT, self.up.send(message)).await.map_err(|_| StreamError::Stuck)?;
+        sent.map_err(|_| StreamError::Ended)
+    }
+
+    /// Where frames are waiting to leave, these tell that the agent lives; the next heartbeat says the rest.
+    fn send_heartbeat(&self) -> Result<(), StreamError> {
+        match self.up.try_send(v1::FromAgent { message: Some(self.heartbeat_message()) }) {
+            Err(mpsc::error::TrySendError::Closed(_)) => Err(StreamError::Ended),
+            _ => Ok(()),
+        }
     }
 
     /// Sends the next frames of the spool; the last sequence and the bytes, for the window. Cancel safe:
@@ -220,8 +271,7 @@ impl<'a> Stream<'a> {
             Some(from_collector::Message::Policy(policy)) => {
                 match parse_yaml::<WatchPolicy>("policy from the collector", &policy.document) {
                     Ok(parsed) if parsed.faults().is_empty() => {
-                        let parsed = WatchPolicy { version: policy.version, ..parsed };
-                        self.errand(Errand::Policy(Box::new(parsed))).await;
+                        self.policy = Some(Box::new(WatchPolicy { version: policy.version, ..parsed }));
                     }
                     Ok(parsed) => warn!(faults = ?parsed.faults(), "the collector's policy is not usable; keeping the present one"),
                     Err(error) => warn!(%error, "the collector's policy is not usable; keeping the present one"),
@@ -229,18 +279,15 @@ impl<'a> Stream<'a> {
             }
             Some(from_collector::Message::Scan(scan)) => {
                 let id = text::bounded(&text::printable(scan.id.as_bytes()), 100).into_owned();
-                self.errand(Errand::Scan { id, scope: text::bounded(&scan.scope, 4096).into_owned() }).await;
+                let errand = Errand::Scan { id, scope: text::bounded(&scan.scope, 4096).into_owned() };
+                if self.parts.errands.try_send(errand).is_err() {
+                    warn!("too many requests of the collector are waiting; one was refused");
+                }
             }
             Some(from_collector::Message::Welcome(_)) => return Err(StreamError::Protocol { reason: "it greeted twice" }),
             None => debug!("a message of a newer protocol was passed over"),
         }
         Ok(())
-    }
-
-    async fn errand(&self, errand: Errand) {
-        if self.parts.errands.try_send(errand).is_err() {
-            warn!("too many requests of the collector are waiting; one was refused");
-        }
     }
 
     fn heartbeat_message(&self) -> from_agent::Message {
@@ -302,29 +349,33 @@ impl<'a> Stream<'a> {
     }
 }
 
+/// Marks the spool to begin anew where its numbers do not fit the collector's. Before anything is released: what the
+/// collector acknowledges of another story is not what lies here.
+async fn check(spool: &Arc<Spool>, acknowledged: Sequence, welcome_epoch: Epoch) -> Result<(), StreamError> {
+    if welcome_epoch.0 > EPOCH_LIMIT {
+        return Err(StreamError::Protocol { reason: "its epoch is greater than an epoch can be" });
+    }
+    match fits(acknowledged, spool.oldest(), spool.newest(), spool.epoch(), welcome_epoch) {
+        Fit::Fits => Ok(()),
+        Fit::Not(reason) => Err(begin_anew(spool, welcome_epoch, reason.to_owned()).await),
+    }
+}
+
+/// Marks the spool; what then ends the stream.
+async fn begin_anew(spool: &Arc<Spool>, after: Epoch, reason: String) -> StreamError {
+    let spool = Arc::clone(spool);
+    match tokio::task::spawn_blocking(move || spool.begin_anew_after(after)).await {
+        Ok(Ok(())) => StreamError::OtherNumbers { reason },
+        Ok(Err(error)) => error.into(),
+        Err(_) => StreamError::Protocol { reason: "marking the spool failed" },
+    }
+}
+
 /// Lets acknowledged records leave the spool, off the runtime: files are deleted.
 async fn release(spool: &Arc<Spool>, upto: Sequence) {
     let spool = Arc::clone(spool);
     let released = tokio::task::spawn_blocking(move || spool.acknowledge(upto)).await;
     if let Ok(Err(error)) = released {
         warn!(%error, "acknowledged records could not be released from the spool");
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_window_counts_what_is_under_way() {
-        let mut window = Window::default();
-        window.send(Sequence(10), WINDOW_BYTES - 1);
-        assert!(window.has_room());
-        window.send(Sequence(20), 1);
-        assert!(!window.has_room());
-        window.acknowledge(Sequence(15));
-        assert!(window.has_room());
-        window.acknowledge(Sequence(20));
-        assert_eq!((window.bytes, window.sent), (0, Sequence(20)));
     }
 }

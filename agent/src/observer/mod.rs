@@ -31,8 +31,8 @@ use trueline_drift::{
 use crate::clock;
 use crate::collect::{Collectors, Reading};
 use crate::link::{Errand, ScanAnswer};
-use crate::sensor::{Coverage, Depth, Sensors, Signal, Target, View};
-use crate::state::{InventoryComplete, Scope as StateScope, Seen, State, Stored, StoredPolicy};
+use crate::sensor::{Coverage, Depth, Loss, Sensors, Signal, Target, View};
+use crate::state::{InventoryComplete, Scope as StateScope, Seen, State, StateError, Stored, StoredPolicy};
 use crate::status::{Phase, Progress, Status};
 
 pub use scope::Scope;
@@ -52,6 +52,12 @@ const POLL_UNWATCHED: Duration = Duration::from_secs(30);
 const BATCH: usize = 512;
 /// Items of a scan that are handed on together.
 const GATHERED: usize = 2048;
+/// How long they may wait for each other.
+const GATHERING: Duration = Duration::from_millis(200);
+/// Folders that wait to be read one by one; beyond, all files are read again.
+const TREES: usize = 1000;
+/// Before a sweep that failed is tried again.
+const RETRY: Duration = Duration::from_secs(30);
 
 /// Records and the readings they came from, on their way to the sink and then the state.
 #[derive(Default)]
@@ -95,9 +101,13 @@ pub struct Observer<S> {
     is_closed: bool,
     /// What was last known to be complete: creations happened after this.
     complete_at: Time,
-    /// Set while a new watch list is being read: what only it has in view is not new on the host.
-    policy_before: Option<Arc<WatchPolicy>>,
+    /// Whether everything was told in this epoch.
     is_inventoried: bool,
+    /// Set when the present watch list was read in full, until the state knows.
+    covers_anew: bool,
+    /// A sweep that failed, and when to try again.
+    retry: Option<(Instant, Plan)>,
+    handed_on: Instant,
     /// Kept in the state once its record is handed on.
     inventory_to_note: Option<InventoryComplete>,
     next_full_scan: Instant,
@@ -120,8 +130,10 @@ impl<S: Sink> Observer<S> {
             holding_since: None,
             is_closed: false,
             complete_at: clock::now(),
-            policy_before: None,
             is_inventoried,
+            covers_anew: false,
+            retry: None,
+            handed_on: Instant::now(),
             inventory_to_note: None,
             next_full_scan: Instant::now() + full_scan,
             next_poll: Instant::now() + POLL_UNWATCHED,
@@ -137,7 +149,7 @@ impl<S: Sink> Observer<S> {
                 self.accept(errand);
             }
             self.keep_time();
-            if !self.is_gathering() && !self.hand_on() {
+            if (self.parts.state.is_closed() || !self.is_gathering()) && !self.hand_on() {
                 if self.is_closed {
                     return;
                 }
@@ -153,11 +165,11 @@ impl<S: Sink> Observer<S> {
             self.work_on_sweep();
         }
         // What has settled already is worth a last look; the rest is found after the restart.
-        let rest = self.settle.take_due(Instant::now() + Duration::from_secs(60), BATCH);
-        if self.offer.is_empty() {
+        if self.hand_on() {
+            let rest = self.settle.take_due(Instant::now() + Duration::from_secs(60), BATCH);
             self.examine(rest);
+            self.hand_on();
         }
-        self.hand_on();
         if let Err(error) = self.parts.state.flush() {
             warn!(%error, "the state could not be synced; the spool repeats what is missing");
         }
@@ -199,8 +211,25 @@ impl<S: Sink> Observer<S> {
         }
     }
 
-    /// A loss of a scope that already waits to be read needs no second reading.
+    /// What already waits to be read needs no second reading.
     fn plan(&mut self, plan: Plan) {
+        if matches!(plan.why, Why::Lost(_) | Why::Asked { .. } | Why::NewPolicy { .. }) {
+            self.put_off_schedule();
+        }
+        let waits_already = self.plans.iter().any(|waiting| match (&waiting.why, &plan.why) {
+            (Why::Schedule, Why::Schedule) => waiting.scope == plan.scope,
+            (Why::Tree { .. }, Why::Tree { .. }) => waiting.scope.holds(&plan.scope),
+            _ => false,
+        });
+        if waits_already {
+            return;
+        }
+        if matches!(plan.why, Why::Tree { .. }) && self.plans.len() >= TREES {
+            // More new folders than are worth a reading each.
+            self.plans.retain(|waiting| !matches!(waiting.why, Why::Tree { .. }));
+            let loss = Loss { scope: "file:*".to_owned(), reason: GapReason::QueueOverflow, began_at: clock::now(), lost: None };
+            return self.plan(Plan { scope: Scope::Kind(ItemKind::File), why: Why::Lost(loss) });
+        }
         let covers = |waiting: &Plan| {
             waiting.scope == plan.scope && matches!((&waiting.why, &plan.why), (Why::Lost(a), Why::Lost(b)) if a.reason == b.reason)
         };
@@ -210,7 +239,15 @@ impl<S: Sink> Observer<S> {
                     *sum += loss.lost.unwrap_or(0);
                 }
             }
-            _ => self.plans.push_back(plan),
+            _ => {
+                // What is due by the clock alone can wait.
+                let is_scheduled = |waiting: &Plan| matches!(waiting.why, Why::Schedule);
+                let place = match plan.why {
+                    Why::Schedule => self.plans.len(),
+                    _ => self.plans.iter().position(is_scheduled).unwrap_or(self.plans.len()),
+                };
+                self.plans.insert(place, plan);
+            }
         }
     }
 
@@ -239,12 +276,16 @@ impl<S: Sink> Observer<S> {
         }
         self.parts.policy_version.send_replace(self.parts.policy.version);
         self.next_full_scan = Instant::now() + Duration::from_secs(self.parts.policy.full_scan_seconds);
-        self.policy_before = Some(Arc::clone(&before));
         self.plan(Plan { scope: Scope::All, why: Why::NewPolicy { before, since: clock::now() } });
     }
 
     fn keep_time(&mut self) {
         let now = Instant::now();
+        if self.retry.as_ref().is_some_and(|(due, _)| now >= *due)
+            && let Some((_, plan)) = self.retry.take()
+        {
+            self.plans.push_back(plan);
+        }
         if now >= self.next_alive {
             self.next_alive = now + ALIVE_EVERY;
             self.note_alive();
@@ -267,8 +308,11 @@ impl<S: Sink> Observer<S> {
         }
     }
 
+    /// While changes are held back the agent is not alive in the sense of the gap that a crash would
+    /// leave.
     fn note_alive(&self) {
-        if let Some(path) = &self.parts.alive_file
+        if self.holding_since.is_none()
+            && let Some(path) = &self.parts.alive_file
             && let Err(error) = touch_file(path)
         {
             warn!(path = %path.display(), %error, "cannot note that the agent is alive");
@@ -297,7 +341,9 @@ impl<S: Sink> Observer<S> {
             }
         }
         for (kind, actor) in kinds {
-            self.compare_kind(kind, Cause::Event, &actor, None);
+            if let Err(fault) = self.compare_kind(kind, Cause::Event, &actor, None) {
+                self.read_later(Scope::Kind(kind), &fault);
+            }
         }
     }
 
@@ -310,7 +356,7 @@ impl<S: Sink> Observer<S> {
             Ok(key) => ItemId::new(ItemKind::File, key),
             Err(error) => return self.note_failure(&text::bounded(&printable, 80), &error),
         };
-        let was_folder = self.stored(&item).is_some_and(|stored| is_folder(&stored.fields));
+        let was_folder = self.stored(&item).ok().flatten().is_some_and(|stored| is_folder(&stored.fields));
         let now_folder = self.read_and_compare(&item, Cause::Event, actor).is_some_and(|fields| is_folder(&fields));
         // What lies in a folder comes and goes with it, by the same hand.
         if (was_folder && !now_folder) || (now_folder && depth == Depth::Tree) {
@@ -319,18 +365,14 @@ impl<S: Sink> Observer<S> {
     }
 
     /// The items of a scope that the state holds.
-    fn known_items(&mut self, scope: &StateScope) -> Vec<ItemId> {
+    fn known_items(&self, scope: &StateScope) -> Result<Vec<ItemId>, String> {
         let mut items: Vec<ItemId> = Vec::new();
         loop {
-            match self.parts.state.unseen(scope, &mut Seen::new(), items.last(), BATCH) {
-                Ok(more) if more.is_empty() => return items,
-                Ok(more) => items.extend(more),
-                Err(error) => {
-                    warn!(%error, "the state could not be read; reading everything again");
-                    self.plan(Plan { scope: Scope::All, why: Why::Schedule });
-                    return items;
-                }
+            let more = self.parts.state.unseen(scope, &mut Seen::new(), items.last(), BATCH).map_err(|error| error.to_string())?;
+            if more.is_empty() {
+                return Ok(items);
             }
+            items.extend(more);
         }
     }
 
@@ -344,22 +386,35 @@ impl<S: Sink> Observer<S> {
             }
             Err(error) => {
                 self.note_failure(item.key.as_str(), &error);
+                if cause == Cause::Event {
+                    self.read_later(Scope::of(item), &error);
+                }
                 None
             }
         }
     }
 
+    /// An event that could not be followed by a reading is a loss like any other.
+    fn read_later(&mut self, scope: Scope, reason: &dyn std::fmt::Display) {
+        warn!(%scope, %reason, "it will be read again");
+        let loss = Loss { scope: scope.to_string(), reason: GapReason::SensorLost, began_at: clock::now(), lost: None };
+        self.plan(Plan { scope, why: Why::Lost(loss) });
+    }
+
     /// Reads all items of a kind that has no scan of its own. Items new to the state are created
     /// unless `novelty` says otherwise.
-    fn compare_kind(&mut self, kind: ItemKind, cause: Cause, actor: &Actor, novelty: Option<&dyn Fn(&ItemId) -> Novelty>) -> u64 {
-        let listed = match self.parts.collectors.read_kind(kind) {
-            Ok(listed) => listed,
-            Err(error) => {
-                self.note_failure(kind.name(), &error);
-                return 0;
-            }
-        };
-        let mut missing: HashSet<ItemId> = self.known_items(&StateScope::kind(kind)).into_iter().collect();
+    fn compare_kind(
+        &mut self,
+        kind: ItemKind,
+        cause: Cause,
+        actor: &Actor,
+        novelty: Option<&dyn Fn(&ItemId) -> Novelty>,
+    ) -> Result<u64, String> {
+        let listed = self.parts.collectors.read_kind(kind).map_err(|error| {
+            self.note_failure(kind.name(), &error);
+            error.to_string()
+        })?;
+        let mut missing: HashSet<ItemId> = self.known_items(&StateScope::kind(kind))?.into_iter().collect();
         let count = listed.len() as u64;
         for (item, reading) in listed {
             missing.remove(&item);
@@ -369,7 +424,7 @@ impl<S: Sink> Observer<S> {
         for item in missing {
             self.compare(item, None, cause, actor, Novelty::Created);
         }
-        count
+        Ok(count)
     }
 
     /// The heart: what was known, what is now, and a record of the difference.
@@ -380,7 +435,11 @@ impl<S: Sink> Observer<S> {
             sweep.note_touched(item.clone());
         }
         let now = clock::now();
-        let stored = self.stored(&item);
+        let stored = match self.stored(&item) {
+            Ok(stored) => stored,
+            // Compared with nothing it would be called new.
+            Err(error) => return self.read_later(Scope::of(&item), &error),
+        };
         let (fields, stamp) = match reading {
             Some(reading) => (Some(reading.fields), reading.stamp),
             None => (None, None),
@@ -397,7 +456,14 @@ impl<S: Sink> Observer<S> {
             }
             return;
         }
-        let Some(difference) = diff(before, fields) else {
+        let is_retelling = !self.is_inventoried;
+        let Some(difference) = diff(before, fields.clone()) else {
+            if let Some(fields) = fields.filter(|_| is_retelling) {
+                // Known here from an epoch before: the collector has yet to hear of it in this one.
+                self.offer.records.push(RecordBody::Observed(Observation { item: item.clone(), fields, observed_at: now }));
+                self.offer.updates.insert(item, update);
+                return;
+            }
             // The same to everybody but the next quick scan.
             if known_stamp.is_some_and(|known| known != stamp) {
                 self.offer.updates.insert(item, update);
@@ -422,20 +488,15 @@ impl<S: Sink> Observer<S> {
 
     /// Whether an item that the state does not know can be called new.
     fn novelty(&self, item: &ItemId) -> Novelty {
-        let was_watched = self.policy_before.as_ref().is_none_or(|before| before.watches(item));
-        if self.is_inventoried && was_watched { Novelty::Created } else { Novelty::FirstSight }
+        let reasons = self.sweep.iter().map(|sweep| &sweep.plan.why).chain(self.plans.iter().map(|plan| &plan.why));
+        let is_new_in_view = reasons.filter_map(Why::policy_before).any(|before| !before.watches(item));
+        if self.is_inventoried && !is_new_in_view { Novelty::Created } else { Novelty::FirstSight }
     }
 
-    fn stored(&self, item: &ItemId) -> Option<Stored> {
-        if let Some(update) = self.offer.updates.get(item) {
-            return update.clone();
-        }
-        match self.parts.state.lookup(item) {
-            Ok(stored) => stored,
-            Err(error) => {
-                warn!(%error, item = %item, "the state could not be read");
-                None
-            }
+    fn stored(&self, item: &ItemId) -> Result<Option<Stored>, StateError> {
+        match self.offer.updates.get(item) {
+            Some(update) => Ok(update.clone()),
+            None => self.parts.state.lookup(item),
         }
     }
 
@@ -448,16 +509,24 @@ impl<S: Sink> Observer<S> {
     /// cheap. Only what a scan found waits; what an event showed is handed on at once.
     fn is_gathering(&self) -> bool {
         let is_scanning = self.sweep.as_ref().is_some_and(Sweep::is_scanning);
-        is_scanning && self.offer_again.is_none() && self.offer.updates.len() < GATHERED
+        let is_young = self.handed_on.elapsed() < GATHERING;
+        is_scanning && is_young && self.offer_again.is_none() && self.offer.updates.len() < GATHERED
     }
 
     /// Hands the offer to the sink and then to the state. `true` when nothing is left of it.
     fn hand_on(&mut self) -> bool {
-        if self.offer.is_empty() {
-            return true;
-        }
         if self.offer_again.is_some_and(|again| Instant::now() < again) {
             return false;
+        }
+        if self.parts.state.is_closed()
+            && let Err(error) = self.parts.sink.restore(&self.parts.state)
+        {
+            self.hold(&SinkError::Full(error.to_string()));
+            return false;
+        }
+        if self.offer.is_empty() {
+            self.release();
+            return true;
         }
         if self.offer.taken.is_none() && !self.offer.records.is_empty() {
             match self.parts.sink.put(&self.offer.records) {
@@ -480,10 +549,16 @@ impl<S: Sink> Observer<S> {
             }
         }
         self.offer = Offer::default();
+        self.handed_on = Instant::now();
         if let Some(complete) = self.inventory_to_note.take()
             && let Err(error) = self.parts.state.set_inventory_complete(complete)
         {
             warn!(%error, "the end of the inventory could not be kept; it is taken again at the next start");
+        }
+        if std::mem::take(&mut self.covers_anew)
+            && let Err(error) = self.parts.state.set_covered(&trueline_drift::document::to_yaml(&*self.parts.policy))
+        {
+            warn!(%error, "the watch list of this inventory could not be kept; what it added is read again at the next start");
         }
         self.parts.sink.applied(self.parts.state.durable_spooled());
         self.release();

@@ -1,7 +1,7 @@
 //! A part of a host, as gaps and scan requests name it.
 
 use trueline_drift::watch::{WatchPolicy, is_beneath};
-use trueline_drift::{ItemId, ItemKind, text};
+use trueline_drift::{ItemId, ItemKind};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Scope {
@@ -22,8 +22,22 @@ impl Scope {
         }
     }
 
-    pub fn path(bytes: &[u8]) -> Self {
-        Self::Path(text::printable(bytes).into_owned())
+    /// The smallest scope that can be read again for this item.
+    pub fn of(item: &ItemId) -> Self {
+        match item.kind {
+            ItemKind::File => Self::Path(item.key.as_str().to_owned()),
+            kind => Self::Kind(kind),
+        }
+    }
+
+    /// Whether all of the other lies in this one.
+    pub fn holds(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::All, _) => true,
+            (Self::Path(path), Self::Path(other)) => is_beneath(other, path),
+            (Self::Kind(ItemKind::File), Self::Path(_)) => true,
+            (one, other) => one == other,
+        }
     }
 
     pub fn has_kind(&self, kind: ItemKind) -> bool {
@@ -31,13 +45,6 @@ impl Scope {
             Self::All => true,
             Self::Kind(only) => *only == kind,
             Self::Path(_) => kind == ItemKind::File,
-        }
-    }
-
-    pub fn contains(&self, item: &ItemId) -> bool {
-        match self {
-            Self::Path(path) => item.kind == ItemKind::File && is_beneath(item.key.as_str(), path),
-            _ => self.has_kind(item.kind),
         }
     }
 

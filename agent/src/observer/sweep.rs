@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tracing::{info, warn};
 use trueline_drift::watch::WatchPolicy;
@@ -89,6 +89,14 @@ impl Why {
         }
     }
 
+    /// The watch list before, where this is about a new one.
+    pub(super) fn policy_before(&self) -> Option<&WatchPolicy> {
+        match self {
+            Self::NewPolicy { before, .. } => Some(before),
+            _ => None,
+        }
+    }
+
     /// Whether an item that the state does not know is seen for the first time or was created.
     fn novelty(&self, item: &ItemId) -> Novelty {
         match self {
@@ -102,7 +110,7 @@ impl Why {
 type Batches = Receiver<Vec<(ItemId, Reading)>>;
 
 pub(super) struct Sweep {
-    plan: Plan,
+    pub(super) plan: Plan,
     /// Absent once the scan has ended.
     batches: Option<Batches>,
     scan: Option<JoinHandle<Result<ScanSummary, scan::ScanError>>>,
@@ -240,10 +248,10 @@ impl<S: Sink> Observer<S> {
             }
         }
         for (item, reading, novelty) in work {
-            let stored = self.stored(&item);
-            let is_news = match &stored {
-                Some(stored) => stored.fields != reading.fields,
-                None => !is_first,
+            let is_news = match &self.stored(&item) {
+                Ok(Some(stored)) => stored.fields != reading.fields,
+                Ok(None) => !is_first,
+                Err(_) => true,
             };
             if is_news && novelty == Novelty::Created {
                 // The reading may be older than the state: only a fresh one is believed.
@@ -261,8 +269,11 @@ impl<S: Sink> Observer<S> {
         let Some(sweep) = self.sweep.take() else { return };
         let why = &sweep.plan.why;
         let novelty = |item: &ItemId| why.novelty(item);
-        let count = self.compare_kind(kind, why.cause(), &why.actor(), Some(&novelty));
-        self.sweep = Some(Sweep { items: sweep.items + count, ..sweep });
+        let compared = self.compare_kind(kind, why.cause(), &why.actor(), Some(&novelty));
+        self.sweep = Some(match compared {
+            Ok(count) => Sweep { items: sweep.items + count, ..sweep },
+            Err(fault) => Sweep { fault: Some(fault), ..sweep },
+        });
     }
 
     fn join_scan(&mut self) {
@@ -317,11 +328,31 @@ impl<S: Sink> Observer<S> {
         }
         let trouble = sweep.fault.as_ref().map(|fault| format!("{} could not be read in full: {fault}", sweep.plan.scope));
         self.parts.status.trouble("scan", trouble);
+        if sweep.fault.is_some() && !matches!(sweep.plan.why, Why::Asked { .. } | Why::Schedule) {
+            // What it was for is still to be done, and what it would say is not yet true.
+            self.retry_later(sweep.plan);
+            return;
+        }
         self.conclude(sweep, changed);
         if self.plans.is_empty() {
             let items = self.parts.state.len().unwrap_or(0);
             self.report_progress(Phase::Watching, items, 0);
             memory::return_free_pages();
+        }
+    }
+
+    fn retry_later(&mut self, plan: Plan) {
+        if let Some((_, waiting)) = self.retry.replace((Instant::now() + super::RETRY, plan)) {
+            self.plans.push_back(waiting);
+        }
+    }
+
+    /// Ends a scheduled scan, which may be slow on purpose, in favour of something that is not.
+    pub(super) fn put_off_schedule(&mut self) {
+        let is_scheduled = |sweep: &Sweep| matches!(sweep.plan.why, Why::Schedule) && sweep.batches.is_some();
+        if let Some(sweep) = self.sweep.take_if(|sweep| is_scheduled(sweep)) {
+            // Its threads end when they find that nobody takes their batches.
+            self.plans.push_back(sweep.plan);
         }
     }
 
@@ -333,18 +364,16 @@ impl<S: Sink> Observer<S> {
             scope: sweep.plan.scope.to_string(),
             reason,
             began_at,
-            ended_at: sweep.fault.is_none().then_some(now),
+            ended_at: Some(now),
             lost,
-            remedy: Some(match &sweep.fault {
-                None => format!("{items} items were read again; {changed} had changed"),
-                Some(fault) => format!("reading it again failed: {fault}"),
-            }),
+            remedy: Some(format!("{items} items were read again; {changed} had changed")),
         };
         match &sweep.plan.why {
             Why::Inventory => {
                 self.is_inventoried = true;
                 self.offer.records.push(RecordBody::InventoryComplete { items, observed_at: now });
-                self.inventory_to_note = Some(InventoryComplete { at: now, items });
+                self.inventory_to_note = Some(InventoryComplete { at: now, items, epoch: self.parts.sink.epoch() });
+                self.covers_anew = true;
                 info!(items, "inventory complete");
             }
             Why::Restart { since } => {
@@ -358,7 +387,7 @@ impl<S: Sink> Observer<S> {
                 info!(items, changed, scope = %sweep.plan.scope, "read again after a loss");
             }
             Why::NewPolicy { since, .. } => {
-                self.policy_before = None;
+                self.covers_anew = true;
                 let record = gap(GapReason::PolicyChange, *since, None);
                 self.offer.records.push(RecordBody::Gap(record));
                 self.offer.records.push(RecordBody::InventoryComplete { items, observed_at: now });

@@ -1,4 +1,4 @@
-//! The bytes of the spool's files: segment header, frame, position. See the module above for the layout.
+//! The bytes of the spool's files: segment header, frame, position, marker. See the module above for the layout.
 //!
 //! Reading takes nothing for granted: a length is checked before anything is allocated for it.
 
@@ -18,6 +18,8 @@ const VERSION: u32 = 1;
 const SEGMENT_MAGIC: &[u8; 8] = b"TLSPOOL\0";
 const POSITION_MAGIC: &[u8; 8] = b"TLSPPOS\0";
 const POSITION_BYTES: usize = 32;
+const MARKER_MAGIC: &[u8; 8] = b"TLSPNEW\0";
+const MARKER_BYTES: usize = 24;
 
 pub const SEGMENT_HEADER: usize = 64;
 pub const FRAME_HEADER: usize = 60;
@@ -147,20 +149,9 @@ pub struct Position {
 impl Position {
     /// `None` when there is no file or it is not whole.
     pub fn read(directory: &Path) -> Result<Option<Self>, SpoolError> {
-        let path = directory.join("position");
-        let mut bytes = Vec::with_capacity(POSITION_BYTES + 1);
-        match open(&path, OpenOptions::new().read(true)) {
-            Ok(file) => {
-                file.take(POSITION_BYTES as u64 + 1).read_to_end(&mut bytes).map_err(SpoolError::io("read", &path))?;
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(SpoolError::io("open", &path)(error)),
-        }
-        let whole = bytes.len() == POSITION_BYTES
-            && &bytes[..8] == POSITION_MAGIC
-            && u32_at(&bytes, 8) == VERSION
-            && u32_at(&bytes, 28) == crc32fast::hash(&bytes[..28]);
-        if !whole {
+        let Some(bytes) = read_small(directory, "position", POSITION_BYTES)? else { return Ok(None) };
+        if !is_whole(&bytes, POSITION_MAGIC, POSITION_BYTES) {
+            let path = directory.join("position");
             tracing::warn!(path = %path.display(), "the spool's position is damaged; acknowledged records will be sent again");
             return Ok(None);
         }
@@ -168,23 +159,82 @@ impl Position {
     }
 
     pub fn replace(&self, directory: &Path) -> Result<(), SpoolError> {
-        let (path, next) = (directory.join("position"), directory.join("position.next"));
-        let mut bytes = [0; POSITION_BYTES];
-        bytes[..8].copy_from_slice(POSITION_MAGIC);
-        bytes[8..12].copy_from_slice(&VERSION.to_le_bytes());
-        bytes[12..20].copy_from_slice(&self.epoch.0.to_le_bytes());
-        bytes[20..28].copy_from_slice(&self.acknowledged.0.to_le_bytes());
-        let crc = crc32fast::hash(&bytes[..28]);
-        bytes[28..].copy_from_slice(&crc.to_le_bytes());
-        let write = || {
-            let mut file = open(&next, OpenOptions::new().write(true).create(true).truncate(true))?;
-            file.write_all(&bytes)?;
-            file.sync_all()
-        };
-        write().map_err(SpoolError::io("write", &next))?;
-        fs::rename(&next, &path).map_err(SpoolError::io("replace", &path))?;
-        sync_folder(directory)
+        let mut fields = [0; 16];
+        fields[..8].copy_from_slice(&self.epoch.0.to_le_bytes());
+        fields[8..].copy_from_slice(&self.acknowledged.0.to_le_bytes());
+        replace_small(directory, "position", &sealed(POSITION_MAGIC, &fields))
     }
+}
+
+/// Names the epoch after which the spool is to be numbered anew.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Marker {
+    pub after: Epoch,
+}
+
+impl Marker {
+    /// `None` when there is none or it is not whole: the collector then says again what does not fit.
+    pub fn read(directory: &Path) -> Result<Option<Self>, SpoolError> {
+        let Some(bytes) = read_small(directory, "anew", MARKER_BYTES)? else { return Ok(None) };
+        if !is_whole(&bytes, MARKER_MAGIC, MARKER_BYTES) {
+            let path = directory.join("anew");
+            tracing::warn!(path = %path.display(), "the mark to number the spool anew is damaged; passing over it");
+            return Ok(None);
+        }
+        Ok(Some(Self { after: Epoch(u64_at(&bytes, 12)) }))
+    }
+
+    /// Durable on return.
+    pub fn replace(&self, directory: &Path) -> Result<(), SpoolError> {
+        replace_small(directory, "anew", &sealed(MARKER_MAGIC, &self.after.0.to_le_bytes()))
+    }
+
+    pub fn remove(directory: &Path) -> Result<(), SpoolError> {
+        let path = directory.join("anew");
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            removal => removal.map_err(SpoolError::io("remove", &path)).and_then(|()| sync_folder(directory)),
+        }
+    }
+}
+
+/// Magic, version, the fields, and the checksum of it all.
+fn sealed(magic: &[u8; 8], fields: &[u8]) -> Vec<u8> {
+    let mut bytes = [&magic[..], &VERSION.to_le_bytes(), fields].concat();
+    let crc = crc32fast::hash(&bytes);
+    bytes.extend_from_slice(&crc.to_le_bytes());
+    bytes
+}
+
+fn is_whole(bytes: &[u8], magic: &[u8; 8], size: usize) -> bool {
+    bytes.len() == size
+        && &bytes[..8] == magic
+        && u32_at(bytes, 8) == VERSION
+        && u32_at(bytes, size - 4) == crc32fast::hash(&bytes[..size - 4])
+}
+
+/// The contents of a small file, one byte more than `size` at most; `None` when there is no such file.
+fn read_small(directory: &Path, name: &str, size: usize) -> Result<Option<Vec<u8>>, SpoolError> {
+    let path = directory.join(name);
+    let mut bytes = Vec::with_capacity(size + 1);
+    match open(&path, OpenOptions::new().read(true)) {
+        Ok(file) => file.take(size as u64 + 1).read_to_end(&mut bytes).map_err(SpoolError::io("read", &path))?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(SpoolError::io("open", &path)(error)),
+    };
+    Ok(Some(bytes))
+}
+
+fn replace_small(directory: &Path, name: &str, bytes: &[u8]) -> Result<(), SpoolError> {
+    let (path, next) = (directory.join(name), directory.join(format!("{name}.next")));
+    let write = || {
+        let mut file = open(&next, OpenOptions::new().write(true).create(true).truncate(true))?;
+        file.write_all(bytes)?;
+        file.sync_all()
+    };
+    write().map_err(SpoolError::io("write", &next))?;
+    fs::rename(&next, &path).map_err(SpoolError::io("replace", &path))?;
+    sync_folder(directory)
 }
 
 /// Opens a file of the spool: never through a link, readable by its owner alone.

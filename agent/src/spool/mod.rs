@@ -36,6 +36,10 @@
 //! file may then arrive twice, under both epochs. The copy lies in a folder of its own; the position file, which names the
 //! epoch, is the moment it counts; the old folder goes last.
 //!
+//! **Begin anew.** Numbers that no longer fit the collector's (its database or this host went back to an older state) lead
+//! to the same copy into a new epoch. A file `anew` (magic 8, version u32, epoch u64, crc32) asks the next opening for it,
+//! and goes once the new epoch counts.
+//!
 //! **Acknowledge.** The position is written before segments are deleted. It may lag: to lose it means to send again.
 //! When there is no space for it, segments go first; a crash in between shows as damage, never as silence.
 //!
@@ -61,7 +65,7 @@ use trueline_proto::FrameError;
 pub use reader::Records;
 pub use recovery::{Damage, Lost, Recovery};
 
-use format::Position;
+use format::{Marker, Position};
 use reader::Cursor;
 use segment::Segment;
 use writer::Writer;
@@ -133,6 +137,17 @@ impl From<SpoolError> for AppendError {
 
 fn is_no_space(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::ENOSPC | libc::EDQUOT))
+}
+
+/// Lets pass what failed for want of space and is tried again at the next acknowledgement.
+fn later_without_space(result: Result<(), SpoolError>) -> Result<(), SpoolError> {
+    match result {
+        Err(SpoolError::Io { source, path, .. }) if is_no_space(&source) => {
+            tracing::debug!(path = %path.display(), "no space yet for the spool's own bookkeeping");
+            Ok(())
+        }
+        result => result,
+    }
 }
 
 /// What readers may see, and the bookkeeping of acknowledgements. Locked for moments only, never over I/O.
@@ -276,28 +291,39 @@ impl Spool {
         Ok(())
     }
 
+    /// Asks the next opening to number what is not acknowledged anew, under an epoch greater than `epoch` and this one.
+    /// Durable on return; until the spool is opened again it goes on as before.
+    pub fn begin_anew_after(&self, epoch: Epoch) -> Result<(), SpoolError> {
+        let _replacing = locked(&self.position);
+        Marker { after: epoch.max(self.epoch) }.replace(&self.directory)
+    }
+
     fn release(&self) -> Result<(), SpoolError> {
+        // First, for what follows needs space that this may be all there is to give.
+        self.delete_released()?;
         let (rotate, persist) = {
             let view = locked(&self.view);
             let active = view.segments.last().map_or(0, |segment| segment.bytes);
+            let behind = view.segments.first().is_some_and(|segment| segment.first > view.persisted.next());
             (
                 view.releasable() == view.newest && active > self.limit.segment_bytes / 2,
-                view.acknowledged.0 - view.persisted.0 >= POSITION_EVERY,
+                behind || view.acknowledged.0 - view.persisted.0 >= POSITION_EVERY,
             )
         };
         if persist {
-            self.persist_position()?;
+            later_without_space(self.persist_position())?;
         }
         if rotate && let Ok(mut writer) = self.writer.try_lock() {
             // A writer at work rotates by itself when it needs the room.
             writer.repair()?;
-            self.rotate_released(&mut writer)?;
+            later_without_space(self.rotate_released(&mut writer))?;
         }
-        self.delete_released()
+        Ok(())
     }
 
     /// Begins a new segment when the newest holds nothing that is still needed, and deletes what can go.
     fn rotate_released(&self, writer: &mut Writer) -> Result<(), SpoolError> {
+        self.delete_released()?;
         let idle = {
             let view = locked(&self.view);
             view.releasable() == view.newest && view.segments.last().is_some_and(|segment| segment.first <= view.newest)
@@ -305,8 +331,9 @@ impl Spool {
         if idle {
             let created = writer.rotate()?;
             locked(&self.view).segments.push(created);
+            self.delete_released()?;
         }
-        self.delete_released()
+        Ok(())
     }
 
     fn delete_released(&self) -> Result<(), SpoolError> {
@@ -322,12 +349,9 @@ impl Spool {
         if count == 0 {
             return Ok(());
         }
-        let mut persist_again = false;
-        if behind && let Err(error) = self.persist_position() {
-            match &error {
-                SpoolError::Io { source, .. } if is_no_space(source) => persist_again = true,
-                _ => return Err(error),
-            }
+        if behind {
+            // Without space the segments go first, and the next `release` writes the position.
+            later_without_space(self.persist_position())?;
         }
         let gone: Vec<Segment> = {
             let mut view = locked(&self.view);
@@ -338,7 +362,7 @@ impl Spool {
         for segment in gone {
             segment::remove(&folder, segment.first)?;
         }
-        if persist_again { self.persist_position() } else { Ok(()) }
+        Ok(())
     }
 
     pub fn epoch(&self) -> Epoch {

@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use trueline_drift::{Epoch, Sequence};
 use trueline_proto::ChainLink;
 
-use super::format::{self, Position, SEGMENT_HEADER, SegmentHeader, StoredFrame};
+use super::format::{self, Marker, Position, SEGMENT_HEADER, SegmentHeader, StoredFrame};
 use super::segment::{self, Segment};
 use super::writer::{Packed, Writer};
 use super::{Spool, SpoolError, SpoolLimit, View};
@@ -25,8 +25,11 @@ pub struct Recovery {
     pub acknowledged: Sequence,
     /// Bytes of a torn end that were cut off. They had not been reported as appended.
     pub truncated_bytes: u64,
-    /// Set when records were lost and a new epoch was begun.
+    /// Set when a new epoch was begun, because records were lost or `renumbered`.
     pub damaged: Option<Damage>,
+    /// A new epoch was begun because the numbers did not fit the collector's ([`Spool::begin_anew_after`]): it lacks
+    /// records that this host has no more, or has records that this host knows nothing of.
+    pub renumbered: bool,
 }
 
 /// Records that are gone. The observer opens a coverage gap and sends its inventory again.
@@ -55,17 +58,19 @@ pub fn open(
     format::make_folder(directory)?;
     let lock = lock(directory)?;
     let position = Position::read(directory)?;
+    let marked = Marker::read(directory)?.map(|marker| marker.after);
     let found = epochs(directory)?;
     // Without a position the oldest epoch counts: a newer one is a copy that was not finished.
     let current = position.map(|position| position.epoch).or(found.first().copied());
     let begin = |after: Option<Epoch>| {
-        let least = after.max(known.map(|(epoch, _)| epoch)).map_or(Epoch(1), |epoch| Epoch(epoch.0 + 1));
+        let least = after.max(known.map(|(epoch, _)| epoch)).max(marked).map_or(Epoch(1), |epoch| Epoch(epoch.0.saturating_add(1)));
         new_epoch().max(least)
     };
 
     let Some(epoch) = current else {
         let epoch = begin(None);
         let end = copy(directory, epoch, limit, &[])?;
+        Marker::remove(directory)?;
         let recovery = recovery(epoch, &end.segments, end.newest, Sequence(0), 0, None);
         return Ok((assemble(directory, epoch, limit, end, Sequence(0), lock)?, recovery));
     };
@@ -73,6 +78,8 @@ pub fn open(
 
     let folder = format::epoch_folder(directory, epoch);
     let acknowledged = position.map(|position| position.acknowledged);
+    // A greater epoch counts already when the crash came before the marker went.
+    let renumbered = marked.is_some_and(|after| after >= epoch);
     let mut survey = Survey::of(&folder, epoch, acknowledged)?;
     let known = known.filter(|(known, _)| *known == epoch).map(|(_, sequence)| sequence).max(acknowledged);
     if let Some(known) = known
@@ -80,7 +87,8 @@ pub fn open(
     {
         survey.lose_until(known.next());
     }
-    if !survey.broken
+    if !renumbered
+        && !survey.broken
         && survey.lost.is_empty()
         && let Some(active) = survey.segments.last().copied()
     {
@@ -94,10 +102,11 @@ pub fn open(
         if position.is_none() {
             Position { epoch, acknowledged }.replace(directory)?;
         }
+        Marker::remove(directory)?;
         return Ok((assemble(directory, epoch, limit, end, acknowledged, lock)?, recovery));
     }
 
-    if !survey.broken && survey.lost.is_empty() && position.is_some() {
+    if !survey.broken && survey.lost.is_empty() && survey.segments.is_empty() && position.is_some() {
         // The epoch counts, and nothing of it is there.
         survey.broken = true;
         survey.lost.push(Lost { first: acknowledged.unwrap_or_default().next(), last: None });
@@ -107,8 +116,10 @@ pub fn open(
     let readable: Vec<Place> = survey.frames.into_iter().filter(|place| place.last > wanted).collect();
     let end = copy(directory, next, limit, &readable)?;
     remove_epochs(directory, [epoch].into_iter())?;
-    let damage = survey.broken.then_some(Damage { epoch, lost: survey.lost, saved: end.newest.0 });
-    let recovery = recovery(next, &end.segments, end.newest, Sequence(0), survey.truncated, damage);
+    // Last: should anything before fail, the next opening does it again.
+    Marker::remove(directory)?;
+    let damage = (survey.broken || renumbered).then_some(Damage { epoch, lost: survey.lost, saved: end.newest.0 });
+    let recovery = Recovery { renumbered, ..recovery(next, &end.segments, end.newest, Sequence(0), survey.truncated, damage) };
     Ok((assemble(directory, next, limit, end, Sequence(0), lock)?, recovery))
 }
 
@@ -121,7 +132,7 @@ fn recovery(
     damaged: Option<Damage>,
 ) -> Recovery {
     let oldest = segments.first().map_or(newest.next(), |segment| segment.first);
-    Recovery { epoch, oldest, newest, acknowledged, truncated_bytes, damaged }
+    Recovery { epoch, oldest, newest, acknowledged, truncated_bytes, damaged, renumbered: false }
 }
 
 fn lock(directory: &Path) -> Result<File, SpoolError> {

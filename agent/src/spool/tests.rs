@@ -10,6 +10,8 @@ use trueline_proto::{ChainLink, v1};
 
 use super::*;
 
+mod anew;
+
 const LIMIT: SpoolLimit = SpoolLimit { bytes: 64 * 1024 * 1024, segment_bytes: 4096 };
 
 fn body(number: u64) -> RecordBody {
@@ -378,6 +380,41 @@ fn a_full_disk_refuses_an_append_whole_and_takes_it_once_there_is_space() {
     let (spool, recovery) = open_with(&directory, limit);
     assert_eq!((recovery.newest, recovery.damaged, recovery.epoch), (newest, None, Epoch(1)));
     assert_eq!(records(&spool, appended * 40).len(), 40);
+}
+
+#[test]
+fn acknowledged_segments_leave_a_full_disk_that_has_no_room_for_the_position() {
+    use std::io::Write;
+    let Some(mount) = Mount::new("acknowledged_segments_leave_a_full_disk", 1024) else { return };
+    let directory = mount.0.path().join("spool");
+    let limit = SpoolLimit { segment_bytes: 64 * 1024, ..LIMIT };
+    let (spool, _) = open_with(&directory, limit);
+    for batch in 0..50 {
+        spool.append((0..100).map(|at| bulky(batch * 100 + at, 20)).collect()).unwrap();
+    }
+    spool.mark_applied(spool.newest()).unwrap();
+    let fill = || {
+        let mut ballast = std::fs::OpenOptions::new().create(true).append(true).open(mount.0.path().join("ballast")).unwrap();
+        while ballast.write(&[7; 4096]).is_ok_and(|written| written > 0) {}
+    };
+    fill();
+    let full = format::Marker { after: Epoch(1) }.replace(&directory).unwrap_err();
+    assert!(matches!(&full, SpoolError::Io { source, .. } if is_no_space(source)), "{full}");
+    let (before, part) = (spool.bytes(), Sequence(4500));
+    assert!(part.0 > POSITION_EVERY && before > limit.segment_bytes);
+    spool.acknowledge(part).unwrap();
+    assert!(spool.bytes() < before / 2, "{} of {before}", spool.bytes());
+    assert_eq!(Position::read(&directory).unwrap().unwrap().acknowledged, part, "the space that came was enough for the position");
+
+    fill();
+    spool.acknowledge(spool.newest()).unwrap();
+    assert!(spool.bytes() <= limit.segment_bytes, "{}", spool.bytes());
+    std::fs::remove_file(mount.0.path().join("ballast")).unwrap();
+    assert_eq!(spool.append(vec![body(1)]).unwrap(), Sequence(5001));
+    drop(spool);
+    let (spool, recovery) = open_with(&directory, limit);
+    assert_eq!((recovery.newest, recovery.acknowledged, recovery.damaged), (Sequence(5001), Sequence(5000), None));
+    assert_eq!(records(&spool, 5000), [(5001, body(1))]);
 }
 
 #[derive(Debug, Clone)]

@@ -52,6 +52,7 @@ const REPLAY_BATCH: usize = 512;
 const SPOOLED: &str = "spooled";
 const COUNTS: &str = "counts";
 const INVENTORY: &str = "inventory_complete";
+const COVERED: &str = "covered_policy";
 const POLICY: &str = "policy";
 const LAST_ALIVE: &str = "last_alive";
 
@@ -88,6 +89,8 @@ pub struct SetAside {
 pub struct InventoryComplete {
     pub at: Time,
     pub items: u64,
+    /// Of the spool that told it: in another epoch the collector has yet to hear of every item.
+    pub epoch: Epoch,
 }
 
 /// The watch policy in force, as the collector sent it.
@@ -237,11 +240,30 @@ impl State {
 
     pub fn inventory_complete(&self) -> Result<Option<InventoryComplete>, StateError> {
         let row = self.metadata(INVENTORY)?;
-        Ok(row.and_then(|row| numbers(&row)).map(|[at, items]| InventoryComplete { at: Time::from_micros(at as i64), items }))
+        Ok(row.and_then(|row| numbers(&row)).map(|[at, items, epoch]| InventoryComplete {
+            at: Time::from_micros(at as i64),
+            items,
+            epoch: Epoch(epoch),
+        }))
     }
 
     pub fn set_inventory_complete(&self, complete: InventoryComplete) -> Result<(), StateError> {
-        self.set_metadata(INVENTORY, &bytes([complete.at.micros() as u64, complete.items]))
+        self.set_metadata(INVENTORY, &bytes([complete.at.micros() as u64, complete.items, complete.epoch.0]))
+    }
+
+    /// Whether an error closed it: nothing can be looked up before [`Self::reopen`].
+    pub fn is_closed(&self) -> bool {
+        self.database().is_none()
+    }
+
+    /// The watch policy, as YAML, under which the state was last complete.
+    pub fn covered(&self) -> Result<Option<String>, StateError> {
+        let row = self.metadata(COVERED)?;
+        row.map(|row| String::from_utf8(row).map_err(|_| self.damaged())).transpose()
+    }
+
+    pub fn set_covered(&self, document: &str) -> Result<(), StateError> {
+        self.set_metadata(COVERED, document.as_bytes())
     }
 
     pub fn policy(&self) -> Result<Option<StoredPolicy>, StateError> {

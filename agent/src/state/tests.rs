@@ -65,7 +65,7 @@ fn what_was_applied_is_there_after_reopening() {
     state.apply(&[(hosts.clone(), Some(stored(1))), (passwd.clone(), Some(stored(2)))], Some((Epoch(7), Sequence(2)))).unwrap();
     state.apply(&[(passwd.clone(), None), (hosts.clone(), Some(stored(3)))], Some((Epoch(7), Sequence(4)))).unwrap();
     assert_eq!((state.spooled(), state.durable_spooled()), ((Epoch(7), Sequence(4)), (Epoch(0), Sequence(0))));
-    state.set_inventory_complete(InventoryComplete { at: Time::from_micros(9), items: 1 }).unwrap();
+    state.set_inventory_complete(InventoryComplete { at: Time::from_micros(9), items: 1, epoch: Epoch(7) }).unwrap();
     assert_eq!(state.durable_spooled(), (Epoch(7), Sequence(4)), "metadata commits what came before it");
     let policy = StoredPolicy { version: 3, document: "paths: [/etc]".into() };
     state.set_policy(&policy).unwrap();
@@ -75,7 +75,7 @@ fn what_was_applied_is_there_after_reopening() {
     assert_eq!(state.lookup(&hosts).unwrap(), Some(stored(3)));
     assert_eq!(state.lookup(&passwd).unwrap(), None);
     assert_eq!((state.count(ItemKind::File).unwrap(), state.count(ItemKind::Unit).unwrap()), (1, 0));
-    assert_eq!(state.inventory_complete().unwrap(), Some(InventoryComplete { at: Time::from_micros(9), items: 1 }));
+    assert_eq!(state.inventory_complete().unwrap(), Some(InventoryComplete { at: Time::from_micros(9), items: 1, epoch: Epoch(7) }));
     assert_eq!(state.policy().unwrap(), Some(policy));
     assert_eq!(state.last_alive().unwrap(), Some(Time::from_micros(-5)));
     assert_eq!(state.spooled(), (Epoch(7), Sequence(4)));

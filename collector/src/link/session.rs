@@ -2,7 +2,8 @@
 //!
 //! Invariants: frames are taken in order without holes, each continuing the hash chain of the one
 //! before; at most [`IN_FLIGHT`] of them wait for their commit; an acknowledgement is sent only after
-//! it. A stream that breaks a rule is ended with the reason, and no other stream notices.
+//! it. A stream that breaks a rule is ended with the reason, and no other stream notices. `DATA_LOSS` says
+//! that its frames do not continue what is here, so that the agent numbers them anew.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -178,6 +179,7 @@ impl Session {
             acknowledged_sequence: position.acknowledged.0,
             heartbeat_seconds: self.heartbeat_seconds,
             collector_time: now().micros(),
+            epoch: position.epoch.0,
         };
         self.say(seat, v1::from_collector::Message::Welcome(welcome)).await?;
         tracing::info!(host = %self.identity.host, peer = %self.address, hostname = facts.hostname, version, "stream began");
@@ -294,7 +296,7 @@ impl Session {
             let expected = progress.taken.next();
             if first != expected {
                 let reason = format!("sequence gap: expected {expected}, got {first}");
-                return Err(refused(Refusal::SequenceGap, Status::failed_precondition(reason)));
+                return Err(refused(Refusal::SequenceGap, Status::data_loss(reason)));
             }
             while progress.in_flight.len() >= IN_FLIGHT {
                 let Some(answer) = next_or_end(seat, progress.in_flight.next()).await? else { break };
@@ -314,7 +316,7 @@ impl Session {
             let opened = decoded.map_err(|error| refused(Refusal::FrameInvalid, Status::invalid_argument(error.to_string())))?;
             if link != Some(opened.link) {
                 let reason = format!("the hash chain is broken at sequence {first}");
-                return Err(refused(Refusal::ChainBroken, Status::failed_precondition(reason)));
+                return Err(refused(Refusal::ChainBroken, Status::data_loss(reason)));
             }
             room.shrink_to(opened.bytes);
             debug_assert_eq!(opened.records.len(), count as usize);
@@ -381,10 +383,10 @@ impl Progress {
                 return Ok(());
             }
             AppendOutcome::SequenceGap { expected, got } => {
-                (Refusal::SequenceGap, Status::failed_precondition(format!("sequence gap: expected {expected}, got {got}")))
+                (Refusal::SequenceGap, Status::data_loss(format!("sequence gap: expected {expected}, got {got}")))
             }
             AppendOutcome::BrokenChain { at } => {
-                (Refusal::ChainBroken, Status::failed_precondition(format!("the hash chain is broken at sequence {at}")))
+                (Refusal::ChainBroken, Status::data_loss(format!("the hash chain is broken at sequence {at}")))
             }
             AppendOutcome::StaleEpoch { current } => {
                 (Refusal::EpochStale, Status::failed_precondition(format!("the host's spool is at epoch {current} by now")))

@@ -17,13 +17,34 @@ use crate::session::{Column, Lock, Session};
 use crate::stream::{Decision, Offer, Stream};
 use crate::{AppendOutcome, Batch, Result};
 
-/// A batch, encoded.
-pub(crate) struct Prepared {
+/// A batch, encoded as it will be stored. Encoding it needs no database and is the larger part of an append's
+/// computing: it is done where many can do it at once, and once however often the append is tried.
+#[derive(Debug, Clone)]
+pub struct Prepared {
     host: HostId,
     offer: Offer,
     records: Vec<Entry>,
 }
 
+impl Prepared {
+    pub fn host(&self) -> HostId {
+        self.host
+    }
+
+    pub fn first(&self) -> Sequence {
+        self.offer.first
+    }
+
+    pub fn records(&self) -> usize {
+        self.records.len()
+    }
+
+    pub fn ends_inventory(&self) -> bool {
+        self.records.iter().any(|entry| matches!(entry, Entry::InventoryComplete { .. }))
+    }
+}
+
+#[derive(Debug, Clone)]
 enum Entry {
     Observed(ItemState),
     Changed { state: ItemState, created: bool, observed_at: i64, body: Vec<u8> },
@@ -32,6 +53,7 @@ enum Entry {
 }
 
 /// How an item is after a record.
+#[derive(Debug, Clone)]
 struct ItemState {
     fingerprint: [u8; 16],
     kind: i64,
@@ -41,7 +63,7 @@ struct ItemState {
     observed_at: i64,
 }
 
-pub(crate) fn prepare(batch: Batch) -> Prepared {
+pub fn prepare(batch: Batch) -> Prepared {
     let offer =
         Offer { epoch: batch.epoch, first: batch.first, records: batch.records.len() as u64, previous: batch.previous, link: batch.link };
     let records = batch
@@ -105,7 +127,8 @@ struct Standing {
     stream: Stream,
     moved: bool,
     items: i64,
-    inventory_at: Option<i64>,
+    /// An inventory that ended in this append: of which epoch, and when.
+    inventory: Option<(Epoch, i64)>,
 }
 
 /// Rows that the accepted batches make.
@@ -160,7 +183,7 @@ impl Rows {
                 self.changes.push(ChangeRow { host, item, epoch, sequence: sequence.0, observed_at, body });
             }
             Entry::Gap(body) => self.gaps.push(GapRow { host, epoch, sequence: sequence.0, body }),
-            Entry::InventoryComplete { observed_at } => standing.inventory_at = Some(observed_at),
+            Entry::InventoryComplete { observed_at } => standing.inventory = Some((epoch, observed_at)),
         }
     }
 }
@@ -196,8 +219,8 @@ pub(crate) async fn append(session: &mut Session, batches: Vec<Prepared>, receiv
     let moved: Vec<&Standing> = standings.values().filter(|standing| standing.moved).collect();
     move_hosts(session, &moved, received_at).await?;
     for standing in moved {
-        if let Some(observed_at) = standing.inventory_at {
-            complete_inventory(session, standing, observed_at).await?;
+        if let Some((epoch, observed_at)) = standing.inventory {
+            complete_inventory(session, standing.row, epoch, observed_at).await?;
         }
     }
     Ok(outcomes)
@@ -216,7 +239,7 @@ async fn standings(session: &mut Session, batches: &[Prepared]) -> Result<HashMa
             let mut cells = row.cells();
             let (row, host) = (cells.integer()?, host_from_bytes(&cells.blob()?)?);
             let stream = hosts::stream(&mut cells)?;
-            Ok((host, Standing { row, stream, moved: false, items: 0, inventory_at: None }))
+            Ok((host, Standing { row, stream, moved: false, items: 0, inventory: None }))
         })
         .collect()
 }
@@ -319,10 +342,11 @@ async fn move_hosts(session: &mut Session, moved: &[&Standing], received_at: Tim
 }
 
 /// Every item has been observed in this epoch: what only older epochs spoke of is gone.
-async fn complete_inventory(session: &mut Session, standing: &Standing, observed_at: i64) -> Result<()> {
+async fn complete_inventory(session: &mut Session, host: i64, epoch: Epoch, observed_at: i64) -> Result<()> {
+    let epoch = epoch.0 as i64;
     let sql = "UPDATE items SET present = 0, fields = NULL WHERE host = $1 AND epoch < $2 AND present = 1";
-    session.execute(sql, vec![standing.row.into(), (standing.stream.epoch.0 as i64).into()]).await?;
-    let sql = "UPDATE hosts SET inventory_at = $1, generation = generation + 1, \
-        items = (SELECT count(*) FROM items WHERE items.host = hosts.id AND items.present = 1) WHERE id = $2";
-    session.execute(sql, vec![observed_at.into(), standing.row.into()]).await.map(drop)
+    session.execute(sql, vec![host.into(), epoch.into()]).await?;
+    let sql = "UPDATE hosts SET inventory_at = $1, inventory_epoch = $2, generation = generation + 1, \
+        items = (SELECT count(*) FROM items WHERE items.host = hosts.id AND items.present = 1) WHERE id = $3";
+    session.execute(sql, vec![observed_at.into(), epoch.into(), host.into()]).await.map(drop)
 }

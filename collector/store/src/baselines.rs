@@ -14,7 +14,7 @@ use crate::append::advance;
 use crate::cursor::{after, listed, rows_wanted};
 use crate::encoding::{self, Numbered, fields_bytes, fields_from_bytes, from_json, host_bytes, json};
 use crate::session::{Column, Lock, Query, Row, Session};
-use crate::{Baseline, BaselineOrigin, Listed, NewCapture, Page, Result, hosts};
+use crate::{Baseline, BaselineOrigin, Listed, NewCapture, Page, Result, StoreError, hosts};
 
 /// A baseline without its items: what is needed to read an expectation.
 #[derive(Debug, Clone)]
@@ -111,9 +111,15 @@ async fn count_items(session: &mut Session, id: i64) -> Result<()> {
 }
 
 pub(crate) async fn capture(session: &mut Session, new: NewCapture) -> Result<Baseline> {
-    let sql = "SELECT id FROM hosts WHERE tenant = $1 AND uuid = $2";
+    let sql = "SELECT id, CASE WHEN inventory_epoch = epoch THEN 1 ELSE 0 END FROM hosts WHERE tenant = $1 AND uuid = $2";
     let cells = vec![new.tenant.0.as_str().into(), host_bytes(new.host).into()];
-    let host = session.fetch_optional(sql, cells).await?.ok_or_else(|| hosts::unknown(new.host))?.cells().integer()?;
+    let row = session.fetch_optional(sql, cells).await?.ok_or_else(|| hosts::unknown(new.host))?;
+    let mut cells = row.cells();
+    let (host, is_complete) = (cells.integer()?, cells.integer()? == 1);
+    if !is_complete {
+        let reason = "the host's inventory is still under way, and what is not listed yet would be called drift: wait for it".to_owned();
+        return Err(StoreError::Invalid { subject: "capture", reason });
+    }
     let everything = || ItemKind::ALL.into_iter().map(|kind| ClosedScope { kind, keys: Pattern::new("**") }).collect();
     let closed: Vec<ClosedScope> = if new.scopes.is_empty() { everything() } else { new.scopes.clone() };
     let version =

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use trueline_drift::ItemId;
 use trueline_drift::baseline::Expectation;
 use trueline_drift::item::ItemFingerprint;
 use trueline_drift::judge::BaselineName;
+use trueline_drift::{HostId, ItemId};
 
 use crate::baselines;
 use crate::encoding::{self, fields_from_bytes, fingerprint_from_bytes, host_bytes, host_from_bytes};
@@ -13,10 +13,18 @@ use crate::judging::{expectation, open_by_item};
 use crate::session::{Cells, Column, Lock, Query, Row, Session};
 use crate::{CompareRow, Compared, DriftWrite, HostToCompare, Result, drift_writing, hosts};
 
-pub(crate) async fn due(session: &mut Session, limit: u32) -> Result<Vec<HostToCompare>> {
-    let sql = "SELECT h.uuid, h.generation, b.id, b.name, b.version FROM hosts h LEFT JOIN baselines b ON b.id = h.baseline \
-        WHERE h.generation > h.compared_generation AND h.revoked_at IS NULL ORDER BY h.id LIMIT $1";
-    let rows = session.fetch(sql, vec![limit.into()]).await?;
+/// Holds of a host `h` whose changes are all judged: comparing it before would take away what they explain.
+const JUDGED: &str = "NOT EXISTS (SELECT 1 FROM changes c WHERE c.host = h.id \
+    AND c.position > (SELECT j.position FROM cursors j WHERE j.name = 'judged'))";
+
+/// Of a host whose inventory is under way, what is not listed yet is not known to be missing.
+pub(crate) async fn due(session: &mut Session, after: Option<HostId>, limit: u32) -> Result<Vec<HostToCompare>> {
+    let mut query = Query::new(
+        "SELECT h.uuid, h.generation, b.id, b.name, b.version FROM hosts h LEFT JOIN baselines b ON b.id = h.baseline \
+        WHERE h.generation > h.compared_generation AND h.revoked_at IS NULL AND h.inventory_epoch = h.epoch AND ",
+    );
+    query.text(JUDGED).with_some(" AND h.uuid > ", after.map(host_bytes)).with(" ORDER BY h.uuid LIMIT ", limit);
+    let rows = query.fetch(session).await?;
     rows.iter()
         .map(|row| {
             let mut cells = row.cells();
@@ -125,9 +133,16 @@ pub(crate) async fn compare(
 ) -> Result<Compared> {
     session.lock(Lock::Log).await?;
     session.lock(Lock::Drift).await?;
-    let sql = "SELECT 1 FROM hosts WHERE uuid = $1 AND generation = $2 AND revoked_at IS NULL";
-    if session.fetch_optional(sql, vec![host_bytes(host.host).into(), host.generation.into()]).await?.is_none() {
-        return Ok(Compared::Superseded);
+    let mut query = Query::new("SELECT CASE WHEN ");
+    query
+        .text(JUDGED)
+        .with(" THEN 1 ELSE 0 END FROM hosts h WHERE h.uuid = ", host_bytes(host.host))
+        .with(" AND h.generation = ", host.generation)
+        .text(" AND h.revoked_at IS NULL AND h.inventory_epoch = h.epoch");
+    let standing = query.fetch(session).await?;
+    let Some(standing) = standing.first() else { return Ok(Compared::Superseded) };
+    if standing.cells().integer()? == 0 {
+        return Ok(Compared::Unjudged);
     }
     let rows = page(session, host, after, limit).await?;
     let Some(last) = rows.last().map(|row| row.fingerprint) else { return Ok(Compared::End) };

@@ -2,7 +2,7 @@
 //! test story run against both.
 //!
 //! Invariants the backends keep:
-//! - **Append, then acknowledge.** [`Store::append`] returns only after the commit is durable.
+//! - **Append, then acknowledge.** [`Store::append_prepared`] returns only after the commit is durable.
 //! - **Exactly one effect.** A host's records are taken in order of (epoch, sequence); what was taken
 //!   before is dropped, a hole is refused.
 //! - **One order.** Every change has a [`Position`]; positions grow in commit order, so a reader that
@@ -49,6 +49,7 @@ use async_trait::async_trait;
 use trueline_drift::baseline::BaselineDocument;
 use trueline_drift::{Facts, HostId, TenantId, Time};
 
+pub use append::{Prepared, prepare};
 pub use error::StoreError;
 pub use model::*;
 pub use store::SqlStore;
@@ -111,7 +112,12 @@ pub trait Store: Send + Sync + std::fmt::Debug {
 
     /// One durable transaction for batches of many hosts. The outcomes are in the order of the
     /// batches; a refused batch does not harm the others.
-    async fn append(&self, batches: Vec<Batch>, received_at: Time) -> Result<Vec<AppendOutcome>>;
+    async fn append_prepared(&self, batches: Vec<Prepared>, received_at: Time) -> Result<Vec<AppendOutcome>>;
+
+    /// [`Store::append_prepared`] of batches that were not encoded before.
+    async fn append(&self, batches: Vec<Batch>, received_at: Time) -> Result<Vec<AppendOutcome>> {
+        self.append_prepared(batches.into_iter().map(prepare).collect(), received_at).await
+    }
 
     // Judging.
 
@@ -120,8 +126,9 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// Writes judgements and drift if the cursor still stands where [`Store::unjudged`] read it; `false`
     /// where another collector was faster, and nothing is written.
     async fn record_judgements(&self, output: JudgeOutput) -> Result<bool>;
-    /// Hosts whose whole state must be compared with their baseline again.
-    async fn hosts_to_compare(&self, limit: u32) -> Result<Vec<HostToCompare>>;
+    /// Hosts whose whole state must be compared with their baseline again, by identity, after the given one. Those whose
+    /// inventory is not complete in the present epoch, or whose changes are not all judged, are not due yet.
+    async fn hosts_to_compare(&self, after: Option<HostId>, limit: u32) -> Result<Vec<HostToCompare>>;
     /// The union of a host's items, its baseline's and those with open drift, by fingerprint, after
     /// the given one.
     async fn compare_page(

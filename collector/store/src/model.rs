@@ -150,6 +150,8 @@ pub struct Credential {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StreamPosition {
+    /// The epoch asked for, or the greater one that the host has begun since: the one asked for is then over.
+    pub epoch: Epoch,
     pub acknowledged: Sequence,
     pub link: ChainLink,
 }
@@ -318,8 +320,10 @@ pub enum Compared {
     /// More items follow after this one.
     UpTo(ItemFingerprint),
     End,
-    /// The host is held against something else by now: the comparison begins anew.
+    /// The host is held against something else by now, or its inventory began anew: it is due again.
     Superseded,
+    /// The host has changes that are not judged: the same page, once they are.
+    Unjudged,
 }
 
 #[derive(Debug, Clone)]

@@ -7,6 +7,7 @@ use trueline_drift::baseline::BaselineDocument;
 use trueline_drift::item::ItemFingerprint;
 use trueline_drift::{Epoch, Facts, HostId, TenantId, Time};
 
+use crate::append::Prepared;
 use crate::model::*;
 use crate::postgres::Postgres;
 use crate::session::Session;
@@ -159,9 +160,8 @@ impl Store for SqlStore {
         reading!(self, "listing items", |session| items::list(session, tenant, host, filter, &page))
     }
 
-    async fn append(&self, batches: Vec<Batch>, received_at: Time) -> Result<Vec<AppendOutcome>> {
-        let prepared = compute("appending", || batches.into_iter().map(append::prepare).collect()).await?;
-        writing!(self, "appending", |session| append::append(session, prepared, received_at))
+    async fn append_prepared(&self, batches: Vec<Prepared>, received_at: Time) -> Result<Vec<AppendOutcome>> {
+        writing!(self, "appending", |session| append::append(session, batches, received_at))
     }
 
     async fn unjudged(&self, limit: u32) -> Result<JudgeInput> {
@@ -178,8 +178,8 @@ impl Store for SqlStore {
         Ok(is_ours)
     }
 
-    async fn hosts_to_compare(&self, limit: u32) -> Result<Vec<HostToCompare>> {
-        reading!(self, "listing hosts to compare", |session| comparing::due(session, limit))
+    async fn hosts_to_compare(&self, after: Option<HostId>, limit: u32) -> Result<Vec<HostToCompare>> {
+        reading!(self, "listing hosts to compare", |session| comparing::due(session, after, limit))
     }
 
     async fn compare_page(&self, host: &HostToCompare, after: Option<ItemFingerprint>, limit: u32) -> Result<Vec<CompareRow>> {

@@ -34,12 +34,12 @@ pub(crate) enum Decision {
 }
 
 impl Stream {
-    /// Where the stream stands for an epoch: a greater one than was seen begins anew.
+    /// Where the stream stands for an epoch: a greater one than was seen begins anew, an older one is over.
     pub fn position(&self, epoch: Epoch) -> StreamPosition {
         if epoch == self.epoch {
-            StreamPosition { acknowledged: self.acknowledged, link: self.link }
+            StreamPosition { epoch, acknowledged: self.acknowledged, link: self.link }
         } else {
-            StreamPosition { acknowledged: Sequence(0), link: ChainLink::START }
+            StreamPosition { epoch: epoch.max(self.epoch), acknowledged: Sequence(0), link: ChainLink::START }
         }
     }
 

@@ -204,7 +204,9 @@ impl Agent {
         outbox.send(v1::FromAgent { message: Some(v1::from_agent::Message::Hello(hello)) }).await.unwrap();
         let mut inbound = client.stream(ReceiverStream::new(messages)).await?.into_inner();
         match next(&mut inbound).await? {
-            v1::from_collector::Message::Welcome(welcome) => Ok(Stream { outbox, inbound, acknowledged: welcome.acknowledged_sequence }),
+            v1::from_collector::Message::Welcome(welcome) => {
+                Ok(Stream { outbox, inbound, acknowledged: welcome.acknowledged_sequence, epoch: welcome.epoch })
+            }
             other => panic!("not Welcome: {other:?}"),
         }
     }
@@ -222,6 +224,7 @@ pub struct Stream {
     outbox: mpsc::Sender<v1::FromAgent>,
     inbound: Streaming<v1::FromCollector>,
     pub acknowledged: u64,
+    pub epoch: u64,
 }
 
 impl Stream {

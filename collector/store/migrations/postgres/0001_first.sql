@@ -67,6 +67,8 @@ CREATE TABLE hosts (
     acknowledged BIGINT NOT NULL,
     link BYTEA NOT NULL,
     inventory_at BIGINT,
+    -- The epoch of that inventory: of an older one, the present epoch's is still under way.
+    inventory_epoch BIGINT,
     -- Items present: counted at each end of an inventory, kept by difference in between.
     items BIGINT NOT NULL,
     baseline BIGINT REFERENCES baselines (id),
@@ -76,7 +78,7 @@ CREATE TABLE hosts (
 ) WITH (fillfactor = 50);
 CREATE INDEX hosts_by_name ON hosts (tenant, name);
 CREATE INDEX hosts_by_baseline ON hosts (baseline) WHERE baseline IS NOT NULL;
-CREATE INDEX hosts_to_compare ON hosts (id) WHERE generation > compared_generation;
+CREATE INDEX hosts_to_compare ON hosts (uuid) WHERE generation > compared_generation;
 CREATE INDEX hosts_revoked ON hosts (revoked_at) WHERE revoked_at IS NOT NULL;
 
 CREATE TABLE certificates (

@@ -76,7 +76,7 @@ impl World {
 
     /// Compares every host that is due, in pages of this many items.
     pub async fn compare(&self, limit: u32) {
-        for host in self.store.hosts_to_compare(100).await.unwrap() {
+        for host in self.store.hosts_to_compare(None, 100).await.unwrap() {
             let decide = |rows: Vec<CompareRow>| {
                 let mut writes = Vec::new();
                 for row in rows {
@@ -91,9 +91,13 @@ impl World {
                 writes
             };
             let mut after = None;
-            while let Compared::UpTo(last) = self.store.compare(&host, after, limit, &decide).await.unwrap() {
-                after = Some(last);
-            }
+            let end = loop {
+                match self.store.compare(&host, after, limit, &decide).await.unwrap() {
+                    Compared::UpTo(last) => after = Some(last),
+                    end => break end,
+                }
+            };
+            assert_eq!(end, Compared::End);
             self.store.comparison_done(&host).await.unwrap();
         }
     }
