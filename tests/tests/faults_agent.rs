@@ -15,7 +15,7 @@ use trueline_tests::database::{Database, Engine};
 use trueline_tests::state::{equals_disk, gaps, item};
 use trueline_tests::{needs, wait};
 
-const LIMIT: Duration = Duration::from_secs(120);
+const LIMIT: Duration = Duration::from_secs(60);
 
 /// A collector, an agent and the folder that it watches.
 struct Scene {
@@ -57,7 +57,13 @@ impl Scene {
             let gaps = gaps(&self.collector, self.agent.host(), reason).await?;
             Ok(gaps.into_iter().find(|gap| gap["ended_at"].is_string()))
         });
-        found.await.with_context(|| format!("the agent's log:\n{}", self.agent.log_tail()))
+        match found.await {
+            Ok(gap) => Ok(gap),
+            Err(error) => {
+                let shown = self.agent.shown(&self.collector).await?;
+                Err(error.context(format!("the agent's status: {}; its log:\n{}", shown["status"], self.agent.log_tail())))
+            }
+        }
     }
 
     /// Items with at least one change.

@@ -15,7 +15,7 @@ struct SmallDisk(tempfile::TempDir);
 impl SmallDisk {
     fn mount() -> Result<Self, String> {
         let folder = tempfile::tempdir().map_err(|error| error.to_string())?;
-        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=12m", "trueline-test"]).arg(folder.path()).output();
+        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=20m", "trueline-test"]).arg(folder.path()).output();
         match mounted {
             Ok(done) if done.status.success() => Ok(Self(folder)),
             Ok(done) => Err(format!("cannot mount a small tmpfs: {}", String::from_utf8_lossy(&done.stderr).trim())),
@@ -68,7 +68,7 @@ async fn sqlite_says_that_the_disk_is_full_and_goes_on_when_it_is_not() {
         Err(reason) => return testing::skip("sqlite_says_that_the_disk_is_full_and_goes_on_when_it_is_not", reason),
     };
     let filler = disk.path().join("filler");
-    std::fs::write(&filler, vec![1; 5 << 20]).unwrap();
+    std::fs::write(&filler, vec![1; 13 << 20]).unwrap();
     let uri = format!("sqlite:{}", disk.path().join("store.db").display());
     let store = trueline_store::open(&uri).await.unwrap();
     let (host, facts) = (HostId(Uuid::now_v7()), Facts { hostname: "web".into(), ..Facts::default() });
