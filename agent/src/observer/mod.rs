@@ -192,22 +192,28 @@ impl<S: Sink> Observer<S> {
         if !is_waiting && let Some(due) = self.settle.next_due() {
             wait = wait.min(due.saturating_duration_since(now));
         }
-        let mut signal = signals.recv_timeout(wait);
-        for _ in 0..BATCH {
-            match signal {
-                Ok(Signal::Touched(touch)) => self.settle.touch(touch, Instant::now()),
-                Ok(Signal::Lost(loss)) => {
-                    warn!(scope = %loss.scope, reason = loss.reason.name(), "events were lost; reading the scope again");
-                    self.plan(Plan { scope: Scope::parse(&loss.scope), why: Why::Lost(loss) });
-                }
-                Err(RecvTimeoutError::Timeout) => return,
-                Err(RecvTimeoutError::Disconnected) => {
-                    // Without sensors there is still the schedule.
-                    std::thread::sleep(wait);
-                    return;
-                }
+        match signals.recv_timeout(wait) {
+            Ok(signal) => self.heed(signal),
+            Err(RecvTimeoutError::Timeout) => return,
+            Err(RecvTimeoutError::Disconnected) => {
+                // Without sensors there is still the schedule.
+                std::thread::sleep(wait);
+                return;
             }
-            signal = signals.try_recv().map_err(|_| RecvTimeoutError::Timeout);
+        }
+        // Each signal that is taken is heeded: taking one more than is heeded would lose it.
+        for signal in signals.try_iter().take(BATCH) {
+            self.heed(signal);
+        }
+    }
+
+    fn heed(&mut self, signal: Signal) {
+        match signal {
+            Signal::Touched(touch) => self.settle.touch(touch, Instant::now()),
+            Signal::Lost(loss) => {
+                warn!(scope = %loss.scope, reason = loss.reason.name(), "events were lost; reading the scope again");
+                self.plan(Plan { scope: Scope::parse(&loss.scope), why: Why::Lost(loss) });
+            }
         }
     }
 
