@@ -13,6 +13,8 @@ mod scope;
 pub mod settle;
 mod sink;
 mod sweep;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::path::PathBuf;
