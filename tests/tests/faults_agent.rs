@@ -15,7 +15,7 @@ use trueline_tests::database::{Database, Engine};
 use trueline_tests::state::{equals_disk, gaps, item};
 use trueline_tests::{needs, wait};
 
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_secs(120);
 
 /// A collector, an agent and the folder that it watches.
 struct Scene {
