@@ -107,8 +107,8 @@ pub struct Observer<S> {
     is_inventoried: bool,
     /// Set when the present watch list was read in full, until the state knows.
     covers_anew: bool,
-    /// A sweep that failed, and when to try again.
-    retry: Option<(Instant, Plan)>,
+    /// Sweeps that failed, and when to try each again.
+    retries: Vec<(Instant, Plan)>,
     handed_on: Instant,
     /// Kept in the state once its record is handed on.
     inventory_to_note: Option<InventoryComplete>,
@@ -134,7 +134,7 @@ impl<S: Sink> Observer<S> {
             complete_at: clock::now(),
             is_inventoried,
             covers_anew: false,
-            retry: None,
+            retries: Vec::new(),
             handed_on: Instant::now(),
             inventory_to_note: None,
             next_full_scan: Instant::now() + full_scan,
@@ -289,11 +289,8 @@ impl<S: Sink> Observer<S> {
 
     fn keep_time(&mut self) {
         let now = Instant::now();
-        if self.retry.as_ref().is_some_and(|(due, _)| now >= *due)
-            && let Some((_, plan)) = self.retry.take()
-        {
-            self.plans.push_back(plan);
-        }
+        let due = self.retries.extract_if(.., |(due, _)| now >= *due);
+        self.plans.extend(due.map(|(_, plan)| plan));
         if now >= self.next_alive {
             self.next_alive = now + ALIVE_EVERY;
             self.note_alive();

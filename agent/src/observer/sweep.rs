@@ -342,9 +342,7 @@ impl<S: Sink> Observer<S> {
     }
 
     fn retry_later(&mut self, plan: Plan) {
-        if let Some((_, waiting)) = self.retry.replace((Instant::now() + super::RETRY, plan)) {
-            self.plans.push_back(waiting);
-        }
+        self.retries.push((Instant::now() + super::RETRY, plan));
     }
 
     /// Ends a scheduled scan, which may be slow on purpose, in favour of something that is not.
