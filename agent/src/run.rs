@@ -20,7 +20,7 @@ use crate::collect::Collectors;
 use crate::config::Config;
 use crate::identity::{Identity, IdentityError};
 use crate::link::{self, LinkEnd, LinkParts};
-use crate::observer::{Observer, ObserverParts, Plan, ReplayError, Scope, SpoolSink, Why, catch_up, sensor_policy};
+use crate::observer::{Observer, ObserverParts, Plan, RETRY, ReplayError, Scope, SpoolSink, Why, catch_up, sensor_policy};
 use crate::sensor::{Coverage, Loss, SensorCounters, SensorError, Sensors, View};
 use crate::spool::{Damage, Recovery, Spool, SpoolError, SpoolLimit};
 use crate::state::{State, StateError};
@@ -172,6 +172,7 @@ pub fn start(config: Config) -> Result<RunningAgent, RunError> {
         status: Arc::clone(&status),
         sensors: Some(Arc::clone(&sensors)),
         scan_threads: config.scan_threads,
+        retry_after: RETRY,
         alive_file: Some(alive_file),
         answers: Some(answer_sender),
         policy_version,

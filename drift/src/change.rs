@@ -132,6 +132,11 @@ pub enum RecordBody {
     Observed(Observation),
     Changed(Box<Change>),
     Gap(CoverageGap),
+    /// The item is in view no longer: what it is from here on is not known, which is not to say that it is gone.
+    Unwatched {
+        item: ItemId,
+        observed_at: Time,
+    },
     /// Every item of the watch list has been observed: from here on what is missing is absent.
     InventoryComplete {
         items: u64,

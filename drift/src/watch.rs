@@ -22,7 +22,7 @@ pub struct WatchPolicy {
     pub exclude_sysctls: Vec<Pattern>,
     /// Every item is read again, contents and all, this often. Seconds; at least 300.
     pub full_scan_seconds: u64,
-    /// Bound on reading for background scans, bytes a second; 0 means none.
+    /// Bound on reading for background scans and for files too large to be read at once, bytes a second; 0 means none.
     pub scan_bytes_per_second: u64,
 }
 
@@ -102,7 +102,7 @@ impl Default for WatchPolicy {
                 "debug.**",
             ]),
             full_scan_seconds: 12 * 3600,
-            scan_bytes_per_second: 0,
+            scan_bytes_per_second: 256 * 1024 * 1024,
         }
     }
 }

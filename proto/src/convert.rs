@@ -326,6 +326,9 @@ impl From<RecordBody> for v1::Record {
             RecordBody::Observed(observation) => Body::Observed(observation.into()),
             RecordBody::Changed(change) => Body::Changed((*change).into()),
             RecordBody::Gap(gap) => Body::Gap(gap.into()),
+            RecordBody::Unwatched { item, observed_at } => {
+                Body::Unwatched(v1::Unwatched { item: Some((&item).into()), observed_at: observed_at.micros() })
+            }
             RecordBody::InventoryComplete { items, observed_at } => {
                 Body::InventoryComplete(v1::InventoryComplete { items, observed_at: observed_at.micros() })
             }
@@ -343,6 +346,10 @@ impl TryFrom<v1::Record> for RecordBody {
             Body::Observed(observation) => Self::Observed(observation.try_into()?),
             Body::Changed(change) => Self::Changed(Box::new(change.try_into()?)),
             Body::Gap(gap) => Self::Gap(gap.try_into()?),
+            Body::Unwatched(unwatched) => Self::Unwatched {
+                item: unwatched.item.ok_or_else(|| missing("item"))?.try_into()?,
+                observed_at: Time::from_micros(unwatched.observed_at),
+            },
             Body::InventoryComplete(complete) => {
                 Self::InventoryComplete { items: complete.items, observed_at: Time::from_micros(complete.observed_at) }
             }

@@ -8,6 +8,7 @@
 use std::io::Read;
 
 use prost::Message;
+use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field};
 use sha2::{Digest, Sha256};
 use trueline_drift::{Epoch, RecordBody, Sequence};
 
@@ -16,6 +17,8 @@ use crate::{ConvertError, v1};
 /// Largest decompressed frame, in bytes.
 pub const FRAME_LIMIT: usize = 2 * 1024 * 1024;
 pub const RECORDS_LIMIT: usize = 4096;
+/// Most entries of a record's body and of its actor: more than the domain's limits let any have.
+const ENTRIES_LIMIT: usize = 4096;
 
 /// One link of the hash chain over an epoch's frames.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,6 +49,8 @@ pub enum FrameError {
     TooLarge { first: u64 },
     #[error("frame {first} holds {count} records; 1 to {RECORDS_LIMIT} are allowed")]
     Count { first: u64, count: usize },
+    #[error("frame {first} holds a message of more than {ENTRIES_LIMIT} entries")]
+    Entries { first: u64 },
     #[error("frame {first} says it holds {said} records and holds {held}")]
     Miscounted { first: u64, said: u32, held: usize },
     #[error("frame {first} is not zstd: {source}")]
@@ -87,6 +92,7 @@ pub fn decode_wire(frame: &v1::Frame) -> Result<Vec<v1::Record>, FrameError> {
     if plain.len() > FRAME_LIMIT {
         return Err(FrameError::TooLarge { first });
     }
+    bound_entries(&plain, first)?;
     let records = v1::Records::decode(&plain[..]).map_err(|source| FrameError::Encoding { first, source })?.records;
     if records.is_empty() || records.len() > RECORDS_LIMIT {
         return Err(FrameError::Count { first, count: records.len() });
@@ -97,10 +103,105 @@ pub fn decode_wire(frame: &v1::Frame) -> Result<Vec<v1::Record>, FrameError> {
     Ok(records)
 }
 
+/// Refuses what would make the decoder allocate for more entries than there can be: two bytes of an empty
+/// message become a hundred of memory. Counted over a whole record, because messages that come again are merged.
+fn bound_entries(records: &[u8], first: u64) -> Result<(), FrameError> {
+    // Numbers of fields in record.proto.
+    const RECORD: u32 = 1;
+    const CHANGED: u32 = 2;
+    const ACTOR: u32 = 8;
+    let failed = |source| FrameError::Encoding { first, source };
+    for (index, record) in Entries(records).enumerate() {
+        let (tag, record) = record.map_err(failed)?;
+        if index >= RECORDS_LIMIT {
+            return Err(FrameError::Count { first, count: index + 1 });
+        }
+        let (mut of_body, mut of_actor) = (0, 0);
+        for body in Entries(record).take_while(|_| tag == RECORD) {
+            let (kind, body) = body.map_err(failed)?;
+            for part in Entries(body) {
+                let (tag, part) = part.map_err(failed)?;
+                of_body += 1;
+                if (kind, tag) == (CHANGED, ACTOR) {
+                    of_actor += Entries(part).count();
+                }
+                if of_body > ENTRIES_LIMIT || of_actor > ENTRIES_LIMIT {
+                    return Err(FrameError::Entries { first });
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The entries of an encoded message, each with its number and, where it has a length, its bytes.
+struct Entries<'a>(&'a [u8]);
+
+impl<'a> Entries<'a> {
+    fn read(&mut self) -> Result<(u32, &'a [u8]), prost::DecodeError> {
+        let (tag, wire_type) = decode_key(&mut self.0)?;
+        let value = self.0;
+        skip_field(wire_type, tag, &mut self.0, DecodeContext::default())?;
+        let mut value = &value[..value.len() - self.0.len()];
+        match wire_type {
+            WireType::LengthDelimited => decode_varint(&mut value)?,
+            _ => return Ok((tag, &[])),
+        };
+        Ok((tag, value))
+    }
+}
+
+/// Ends after the first error.
+impl<'a> Iterator for Entries<'a> {
+    type Item = Result<(u32, &'a [u8]), prost::DecodeError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.0.is_empty() {
+            return None;
+        }
+        let entry = self.read();
+        if entry.is_err() {
+            self.0 = &[];
+        }
+        Some(entry)
+    }
+}
+
 /// The records of a frame as the domain knows them.
 pub fn decode(frame: &v1::Frame) -> Result<Vec<RecordBody>, FrameError> {
     decode_wire(frame)?
         .into_iter()
         .map(|record| RecordBody::try_from(record).map_err(|source| FrameError::Record { first: frame.first_sequence, source }))
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn frame(plain: &[u8]) -> v1::Frame {
+        let payload = zstd::bulk::compress(plain, 1).unwrap();
+        v1::Frame { first_sequence: 1, count: 1, payload: payload.into(), link: vec![0; 32].into() }
+    }
+
+    /// A message within messages, by the numbers of their fields, innermost first.
+    fn nested(tags: &[u32], innermost: &[u8]) -> Vec<u8> {
+        tags.iter().fold(innermost.to_vec(), |inner, tag| {
+            let mut outer = Vec::new();
+            prost::encoding::bytes::encode(*tag, &inner, &mut outer);
+            outer
+        })
+    }
+
+    #[test]
+    fn a_frame_of_nothing_but_entries_is_refused_before_it_is_decoded() {
+        let records = [0x0a, 0].repeat(FRAME_LIMIT / 2 - 1);
+        assert!(matches!(decode_wire(&frame(&records)), Err(FrameError::Count { .. })));
+        let fields = [0x1a, 0].repeat(100_000);
+        assert!(matches!(decode_wire(&frame(&nested(&[2, 1], &fields))), Err(FrameError::Entries { .. })));
+        let parents = [0x22, 0].repeat(4000);
+        let actors = nested(&[8], &parents).repeat(10);
+        assert!(matches!(decode_wire(&frame(&nested(&[2, 1], &actors))), Err(FrameError::Entries { .. })));
+        assert_eq!(decode_wire(&frame(&nested(&[1], b""))).unwrap().len(), 1);
+    }
 }

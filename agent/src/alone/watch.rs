@@ -16,7 +16,7 @@ use trueline_drift::{Change, CoverageGap, Epoch, RecordBody, Sequence, Value, te
 
 use crate::clock;
 use crate::collect::Collectors;
-use crate::observer::{Observer, ObserverParts, Plan, Scope, Sink, SinkError, Why, sensor_policy};
+use crate::observer::{Observer, ObserverParts, Plan, RETRY, Scope, Sink, SinkError, Why, sensor_policy};
 use crate::run::redaction_key;
 use crate::sensor::{Preference, SensorCounters, Sensors, View};
 use crate::state::State;
@@ -49,6 +49,7 @@ pub fn run(policy: WatchPolicy, preference: Preference, output: Output, stop: Ar
         status: Arc::clone(&status),
         sensors: Some(sensors),
         scan_threads: 2,
+        retry_after: RETRY,
         alive_file: None,
         answers: None,
         policy_version: tokio::sync::watch::Sender::new(0),
@@ -114,7 +115,7 @@ impl Sink for Printer {
                     text.push_str(&json!({ "gap": gap }).to_string());
                     text.push('\n');
                 }
-                (RecordBody::Observed(_) | RecordBody::InventoryComplete { .. }, _) => {}
+                (RecordBody::Observed(_) | RecordBody::Unwatched { .. } | RecordBody::InventoryComplete { .. }, _) => {}
             }
         }
         let mut out = std::io::stdout().lock();

@@ -35,6 +35,11 @@ impl Collectors {
         Self { root, policy, key, files }
     }
 
+    /// As [`FileReader::at_most`].
+    pub fn files_at_most(self, bytes: u64) -> Self {
+        Self { files: self.files.at_most(bytes), ..self }
+    }
+
     pub fn set_policy(&mut self, policy: Arc<WatchPolicy>) {
         self.policy = policy;
     }
@@ -78,7 +83,8 @@ impl Collectors {
     /// The kinds that must be read again when this path was touched.
     pub fn kinds_behind(&self, path: &[u8]) -> Vec<ItemKind> {
         let path = text::printable(path);
-        let sources = sources().filter(|(source, kind)| self.policy.watches_kind(*kind) && is_beneath(&path, source));
+        let is_source = |source| is_beneath(&path, source) && (!rpm::DATABASES.contains(&source) || rpm::is_database(&path));
+        let sources = sources().filter(|(source, kind)| self.policy.watches_kind(*kind) && is_source(source));
         let mut kinds: Vec<_> = sources.map(|(_, kind)| kind).collect();
         kinds.sort_unstable();
         kinds.dedup();
@@ -112,6 +118,8 @@ mod tests {
             ("/etc/shadow-", vec![]),
             ("/var/lib/dpkg/status", vec![ItemKind::Package]),
             ("/etc/systemd/system/multi-user.target.wants/ssh.service", vec![ItemKind::Unit]),
+            ("/var/lib/rpm/rpmdb.sqlite", vec![ItemKind::Package]),
+            ("/var/lib/rpm/rpmdb.sqlite-shm", vec![]),
             ("/etc/hosts", vec![]),
         ] {
             assert_eq!(collectors.kinds_behind(path.as_bytes()), kinds, "{path}");

@@ -7,11 +7,12 @@ use std::ffi::CStr;
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use nix::errno::Errno;
 use sha2::{Digest, Sha256};
-use trueline_drift::{FieldName, Fields, Time, Value, text};
+use trueline_drift::{FieldName, Fields, ItemId, Time, Value, text};
 
 use super::names::Names;
 use super::pace::Pace;
@@ -29,6 +30,9 @@ const XATTRS: usize = 128;
 /// How often a file that changes under the reader is tried.
 const ATTEMPTS: usize = 3;
 
+/// Bytes between two looks at whether a large file is still as it was.
+const LOOK_AGAIN: u64 = 64 * 1024 * 1024;
+
 /// Read from a file that claims to be empty, as those of procfs do, before giving up.
 const UNSIZED_LIMIT: u64 = 16 * 1024 * 1024;
 
@@ -38,10 +42,20 @@ const YOUNG_NS: i64 = 20_000_000;
 
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
+    #[error("`{path}` holds {size} bytes, more than are read at once: read it aside")]
+    Large { path: String, size: u64 },
     #[error("`{path}` is not an absolute path without `.` and `..`: name the file by its full path")]
     Path { path: String },
     #[error("cannot look at `{path}` for want of the agent's own resources: {source}; raise its limits (LimitNOFILE, MemoryMax)")]
     Resources { path: String, source: io::Error },
+}
+
+impl ReadError {
+    /// The thread that read the item is gone without an answer.
+    pub fn broke_off(item: &ItemId) -> Self {
+        let source = io::Error::other("its reading broke off");
+        Self::Resources { path: item.key.as_str().to_owned(), source }
+    }
 }
 
 /// What was read of a file before: where its stamp still holds, its fields do.
@@ -63,6 +77,10 @@ impl Stamp {
 pub struct FileReader {
     names: Names,
     pace: Option<Arc<Pace>>,
+    /// Larger files are refused, unless they are known.
+    at_most: u64,
+    /// Set from elsewhere when nobody wants the reading any more.
+    give_up: Option<Arc<AtomicBool>>,
     contents: Box<[u8]>,
     list: Box<[u8]>,
     value: Box<[u8]>,
@@ -72,7 +90,26 @@ pub struct FileReader {
 impl FileReader {
     pub fn new(root: &Root, pace: Option<Arc<Pace>>) -> Self {
         let buffer = |length| vec![0; length].into_boxed_slice();
-        Self { names: Names::new(root), pace, contents: buffer(BUFFER), list: buffer(XATTR_LIMIT), value: buffer(XATTR_LIMIT), hashed: 0 }
+        Self {
+            names: Names::new(root),
+            pace,
+            at_most: u64::MAX,
+            give_up: None,
+            contents: buffer(BUFFER),
+            list: buffer(XATTR_LIMIT),
+            value: buffer(XATTR_LIMIT),
+            hashed: 0,
+        }
+    }
+
+    /// Refuses to read files with more bytes than this, by [`ReadError::Large`].
+    pub fn at_most(self, bytes: u64) -> Self {
+        Self { at_most: bytes, ..self }
+    }
+
+    /// Ends a reading soon after the flag is set; what it then answers is of no use.
+    pub fn until(self, give_up: Arc<AtomicBool>) -> Self {
+        Self { give_up: Some(give_up), ..self }
     }
 
     /// Bytes of contents read so far.
@@ -88,7 +125,14 @@ impl FileReader {
         }
         self.names.refresh();
         let read = match Pinned::open(path) {
-            Ok(pinned) => self.read_pinned(&pinned, known).map(Some),
+            Ok(pinned) => {
+                let Metadata { entry_type, size, .. } = pinned.metadata;
+                let is_known = known.is_some_and(|(stamp, _)| *stamp == Stamp::of(&pinned.metadata));
+                if entry_type == EntryType::File && size > self.at_most && !is_known {
+                    return Err(ReadError::Large { path: printable(path), size });
+                }
+                self.read_pinned(&pinned, known).map(Some)
+            }
             Err(error) => refused(error),
         };
         read.map_err(|source| ReadError::Resources { path: printable(path), source })
@@ -150,10 +194,13 @@ impl FileReader {
             fields = Fields::new();
             self.set_xattrs(&mut fields, &contents);
             set_flags(&mut fields, &contents);
-            let read = self.digest(&contents, metadata.size);
+            let read = self.digest(&contents, &Stamp::of(&metadata));
             let after = contents.metadata()?;
             let is_same = Stamp::of(&after) == Stamp::of(&metadata);
             metadata = after;
+            if self.is_given_up() {
+                break;
+            }
             if is_same {
                 digest = read.unwrap_or_else(|error| unreadable(&error));
                 break;
@@ -192,8 +239,9 @@ impl FileReader {
         (fields, pinned.metadata)
     }
 
-    /// SHA-256 of the first `size` bytes: what is appended meanwhile shows in the times.
-    fn digest(&mut self, contents: &Contents, size: u64) -> io::Result<Value> {
+    /// SHA-256 of the bytes that were there at the stamp: what is appended meanwhile shows in the times.
+    fn digest(&mut self, contents: &Contents, stamp: &Stamp) -> io::Result<Value> {
+        let size = stamp.size;
         let mut hasher = Sha256::new();
         let mut offset = 0;
         let limit = if size == 0 { UNSIZED_LIMIT } else { size };
@@ -208,13 +256,24 @@ impl FileReader {
             offset += read as u64;
             self.hashed += read as u64;
             if let Some(pace) = &self.pace {
-                pace.wait(read as u64);
+                pace.wait(read as u64, || self.is_given_up());
+            }
+            if self.is_given_up() {
+                return Err(io::Error::other("its reading was given up"));
+            }
+            // Of a file that is being written, the rest need not be read to know that it must be read again.
+            if offset / LOOK_AGAIN != (offset - read as u64) / LOOK_AGAIN && Stamp::of(&contents.metadata()?) != *stamp {
+                break;
             }
         }
         if size == 0 && offset >= UNSIZED_LIMIT {
             return Err(io::Error::other(format!("it claims no size and yields more than {UNSIZED_LIMIT} bytes")));
         }
         Ok(Value::Text(hex::encode(hasher.finalize())))
+    }
+
+    fn is_given_up(&self) -> bool {
+        self.give_up.as_ref().is_some_and(|flag| flag.load(Ordering::Relaxed))
     }
 
     fn set_metadata(&self, fields: &mut Fields, metadata: &Metadata) {

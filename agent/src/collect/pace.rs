@@ -3,6 +3,9 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+/// The longest sleep: how soon a reading that nobody wants any more ends.
+const STEP: Duration = Duration::from_millis(100);
+
 /// A token bucket that holds at most a tenth of a second's bytes.
 #[derive(Debug)]
 pub struct Pace {
@@ -26,11 +29,13 @@ impl Pace {
         paid_at.saturating_duration_since(now)
     }
 
-    /// Waits, on the thread that reads.
-    pub fn wait(&self, bytes: u64) {
-        let wait = self.take(bytes, Instant::now());
-        if !wait.is_zero() {
-            std::thread::sleep(wait);
+    /// Waits, on the thread that reads, unless it is to give up.
+    pub fn wait(&self, bytes: u64, give_up: impl Fn() -> bool) {
+        let mut wait = self.take(bytes, Instant::now());
+        while !wait.is_zero() && !give_up() {
+            let step = wait.min(STEP);
+            std::thread::sleep(step);
+            wait -= step;
         }
     }
 }

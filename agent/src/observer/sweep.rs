@@ -13,99 +13,17 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use tracing::{info, warn};
-use trueline_drift::watch::WatchPolicy;
-use trueline_drift::{Actor, Cause, CoverageGap, GapReason, ItemId, ItemKind, RecordBody, Time};
+use trueline_drift::{CoverageGap, GapReason, ItemId, ItemKind, RecordBody};
 
-use super::{Novelty, Observer, Scope, Sink};
+use super::plans::{Plan, Why};
+use super::{BATCH, Novelty, Observer, Scope, Sink};
 use crate::clock;
 use crate::collect::Reading;
 use crate::kernel::memory;
 use crate::link::ScanAnswer;
-use crate::scan::{self, ScanMode, ScanOptions, ScanProgress, ScanSummary};
-use crate::sensor::Loss;
+use crate::scan::{self, ScanOptions, ScanProgress, ScanSummary};
 use crate::state::{InventoryComplete, Scope as StateScope, Seen};
 use crate::status::Phase;
-
-/// A scope that must be read, and why.
-#[derive(Debug)]
-pub struct Plan {
-    pub scope: Scope,
-    pub why: Why,
-}
-
-#[derive(Debug)]
-pub enum Why {
-    /// Every item for the first time.
-    Inventory,
-    /// The agent was not running from then until now.
-    Restart {
-        since: Time,
-    },
-    Lost(Loss),
-    /// A folder appeared, or went, with all that lies in it.
-    Tree {
-        actor: Box<Actor>,
-    },
-    Asked {
-        id: String,
-    },
-    Schedule,
-    NewPolicy {
-        before: Arc<WatchPolicy>,
-        since: Time,
-    },
-}
-
-impl Why {
-    /// A quick scan trusts an unchanged stamp; the others read all contents.
-    fn mode(&self) -> ScanMode {
-        match self {
-            Self::Restart { .. } | Self::Lost(_) => ScanMode::Quick,
-            _ => ScanMode::Full,
-        }
-    }
-
-    fn actor(&self) -> Actor {
-        match self {
-            Self::Tree { actor } => Actor::clone(actor),
-            Self::Restart { .. } => Actor::unknown("it happened while the agent was not running"),
-            Self::Lost(loss) => Actor::unknown(format!("it was found by reading again, because {}", loss.reason.explanation())),
-            _ => Actor::unknown("it was found by a scan; no sensor reported it"),
-        }
-    }
-
-    fn cause(&self) -> Cause {
-        match self {
-            Self::Tree { .. } => Cause::Event,
-            _ => Cause::Rescan,
-        }
-    }
-
-    fn phase(&self) -> Option<Phase> {
-        match self {
-            Self::Inventory => Some(Phase::Inventory),
-            Self::Tree { .. } | Self::Schedule => None,
-            _ => Some(Phase::Rescan),
-        }
-    }
-
-    /// The watch list before, where this is about a new one.
-    pub(super) fn policy_before(&self) -> Option<&WatchPolicy> {
-        match self {
-            Self::NewPolicy { before, .. } => Some(before),
-            _ => None,
-        }
-    }
-
-    /// Whether an item that the state does not know is seen for the first time or was created.
-    fn novelty(&self, item: &ItemId) -> Novelty {
-        match self {
-            Self::Inventory => Novelty::FirstSight,
-            Self::NewPolicy { before, .. } if !before.watches(item) => Novelty::FirstSight,
-            _ => Novelty::Created,
-        }
-    }
-}
 
 type Batches = Receiver<Vec<(ItemId, Reading)>>;
 
@@ -156,7 +74,7 @@ impl<S: Sink> Observer<S> {
     /// One bounded step of the sweep at hand, or the start of the next.
     pub(super) fn work_on_sweep(&mut self) {
         let Some(sweep) = &mut self.sweep else {
-            if let Some(plan) = self.plans.pop_front() {
+            if let Some(plan) = self.plans.next(Instant::now()) {
                 self.begin_sweep(plan);
             }
             return;
@@ -209,9 +127,9 @@ impl<S: Sink> Observer<S> {
                 Err(error) => fault = Some(format!("a scan could not be started: {error}")),
             }
         }
-        let kinds = ItemKind::ALL
-            .into_iter()
-            .filter(|kind| *kind != ItemKind::File && plan.scope.has_kind(*kind) && self.parts.policy.watches_kind(*kind));
+        // After another watch list also the kinds that are watched no longer.
+        let is_read = |kind: &ItemKind| self.parts.policy.watches_kind(*kind) || plan.why.policy_before().is_some();
+        let kinds = ItemKind::ALL.into_iter().filter(|kind| *kind != ItemKind::File && plan.scope.has_kind(*kind) && is_read(kind));
         let kinds = kinds.collect();
         let away = if plan.scope.has_kind(ItemKind::File) { Away::After(None) } else { Away::Done };
         if let Some(phase) = plan.why.phase() {
@@ -254,8 +172,9 @@ impl<S: Sink> Observer<S> {
                 Err(_) => true,
             };
             if is_news && novelty == Novelty::Created {
-                // The reading may be older than the state: only a fresh one is believed.
-                self.read_and_compare(&item, cause, &actor);
+                // The reading may be older than the state: only what still holds is believed.
+                let known = reading.stamp.as_ref().map(|stamp| (stamp, &reading.fields));
+                self.read_and_compare(&item, known, cause, &actor);
             } else {
                 self.compare(item, Some(reading), cause, &actor, novelty);
             }
@@ -267,6 +186,11 @@ impl<S: Sink> Observer<S> {
 
     fn sweep_kind(&mut self, kind: ItemKind) {
         let Some(sweep) = self.sweep.take() else { return };
+        if !self.parts.policy.watches_kind(kind) {
+            let unwatched = self.unwatch_kind(kind);
+            self.sweep = Some(Sweep { fault: unwatched.err().or(sweep.fault), ..sweep });
+            return;
+        }
         let why = &sweep.plan.why;
         let novelty = |item: &ItemId| why.novelty(item);
         let compared = self.compare_kind(kind, why.cause(), &why.actor(), Some(&novelty));
@@ -301,7 +225,7 @@ impl<S: Sink> Observer<S> {
             Scope::Path(path) => StateScope::beneath(&trueline_drift::text::original(path)),
             _ => StateScope::kind(ItemKind::File),
         };
-        let suspects = match self.parts.state.unseen(&scope, &mut sweep.seen, after.as_ref(), super::BATCH) {
+        let suspects = match self.parts.state.unseen(&scope, &mut sweep.seen, after.as_ref(), BATCH) {
             Ok(suspects) => suspects,
             Err(error) => {
                 sweep.fault = Some(error.to_string());
@@ -312,10 +236,9 @@ impl<S: Sink> Observer<S> {
         let (cause, actor) = (sweep.plan.why.cause(), sweep.plan.why.actor());
         for item in suspects {
             if self.parts.policy.watches(&item) {
-                self.read_and_compare(&item, cause, &actor);
+                self.read_and_compare(&item, None, cause, &actor);
             } else {
-                // No longer watched: what it is now is not known.
-                self.offer.updates.insert(item, None);
+                self.unwatch(item);
             }
         }
     }
@@ -330,7 +253,7 @@ impl<S: Sink> Observer<S> {
         self.parts.status.trouble("scan", trouble);
         if sweep.fault.is_some() && !matches!(sweep.plan.why, Why::Asked { .. } | Why::Schedule) {
             // What it was for is still to be done, and what it would say is not yet true.
-            self.retry_later(sweep.plan);
+            self.plans.retry(sweep.plan, Instant::now());
             return;
         }
         self.conclude(sweep, changed);
@@ -341,16 +264,12 @@ impl<S: Sink> Observer<S> {
         }
     }
 
-    fn retry_later(&mut self, plan: Plan) {
-        self.retries.push((Instant::now() + super::RETRY, plan));
-    }
-
     /// Ends a scheduled scan, which may be slow on purpose, in favour of something that is not.
     pub(super) fn put_off_schedule(&mut self) {
         let is_scheduled = |sweep: &Sweep| matches!(sweep.plan.why, Why::Schedule) && sweep.batches.is_some();
         if let Some(sweep) = self.sweep.take_if(|sweep| is_scheduled(sweep)) {
             // Its threads end when they find that nobody takes their batches.
-            self.plans.push_back(sweep.plan);
+            self.plans.add(sweep.plan, clock::now());
         }
     }
 

@@ -1,43 +1,41 @@
 //! The observer over a real folder and a real state, with signals by hand.
 
-use std::collections::BTreeSet;
 use std::os::unix::ffi::OsStrExt;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::sync_channel;
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use trueline_drift::redact::RedactionKey;
 use trueline_drift::watch::WatchPolicy;
-use trueline_drift::{Epoch, ItemId, RecordBody, Sequence, text};
+use trueline_drift::{Epoch, ItemId, ItemKind, RecordBody, Sequence, text};
 
-use super::{Observer, ObserverParts, Sink, SinkError};
+use super::{LARGE, Observer, ObserverParts, Plan, Scope, Sink, SinkError, Why};
 use crate::clock;
-use crate::collect::Collectors;
+use crate::collect::{Collectors, Root};
+use crate::link::Errand;
 use crate::sensor::{Depth, Signal, Target, Touch};
 use crate::state::State;
 use crate::status::Status;
 
-/// Collects the changed items, and stops the observer when there are as many as are waited for.
-struct Tally {
-    changed: Arc<std::sync::Mutex<BTreeSet<ItemId>>>,
-    wanted: usize,
+type IsEnough = Box<dyn Fn(&[RecordBody]) -> bool + Send>;
+
+/// Keeps all records, and stops the observer when there are enough.
+struct Recorder {
+    records: Arc<Mutex<Vec<RecordBody>>>,
+    is_enough: IsEnough,
     stop: Arc<AtomicBool>,
-    sequence: u64,
 }
 
-impl Sink for Tally {
+impl Sink for Recorder {
     fn put(&mut self, records: &[RecordBody]) -> Result<Sequence, SinkError> {
-        let mut changed = self.changed.lock().unwrap();
-        for record in records {
-            self.sequence += 1;
-            if let RecordBody::Changed(change) = record {
-                changed.insert(change.item.clone());
-            }
-        }
-        if changed.len() >= self.wanted {
+        let mut held = self.records.lock().unwrap();
+        held.extend_from_slice(records);
+        if (self.is_enough)(&held) {
             self.stop.store(true, Ordering::Relaxed);
         }
-        Ok(Sequence(self.sequence))
+        Ok(Sequence(held.len() as u64))
     }
 
     fn epoch(&self) -> Epoch {
@@ -51,43 +49,224 @@ impl Sink for Tally {
     }
 }
 
+/// A host in a folder: `watched`, and `root` with its databases.
+struct Scene {
+    folder: tempfile::TempDir,
+    state: Arc<State>,
+    status: Arc<Status>,
+    signals: Option<SyncSender<Signal>>,
+}
+
+impl Scene {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["watched", "root"] {
+            std::fs::create_dir(folder.path().join(name)).unwrap();
+        }
+        let (state, _) = State::open(&folder.path().join("state.redb"), 1 << 20, "0").unwrap();
+        Self { folder, state: Arc::new(state), status: Arc::new(Status::default()), signals: None }
+    }
+
+    fn watched(&self, name: &str) -> PathBuf {
+        self.folder.path().canonicalize().unwrap().join("watched").join(name)
+    }
+
+    fn root(&self, name: &str) -> PathBuf {
+        self.folder.path().join("root").join(name)
+    }
+
+    fn policy(&self) -> WatchPolicy {
+        WatchPolicy::only_paths(vec![printable(&self.watched(""))])
+    }
+
+    fn touch(&self, path: &Path) {
+        let target = Target::Path(path.as_os_str().as_bytes().to_vec());
+        let touch = Touch { target, at: clock::now(), actor: None, depth: Depth::Item, finished: true };
+        self.signals.as_ref().unwrap().send(Signal::Touched(touch)).unwrap();
+    }
+
+    /// Runs an observer until there are enough records, or for a minute; `then` gives it work. All records.
+    fn run(
+        &mut self,
+        policy: WatchPolicy,
+        plans: Vec<Plan>,
+        is_enough: IsEnough,
+        then: impl FnOnce(&Self, Errands) + Send,
+    ) -> Vec<RecordBody> {
+        let stop = Arc::new(AtomicBool::new(false));
+        let records = Arc::new(Mutex::new(Vec::new()));
+        let policy = Arc::new(policy);
+        let root = Root::at(self.folder.path().join("root"));
+        let parts = ObserverParts {
+            collectors: Collectors::with_root(root, Arc::clone(&policy), RedactionKey::new([0; 32])),
+            policy,
+            state: Arc::clone(&self.state),
+            sink: Recorder { records: Arc::clone(&records), is_enough, stop: Arc::clone(&stop) },
+            status: Arc::clone(&self.status),
+            sensors: None,
+            scan_threads: 1,
+            retry_after: Duration::from_millis(1),
+            alive_file: None,
+            answers: None,
+            policy_version: tokio::sync::watch::Sender::new(0),
+        };
+        let (sender, signals) = sync_channel(4096);
+        self.signals = Some(sender);
+        let (errands, mut taken) = tokio::sync::mpsc::channel(1);
+        // Ends a run that would wait for ever: what is missing then shows in the records.
+        let watchdog = Arc::clone(&stop);
+        std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_secs(60));
+            watchdog.store(true, Ordering::Relaxed);
+        });
+        std::thread::scope(|scope| {
+            let scene = &*self;
+            scope.spawn(move || then(scene, errands));
+            Observer::new(parts, plans).run(&signals, &mut taken, &stop);
+        });
+        let held = records.lock().unwrap();
+        held.clone()
+    }
+}
+
+type Errands = tokio::sync::mpsc::Sender<Errand>;
+
+fn printable(path: &Path) -> String {
+    text::printable(path.as_os_str().as_bytes()).trim_end_matches('/').to_owned()
+}
+
+fn changed(records: &[RecordBody]) -> Vec<String> {
+    let mut items: Vec<String> = records
+        .iter()
+        .filter_map(|record| match record {
+            RecordBody::Changed(change) => Some(change.item.to_string()),
+            _ => None,
+        })
+        .collect();
+    items.sort_unstable();
+    items.dedup();
+    items
+}
+
+fn inventory() -> Vec<Plan> {
+    vec![Plan { scope: Scope::All, why: Why::Inventory }]
+}
+
+fn inventories(records: &[RecordBody]) -> usize {
+    records.iter().filter(|record| matches!(record, RecordBody::InventoryComplete { .. })).count()
+}
+
+fn sparse(path: &Path, bytes: u64) {
+    std::fs::File::create(path).unwrap().set_len(bytes).unwrap();
+}
+
 /// A burst larger than any batch: each touch must lead to a reading of its own item.
 #[test]
 fn every_touch_of_a_large_burst_is_followed_by_a_reading() {
     const FILES: usize = 3000;
-    let folder = tempfile::tempdir().unwrap();
-    let watched = folder.path().canonicalize().unwrap().join("watched");
-    std::fs::create_dir(&watched).unwrap();
-    let (sender, signals) = sync_channel(FILES);
-    for number in 0..FILES {
-        let path = watched.join(format!("file-{number}"));
-        std::fs::write(&path, "new").unwrap();
-        let target = Target::Path(path.as_os_str().as_bytes().to_vec());
-        sender.send(Signal::Touched(Touch { target, at: clock::now(), actor: None, depth: Depth::Item, finished: true })).unwrap();
-    }
-    let stop = Arc::new(AtomicBool::new(false));
-    let changed = Arc::new(std::sync::Mutex::new(BTreeSet::new()));
-    let policy = Arc::new(WatchPolicy::only_paths(vec![text::printable(watched.as_os_str().as_bytes()).into_owned()]));
-    let (state, _) = State::open(&folder.path().join("state.redb"), 1 << 20, "0").unwrap();
-    let parts = ObserverParts {
-        collectors: Collectors::new(Arc::clone(&policy), RedactionKey::new([0; 32])),
-        policy,
-        state: Arc::new(state),
-        sink: Tally { changed: Arc::clone(&changed), wanted: FILES, stop: Arc::clone(&stop), sequence: 0 },
-        status: Arc::new(Status::default()),
-        sensors: None,
-        scan_threads: 1,
-        alive_file: None,
-        answers: None,
-        policy_version: tokio::sync::watch::Sender::new(0),
-    };
-    // Ends a run that would wait for ever: what is missing is then named below.
-    let watchdog = Arc::clone(&stop);
-    std::thread::spawn(move || {
-        std::thread::sleep(std::time::Duration::from_secs(60));
-        watchdog.store(true, Ordering::Relaxed);
+    let mut scene = Scene::new();
+    let policy = scene.policy();
+    let records = scene.run(policy, Vec::new(), Box::new(|records| changed(records).len() >= FILES), |scene, _| {
+        for number in 0..FILES {
+            let path = scene.watched(&format!("file-{number}"));
+            std::fs::write(&path, "new").unwrap();
+            scene.touch(&path);
+        }
     });
-    let (_errand_sender, mut errands) = tokio::sync::mpsc::channel(1);
-    Observer::new(parts, Vec::new()).run(&signals, &mut errands, &stop);
-    assert_eq!(changed.lock().unwrap().len(), FILES);
+    assert_eq!(changed(&records).len(), FILES);
+}
+
+/// At one byte a second the large file is never read to its end: neither the other nor the end may wait for it.
+#[test]
+fn a_large_file_holds_up_neither_another_nor_the_end() {
+    let mut scene = Scene::new();
+    let policy = WatchPolicy { scan_bytes_per_second: 1, ..scene.policy() };
+    let records = scene.run(policy, Vec::new(), Box::new(|records| !changed(records).is_empty()), |scene, _| {
+        let (large, small) = (scene.watched("large"), scene.watched("small"));
+        sparse(&large, LARGE + 1);
+        scene.touch(&large);
+        std::fs::write(&small, "new").unwrap();
+        scene.touch(&small);
+    });
+    assert_eq!(changed(&records), [format!("file:{}", printable(&scene.watched("small")))]);
+}
+
+#[test]
+fn a_large_file_is_reported_with_its_digest() {
+    let mut scene = Scene::new();
+    let policy = scene.policy();
+    let records = scene.run(policy, Vec::new(), Box::new(|records| !changed(records).is_empty()), |scene, _| {
+        let large = scene.watched("large");
+        sparse(&large, LARGE + 1);
+        scene.touch(&large);
+    });
+    let [RecordBody::Changed(change)] = &records[..] else { panic!("{records:?}") };
+    let fields = change.after().unwrap();
+    let digest = |name: &str| fields.value(name).unwrap().to_string();
+    // sha256sum of 16 MiB and one byte of zeros.
+    assert_eq!((digest("size"), digest("sha256")), ((LARGE + 1).to_string(), DIGEST.to_owned()));
+}
+
+const DIGEST: &str = "1003b1b5dc078189799a1216ce0f9fbcebb94e8b6b83c58c4b03345f07f94ced";
+
+#[test]
+fn a_sweep_that_failed_is_tried_again_until_it_succeeds() {
+    let mut scene = Scene::new();
+    let passwd = scene.root("etc/passwd");
+    // Not a file: reading the users fails.
+    std::fs::create_dir_all(&passwd).unwrap();
+    let policy = WatchPolicy { paths: Vec::new(), kinds: vec![ItemKind::User], ..WatchPolicy::default() };
+    let records = scene.run(policy, inventory(), Box::new(|records| inventories(records) > 0), move |scene, _| {
+        while scene.status.troubles().is_empty() {
+            std::thread::yield_now();
+        }
+        std::fs::remove_dir(&passwd).unwrap();
+        std::fs::write(&passwd, "root:x:0:0:root:/root:/bin/bash\n").unwrap();
+    });
+    let observed = records.iter().any(|record| matches!(record, RecordBody::Observed(seen) if seen.item.to_string() == "user:root"));
+    assert!(observed && inventories(&records) == 1, "{records:?}");
+    assert_eq!(scene.status.troubles(), Vec::<String>::new());
+}
+
+/// Left out by another watch list is not the same as gone from the host.
+#[test]
+fn what_another_watch_list_leaves_out_is_unwatched_and_not_removed() {
+    let mut scene = Scene::new();
+    for folder in ["kept", "left"] {
+        std::fs::create_dir(scene.watched(folder)).unwrap();
+        std::fs::write(scene.watched(folder).join("file"), "1").unwrap();
+    }
+    for (name, text) in [("etc/passwd", "root:x:0:0:root:/root:/bin/bash\n"), ("proc/sys/net/kept", "1\n"), ("proc/sys/net/left", "1\n")] {
+        let path = scene.root(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    }
+    let before = WatchPolicy { kinds: vec![ItemKind::User, ItemKind::Sysctl], ..scene.policy() };
+    let after = WatchPolicy {
+        version: 1,
+        paths: vec![printable(&scene.watched("kept"))],
+        kinds: vec![ItemKind::Sysctl],
+        exclude_sysctls: vec![trueline_drift::pattern::Pattern::new("net.left")],
+        ..before.clone()
+    };
+    let records = scene.run(before, inventory(), Box::new(|records| inventories(records) == 2), move |scene, errands| {
+        while scene.state.inventory_complete().unwrap().is_none() {
+            std::thread::yield_now();
+        }
+        errands.blocking_send(Errand::Policy(Box::new(after))).unwrap();
+    });
+    assert_eq!(changed(&records), Vec::<String>::new());
+    let mut unwatched: Vec<String> = records
+        .iter()
+        .filter_map(|record| match record {
+            RecordBody::Unwatched { item, .. } => Some(item.to_string()),
+            _ => None,
+        })
+        .collect();
+    unwatched.sort_unstable();
+    let file = |name: &str| format!("file:{}", printable(&scene.watched(name)));
+    assert_eq!(unwatched, [file(""), file("left"), file("left/file"), "sysctl:net.left".to_owned(), "user:root".to_owned()]);
+    let is_held = |item: &str| scene.state.lookup(&item.parse::<ItemId>().unwrap()).unwrap().is_some();
+    assert!(is_held("sysctl:net.kept") && is_held(&file("kept/file")));
+    assert!(!is_held("sysctl:net.left") && !is_held(&file("left/file")) && !is_held("user:root"));
 }

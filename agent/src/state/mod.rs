@@ -24,7 +24,7 @@
 //! After a failed commit redb takes no more writes. [`State::reopen`] goes back to the last durable commit; the caller then
 //! replays the spool after [`State::spooled`], as at the start.
 
-mod encoding;
+pub mod encoding;
 mod sweep;
 #[cfg(test)]
 mod tests;
@@ -222,6 +222,7 @@ impl State {
                     let stored = change.after().map(|fields| Stored { fields, observed_at, stamp: None });
                     batch.push((change.item, stored));
                 }
+                RecordBody::Unwatched { item, .. } => batch.push((item, None)),
                 RecordBody::Gap(_) | RecordBody::InventoryComplete { .. } => {}
             }
             if batch.len() >= REPLAY_BATCH {

@@ -49,6 +49,7 @@ enum Entry {
     Observed(ItemState),
     Changed { state: ItemState, created: bool, observed_at: i64, body: Vec<u8> },
     Gap(Vec<u8>),
+    Unwatched(ItemState),
     InventoryComplete { observed_at: i64 },
 }
 
@@ -58,9 +59,18 @@ struct ItemState {
     fingerprint: [u8; 16],
     kind: i64,
     key: String,
-    /// Absent once the item is gone.
+    presence: Presence,
+    /// Absent once the item is gone. Of an item that is no longer watched, what was last known stays.
     fields: Option<Vec<u8>>,
     observed_at: i64,
+}
+
+/// The column `present` of an item.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Presence {
+    Gone = 0,
+    There = 1,
+    Unwatched = 2,
 }
 
 pub fn prepare(batch: Batch) -> Prepared {
@@ -72,6 +82,7 @@ pub fn prepare(batch: Batch) -> Prepared {
         .map(|record| match record {
             RecordBody::Observed(observation) => Entry::Observed(observed(observation)),
             RecordBody::Changed(change) => changed(*change),
+            RecordBody::Unwatched { item, observed_at } => Entry::Unwatched(state(item, Presence::Unwatched, None, observed_at)),
             RecordBody::Gap(gap) => Entry::Gap(v1::CoverageGap::from(gap).encode_to_vec()),
             RecordBody::InventoryComplete { observed_at, .. } => Entry::InventoryComplete { observed_at: observed_at.micros() },
         })
@@ -79,18 +90,19 @@ pub fn prepare(batch: Batch) -> Prepared {
     Prepared { host: batch.host, offer, records }
 }
 
-fn state(item: ItemId, fields: Option<Vec<u8>>, observed_at: Time) -> ItemState {
+fn state(item: ItemId, presence: Presence, fields: Option<Vec<u8>>, observed_at: Time) -> ItemState {
     ItemState {
         fingerprint: item.fingerprint().0,
         kind: item.kind.number(),
         key: item.key.as_str().to_owned(),
+        presence,
         fields,
         observed_at: observed_at.micros(),
     }
 }
 
 fn observed(observation: Observation) -> ItemState {
-    state(observation.item, Some(encoding::fields_bytes(observation.fields)), observation.observed_at)
+    state(observation.item, Presence::There, Some(encoding::fields_bytes(observation.fields)), observation.observed_at)
 }
 
 fn changed(change: Change) -> Entry {
@@ -99,8 +111,9 @@ fn changed(change: Change) -> Entry {
     // The item has a row of its own.
     wire.item = None;
     let fields = (kind != ChangeKind::Removed).then(|| fields_after(&wire));
+    let presence = if fields.is_some() { Presence::There } else { Presence::Gone };
     Entry::Changed {
-        state: state(item, fields, observed_at),
+        state: state(item, presence, fields, observed_at),
         created: kind == ChangeKind::Created,
         observed_at: observed_at.micros(),
         body: wire.encode_to_vec(),
@@ -165,7 +178,11 @@ impl Rows {
         if place == next {
             self.items.push((host, epoch, state));
         } else {
-            self.items[place] = (host, epoch, state);
+            let before = std::mem::replace(&mut self.items[place], (host, epoch, state)).2;
+            let now = &mut self.items[place].2;
+            if now.presence == Presence::Unwatched {
+                now.fields = before.fields;
+            }
         }
         place
     }
@@ -181,6 +198,10 @@ impl Rows {
                 standing.items += i64::from(created) - i64::from(state.fields.is_none());
                 let item = self.item(host, epoch, state);
                 self.changes.push(ChangeRow { host, item, epoch, sequence: sequence.0, observed_at, body });
+            }
+            Entry::Unwatched(state) => {
+                standing.items -= 1;
+                self.item(host, epoch, state);
             }
             Entry::Gap(body) => self.gaps.push(GapRow { host, epoch, sequence: sequence.0, body }),
             Entry::InventoryComplete { observed_at } => standing.inventory = Some((epoch, observed_at)),
@@ -249,14 +270,15 @@ async fn write_items(session: &mut Session, items: &[(i64, Epoch, ItemState)]) -
     let sql = "WITH given (host, fingerprint, kind, key, present, fields, observed_at, epoch) AS ({rows}) \
         INSERT INTO items (host, fingerprint, kind, key, present, fields, observed_at, epoch) \
         SELECT host, fingerprint, kind, key, present, fields, observed_at, epoch FROM given WHERE true \
-        ON CONFLICT (host, fingerprint) DO UPDATE SET present = excluded.present, fields = excluded.fields, \
+        ON CONFLICT (host, fingerprint) DO UPDATE SET present = excluded.present, \
+        fields = CASE WHEN excluded.present = 2 THEN COALESCE(excluded.fields, items.fields) ELSE excluded.fields END, \
         observed_at = excluded.observed_at, epoch = excluded.epoch RETURNING id, host, fingerprint";
     let columns = vec![
         Column::integers(items.iter().map(|(host, ..)| *host)),
         Column::blobs(items.iter().map(|(.., state)| state.fingerprint.to_vec())),
         Column::integers(items.iter().map(|(.., state)| state.kind)),
         Column::texts(items.iter().map(|(.., state)| state.key.clone())),
-        Column::integers(items.iter().map(|(.., state)| i64::from(state.fields.is_some()))),
+        Column::integers(items.iter().map(|(.., state)| state.presence as i64)),
         Column::Blobs(items.iter().map(|(.., state)| state.fields.clone()).collect()),
         Column::integers(items.iter().map(|(.., state)| state.observed_at)),
         Column::integers(items.iter().map(|(_, epoch, _)| epoch.0 as i64)),

@@ -89,7 +89,8 @@ CREATE TABLE certificates (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX certificates_by_host ON certificates (host);
 
--- The present state of every item; an item that is gone stays, not present, for its history.
+-- The present state of every item. Present 1; 0: it is gone, and stays for its history; 2: it is in view no longer, and
+-- the fields are the last that were known.
 CREATE TABLE items (
     id INTEGER PRIMARY KEY,
     host INTEGER NOT NULL,
