@@ -167,6 +167,7 @@ pub fn start(config: Config) -> Result<RunningAgent, RunError> {
     let parts = ObserverParts {
         collectors,
         policy,
+        own_policy: Arc::new(config.watch.clone()),
         state,
         sink: SpoolSink(spool),
         status: Arc::clone(&status),

@@ -81,6 +81,14 @@ impl Actor {
         }
     }
 
+    /// The same, held to be no surer than correlated for this reason. Who is unknown stays so.
+    pub fn but(&self, reason: &str) -> Self {
+        match self.certainty {
+            Certainty::Unknown => self.clone(),
+            certainty => Self { certainty: certainty.max(Certainty::Correlated), reason: Some(reason.to_owned()), ..self.clone() },
+        }
+    }
+
     /// One line for people: `alice via sudo: vim (pid 812)`, or the reason nobody is named.
     pub fn summary(&self) -> String {
         let who = self.user.as_ref().map(User::summary);

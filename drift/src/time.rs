@@ -18,6 +18,16 @@ impl Time {
         Self(seconds.saturating_mul(1_000_000))
     }
 
+    /// The nearest moment between 1970 and the end of the calendar that people write (RFC 3339).
+    pub const fn in_calendar(self) -> Self {
+        const LAST: i64 = 253_402_207_200_000_000;
+        match self.0 {
+            ..0 => Self(0),
+            LAST.. => Self(LAST),
+            micros => Self(micros),
+        }
+    }
+
     pub const fn micros(self) -> i64 {
         self.0
     }

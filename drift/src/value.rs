@@ -5,11 +5,23 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use sha2::{Digest, Sha256};
 
 use crate::text;
 
-/// Longest text kept in one value, in bytes; more is cut and says so.
+/// Longest text that one value keeps whole, in bytes. Of a longer one the beginning and a digest of all of it are kept, so
+/// that two of them are equal only if the originals are.
 pub const VALUE_LIMIT: usize = 4096;
+
+/// Longest text of a value, with what [`VALUE_LIMIT`] appends.
+pub const TEXT_LIMIT: usize = VALUE_LIMIT + 64;
+
+/// Most entries of a list, and most bytes of them together; more is treated as too long a text is.
+pub const LIST_LIMIT: usize = 1024;
+const LIST_BYTES: usize = 64 * 1024;
+
+/// Most bytes of an item's fields together: beyond it the longest values give way to their digests.
+pub const ITEM_LIMIT: usize = 128 * 1024;
 
 /// Names of fields that the agent reports, so that the common ones cost no allocation.
 const KNOWN: &[&str] = &[
@@ -48,19 +60,31 @@ const KNOWN: &[&str] = &[
 pub struct FieldName(Cow<'static, str>);
 
 impl FieldName {
+    /// Longest name in bytes; of a longer one the beginning is kept, and says so.
     pub const LIMIT: usize = 512;
+    /// Room for what says so.
+    const CUT: usize = Self::LIMIT - 48;
 
     pub const fn known(name: &'static str) -> Self {
         Self(Cow::Borrowed(name))
     }
 
+    /// A name of a name is that name: whoever stores or sends one makes it anew when it is read.
     pub fn new(name: &str) -> Self {
         match KNOWN.binary_search(&name) {
             Ok(at) => Self(Cow::Borrowed(KNOWN[at])),
             Err(_) => {
                 let bytes = text::original(name);
                 let printable = text::printable(&bytes);
-                Self(Cow::Owned(text::bounded(&printable, Self::LIMIT).into_owned()))
+                if printable.len() <= Self::LIMIT {
+                    return Self(Cow::Owned(printable.into_owned()));
+                }
+                // Not within an escape, which would then stand for other bytes.
+                let mut end = Self::CUT;
+                while !printable.is_char_boundary(end) || text::printable(&text::original(&printable[..end])) != printable[..end] {
+                    end -= 1;
+                }
+                Self(Cow::Owned(format!("{}… ({} bytes in all)", &printable[..end], printable.len())))
             }
         }
     }
@@ -109,17 +133,38 @@ pub enum Value {
 
 impl Value {
     pub fn text(text: &str) -> Self {
-        Self::Text(text::bounded(text, VALUE_LIMIT).into_owned())
+        Self::Text(bounded(text, text.as_bytes()))
     }
 
     /// Text from bytes that the host chose: escaped, then bounded.
     pub fn bytes(bytes: &[u8]) -> Self {
-        // Escaping grows text at most fourfold: no more than VALUE_LIMIT bytes can matter.
-        if bytes.len() <= VALUE_LIMIT {
-            return Self::text(&text::printable(bytes));
+        // Escaping never shortens: more of a long one cannot matter.
+        Self::Text(bounded(&text::printable(&bytes[..bytes.len().min(VALUE_LIMIT + 1)]), bytes))
+    }
+
+    /// Texts in the order that means something to the item.
+    pub fn list(texts: Vec<String>) -> Self {
+        let count = texts.len();
+        let mut hasher = Sha256::new();
+        let mut room = LIST_BYTES;
+        let mut kept = Vec::new();
+        for text in texts {
+            hasher.update((text.len() as u64).to_le_bytes());
+            hasher.update(text.as_bytes());
+            let text = bounded(&text, text.as_bytes());
+            match room.checked_sub(text.len()) {
+                Some(rest) if kept.len() < LIST_LIMIT => {
+                    room = rest;
+                    kept.push(text);
+                }
+                _ => room = 0,
+            }
         }
-        let cut = text::printable(&bytes[..VALUE_LIMIT]);
-        Self::Text(format!("{cut}… ({} bytes in all)", bytes.len()))
+        if kept.len() < count {
+            kept.truncate(LIST_LIMIT - 1);
+            kept.push(format!("… ({count} entries in all, sha256 {})", short(hasher)));
+        }
+        Self::List(kept)
     }
 
     pub fn unreadable(reason: impl fmt::Display) -> Self {
@@ -129,6 +174,33 @@ impl Value {
     pub fn is_unreadable(&self) -> bool {
         matches!(self, Self::Unreadable { .. })
     }
+
+    /// Bytes of text in it.
+    fn size(&self) -> usize {
+        match self {
+            Self::Boolean(_) | Self::Integer(_) => 8,
+            Self::Text(text) | Self::Unreadable { unreadable: text } => text.len(),
+            Self::List(list) => list.iter().map(String::len).sum(),
+        }
+    }
+}
+
+/// `text` if it is short, and else its beginning and a digest of all that it was made from.
+fn bounded(text: &str, whole: &[u8]) -> String {
+    if text.len() <= VALUE_LIMIT {
+        return text.to_owned();
+    }
+    let end = (0..=VALUE_LIMIT).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
+    cut(&text[..end], whole)
+}
+
+/// The beginning of a text, and what tells the whole of it from others: 64 bytes more at most.
+fn cut(beginning: &str, whole: &[u8]) -> String {
+    format!("{beginning}… ({} bytes in all, sha256 {})", whole.len(), short(Sha256::new().chain_update(whole)))
+}
+
+fn short(hasher: Sha256) -> String {
+    hex::encode(&hasher.finalize()[..8])
 }
 
 impl From<&str> for Value {
@@ -177,6 +249,23 @@ impl Fields {
 
     pub fn with(mut self, name: &'static str, value: impl Into<Value>) -> Self {
         self.set(FieldName::known(name), value.into());
+        self
+    }
+
+    /// Within [`ITEM_LIMIT`]: where there is more, the longest values give way to a digest of theirs.
+    pub fn bounded(mut self) -> Self {
+        let size = |(name, value): (&FieldName, &Value)| name.as_str().len() + value.size();
+        let mut total: usize = self.iter().map(size).sum();
+        while total > ITEM_LIMIT {
+            let Some(longest) = self.0.values_mut().max_by_key(|value| value.size()) else { break };
+            let before = longest.size();
+            let digest = cut("", longest.to_string().as_bytes());
+            if digest.len() >= before {
+                break;
+            }
+            total -= before - digest.len();
+            *longest = Value::Text(digest);
+        }
         self
     }
 
@@ -237,9 +326,61 @@ mod tests {
         assert_eq!(serde_json::from_str::<Value>(&json).unwrap(), unreadable);
     }
 
+    /// A long name that is read back from the state as another would be a change each time.
     #[test]
-    fn a_huge_value_is_cut_and_says_so() {
-        let Value::Text(text) = Value::bytes(&vec![b'a'; 10_000]) else { panic!() };
-        assert!(text.len() < VALUE_LIMIT + 64 && text.ends_with("(10000 bytes in all)"));
+    fn a_long_name_stays_the_same_when_it_is_made_anew() {
+        for length in 500..520 {
+            for byte in ["a", "\u{1}", "é", "\u{202e}", "\\"] {
+                let name = FieldName::new(&format!("xattr.user.{}", byte.repeat(length)));
+                assert!(name.as_str().len() <= FieldName::LIMIT);
+                assert_eq!(FieldName::new(name.as_str()), name);
+            }
+        }
+    }
+
+    #[test]
+    fn a_long_value_is_cut_and_still_differs_from_another() {
+        let text = |last: u8| {
+            let mut bytes = vec![b'a'; 10_000];
+            bytes.push(last);
+            let Value::Text(text) = Value::bytes(&bytes) else { panic!() };
+            text
+        };
+        assert!(text(b'a').len() <= TEXT_LIMIT && text(b'a').contains("… (10001 bytes in all, sha256 "), "{}", text(b'a'));
+        assert_ne!(text(b'a'), text(b'b'));
+        // Escaped it is longer than it was.
+        let Value::Text(escaped) = Value::bytes(&vec![0xff; VALUE_LIMIT]) else { panic!() };
+        assert!(escaped.len() <= TEXT_LIMIT && escaped.contains("… (4096 bytes in all"));
+    }
+
+    #[test]
+    fn a_long_list_is_cut_and_still_differs_from_another() {
+        let list = |last: &str| {
+            let members = (0..10_000).map(|number| format!("member{number}")).chain([last.to_owned()]).collect();
+            let Value::List(list) = Value::list(members) else { panic!() };
+            list
+        };
+        assert_eq!(list("a").len(), LIST_LIMIT);
+        assert!(list("a").last().unwrap().starts_with("… (10001 entries in all, sha256 "));
+        assert_ne!(list("a"), list("b"));
+        let Value::List(long) = Value::list(vec!["x".repeat(VALUE_LIMIT); 100]) else { panic!() };
+        assert!(long.len() == 17 && long[16].starts_with("… (100 entries in all"));
+    }
+
+    #[test]
+    fn an_item_too_large_to_be_told_keeps_its_small_fields_and_digests_of_the_rest() {
+        let fields = |last: &str| {
+            let mut fields = Fields::new().with("mode", "0644");
+            for number in 0..200 {
+                fields.set(FieldName::new(&format!("xattr.user.{number}")), Value::text(&format!("{}{last}", "x".repeat(4000))));
+            }
+            fields.bounded()
+        };
+        let size: usize = fields("a").iter().map(|(name, value)| name.as_str().len() + value.size()).sum();
+        assert!(size <= ITEM_LIMIT, "{size}");
+        assert_eq!(fields("a").value("mode"), Some(&Value::text("0644")));
+        assert_eq!(fields("a").len(), 201);
+        assert_ne!(fields("a"), fields("b"));
+        assert_eq!(fields("a").bounded(), fields("a"));
     }
 }

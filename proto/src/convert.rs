@@ -5,16 +5,14 @@ use trueline_drift::change::ChangeKind;
 use trueline_drift::item::ItemError;
 use trueline_drift::{
     Actor, Cause, Certainty, Change, CoverageGap, Facts, FieldChange, FieldName, Fields, GapReason, ItemId, ItemKey, ItemKind, Observation,
-    RecordBody, Time, Value, actor, value::VALUE_LIMIT,
+    RecordBody, Time, Value, actor,
+    value::{LIST_LIMIT, TEXT_LIMIT},
 };
 
 use crate::v1;
 
 /// Most fields of one item.
 const FIELDS_LIMIT: usize = 1024;
-/// Longest text other than a key, with room for what [`trueline_drift::text::bounded`] appends.
-const TEXT_LIMIT: usize = VALUE_LIMIT + 64;
-const LIST_LIMIT: usize = 4096;
 
 #[derive(Debug, thiserror::Error)]
 pub enum ConvertError {
@@ -34,6 +32,17 @@ fn missing(what: &'static str) -> ConvertError {
 
 fn checked(what: &'static str, text: String) -> Result<String, ConvertError> {
     if text.len() > TEXT_LIMIT { Err(ConvertError::TooLong { what, limit: TEXT_LIMIT }) } else { Ok(text) }
+}
+
+/// A scope names an item or a part of a host, so it may be as long as a key.
+fn checked_scope(scope: String) -> Result<String, ConvertError> {
+    const LIMIT: usize = ItemKey::LIMIT + 32;
+    if scope.len() > LIMIT { Err(ConvertError::TooLong { what: "scope", limit: LIMIT }) } else { Ok(scope) }
+}
+
+/// A host's clock may say anything; what people read must be a date.
+fn moment(micros: i64) -> Time {
+    Time::from_micros(micros).in_calendar()
 }
 
 fn checked_option(what: &'static str, text: Option<String>) -> Result<Option<String>, ConvertError> {
@@ -140,7 +149,7 @@ impl TryFrom<v1::Observation> for Observation {
         Ok(Self {
             item: observation.item.ok_or_else(|| missing("item"))?.try_into()?,
             fields: fields_from_wire(observation.fields)?,
-            observed_at: Time::from_micros(observation.observed_at),
+            observed_at: moment(observation.observed_at),
         })
     }
 }
@@ -195,8 +204,8 @@ impl TryFrom<v1::Change> for Change {
             kind: change_kind_from_wire(change.kind)?,
             fields,
             unchanged: fields_from_wire(change.unchanged)?,
-            observed_after: Time::from_micros(change.observed_after),
-            observed_at: Time::from_micros(change.observed_at),
+            observed_after: moment(change.observed_after),
+            observed_at: moment(change.observed_at),
             cause: cause_from_wire(change.cause)?,
             actor: change.actor.ok_or_else(|| missing("actor"))?.try_into()?,
             transaction: checked_option("transaction", change.transaction)?,
@@ -283,7 +292,7 @@ impl TryFrom<v1::Process> for actor::Process {
         }
         Ok(Self {
             pid: process.pid,
-            started_at: process.started_at.map(Time::from_micros),
+            started_at: process.started_at.map(moment),
             exe: checked_option("executable", process.exe)?,
             argv: process.argv.into_iter().map(|argument| checked("argument", argument)).collect::<Result<_, _>>()?,
             cwd: checked_option("working directory", process.cwd)?,
@@ -309,10 +318,10 @@ impl TryFrom<v1::CoverageGap> for CoverageGap {
 
     fn try_from(gap: v1::CoverageGap) -> Result<Self, ConvertError> {
         Ok(Self {
-            scope: checked("scope", gap.scope)?,
+            scope: checked_scope(gap.scope)?,
             reason: gap_reason_from_wire(gap.reason)?,
-            began_at: Time::from_micros(gap.began_at),
-            ended_at: gap.ended_at.map(Time::from_micros),
+            began_at: moment(gap.began_at),
+            ended_at: gap.ended_at.map(moment),
             lost: gap.lost,
             remedy: checked_option("remedy", gap.remedy)?,
         })
@@ -348,10 +357,10 @@ impl TryFrom<v1::Record> for RecordBody {
             Body::Gap(gap) => Self::Gap(gap.try_into()?),
             Body::Unwatched(unwatched) => Self::Unwatched {
                 item: unwatched.item.ok_or_else(|| missing("item"))?.try_into()?,
-                observed_at: Time::from_micros(unwatched.observed_at),
+                observed_at: moment(unwatched.observed_at),
             },
             Body::InventoryComplete(complete) => {
-                Self::InventoryComplete { items: complete.items, observed_at: Time::from_micros(complete.observed_at) }
+                Self::InventoryComplete { items: complete.items, observed_at: moment(complete.observed_at) }
             }
         })
     }
@@ -384,7 +393,9 @@ impl TryFrom<v1::Facts> for Facts {
             if text.len() > 256 {
                 Err(ConvertError::TooLong { what, limit: 256 })
             } else {
-                Ok(trueline_drift::text::printable(text.as_bytes()).into_owned())
+                // As a key: printable text stays as it is, whatever else is escaped once.
+                let bytes = trueline_drift::text::original(&text);
+                Ok(trueline_drift::text::printable(&bytes).into_owned())
             }
         };
         let short_option = |what, text: Option<String>| text.map(|text| short(what, text)).transpose();
@@ -406,5 +417,18 @@ impl TryFrom<v1::Facts> for Facts {
                 .map(|(name, value)| Ok((short("label", name)?, short("label", value)?)))
                 .collect::<Result<_, ConvertError>>()?,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn facts_are_made_printable_once() {
+        let facts = v1::Facts { hostname: "web-1".to_owned(), os: Some("a\u{1b}b".to_owned()), ..v1::Facts::default() };
+        let facts = Facts::try_from(facts).unwrap();
+        assert_eq!(facts.os.as_deref(), Some("a\\x1bb"));
+        assert_eq!(Facts::try_from(v1::Facts::from(facts.clone())).unwrap(), facts);
     }
 }

@@ -17,6 +17,8 @@ use crate::{ConvertError, v1};
 /// Largest decompressed frame, in bytes.
 pub const FRAME_LIMIT: usize = 2 * 1024 * 1024;
 pub const RECORDS_LIMIT: usize = 4096;
+/// Largest record, in bytes: an item before and after at its limit, its key, and its actor.
+pub const RECORD_LIMIT: usize = 2 * trueline_drift::value::ITEM_LIMIT + 256 * 1024;
 /// Most entries of a record's body and of its actor: more than the domain's limits let any have.
 const ENTRIES_LIMIT: usize = 4096;
 
@@ -49,6 +51,8 @@ pub enum FrameError {
     TooLarge { first: u64 },
     #[error("frame {first} holds {count} records; 1 to {RECORDS_LIMIT} are allowed")]
     Count { first: u64, count: usize },
+    #[error("frame {first} holds a record of {bytes} bytes; {RECORD_LIMIT} are allowed")]
+    RecordTooLarge { first: u64, bytes: usize },
     #[error("frame {first} holds a message of more than {ENTRIES_LIMIT} entries")]
     Entries { first: u64 },
     #[error("frame {first} says it holds {said} records and holds {held}")]
@@ -115,6 +119,9 @@ fn bound_entries(records: &[u8], first: u64) -> Result<(), FrameError> {
         let (tag, record) = record.map_err(failed)?;
         if index >= RECORDS_LIMIT {
             return Err(FrameError::Count { first, count: index + 1 });
+        }
+        if record.len() > RECORD_LIMIT {
+            return Err(FrameError::RecordTooLarge { first, bytes: record.len() });
         }
         let (mut of_body, mut of_actor) = (0, 0);
         for body in Entries(record).take_while(|_| tag == RECORD) {
@@ -203,5 +210,59 @@ mod tests {
         let actors = nested(&[8], &parents).repeat(10);
         assert!(matches!(decode_wire(&frame(&nested(&[2, 1], &actors))), Err(FrameError::Entries { .. })));
         assert_eq!(decode_wire(&frame(&nested(&[1], b""))).unwrap().len(), 1);
+    }
+
+    /// What the domain's own bounds allow must pass: an agent would send for ever what is refused.
+    #[test]
+    fn the_largest_change_that_a_host_can_make_passes_and_a_larger_one_does_not() {
+        use trueline_drift::change::ChangeKind;
+        use trueline_drift::value::VALUE_LIMIT;
+        use trueline_drift::{Actor, Cause, Change, FieldChange, FieldName, Fields, ItemId, ItemKey, ItemKind, Time, Value};
+
+        let fields = |byte: u8| -> Fields {
+            let mut fields: Fields = (0..150)
+                .map(|number| {
+                    let name = FieldName::new(&format!("{}{number}", "\u{1}".repeat(150)));
+                    (name, Value::bytes(&vec![byte; VALUE_LIMIT]))
+                })
+                .collect();
+            fields.set(FieldName::known("members"), Value::list(vec![(byte as char).to_string().repeat(VALUE_LIMIT); 2000]));
+            fields.bounded()
+        };
+        let (before, after) = (fields(b'a'), fields(0xff));
+        let moved = before.iter().map(|(name, value)| FieldChange {
+            name: name.clone(),
+            before: Some(value.clone()),
+            after: after.value(name.as_str()).cloned(),
+        });
+        let change = Change {
+            item: ItemId::new(ItemKind::File, ItemKey::from_bytes(&[b"/".as_slice(), &vec![1; ItemKey::LIMIT / 4 - 1]].concat()).unwrap()),
+            kind: ChangeKind::Modified,
+            fields: moved.collect(),
+            unchanged: Fields::new(),
+            observed_after: Time::from_seconds(1),
+            observed_at: Time::from_seconds(2),
+            cause: Cause::Event,
+            actor: Actor::unknown("it has ended"),
+            transaction: None,
+        };
+        let record: v1::Record = RecordBody::Changed(Box::new(change.clone())).into();
+        let plain = v1::Records { records: vec![record] }.encode_to_vec();
+        assert!(plain.len() > 200_000, "{}", plain.len());
+        assert_eq!(decode(&frame(&plain)).unwrap(), [RecordBody::Changed(Box::new(change))]);
+        let larger = nested(&[2, 1], &vec![0; RECORD_LIMIT]);
+        assert!(matches!(decode_wire(&frame(&larger)), Err(FrameError::RecordTooLarge { .. })));
+    }
+
+    #[test]
+    fn a_clock_beyond_the_calendar_is_brought_into_it() {
+        use trueline_drift::Time;
+        for (micros, text) in [(i64::MAX, "9999-12-30T22:00:00.000000Z"), (i64::MIN, "1970-01-01T00:00:00.000000Z")] {
+            let body = v1::record::Body::InventoryComplete(v1::InventoryComplete { items: 1, observed_at: micros });
+            let record = RecordBody::try_from(v1::Record { body: Some(body) }).unwrap();
+            let RecordBody::InventoryComplete { observed_at, .. } = record else { panic!("{record:?}") };
+            assert_eq!(observed_at.to_string(), text);
+            assert_eq!(text.parse::<Time>().unwrap(), observed_at);
+        }
     }
 }

@@ -44,6 +44,7 @@ pub fn run(policy: WatchPolicy, preference: Preference, output: Output, stop: Ar
     let parts = ObserverParts {
         collectors,
         policy: Arc::clone(&policy),
+        own_policy: Arc::clone(&policy),
         state: Arc::new(state),
         sink: Printer { output, sequence: Sequence(0), epoch: Epoch(u64::try_from(clock::now().micros()).unwrap_or(1)) },
         status: Arc::clone(&status),

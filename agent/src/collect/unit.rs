@@ -121,10 +121,10 @@ fn fields(root: &Root, found: &Found, name: &[u8], path: &Path) -> Fields {
     fields.set(FieldName::known("enabled"), state);
     let instances = instances(found, name);
     if !instances.is_empty() {
-        fields.set(FieldName::known("instances"), Value::List(instances));
+        fields.set(FieldName::known("instances"), Value::list(instances));
     }
     if let Some(dropins) = found.dropins.get(name).filter(|dropins| !dropins.is_empty()) {
-        fields.set(FieldName::known("dropins"), Value::List(dropins.values().map(|path| host(path)).collect()));
+        fields.set(FieldName::known("dropins"), Value::list(dropins.values().map(|path| host(path)).collect()));
         let mut hasher = Sha256::new();
         let digest = dropins.values().try_for_each(|path| {
             let bytes = root::read(path, FRAGMENT_LIMIT)?.unwrap_or_default();

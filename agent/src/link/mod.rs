@@ -33,6 +33,8 @@ use credential::Credential;
 #[derive(Debug)]
 pub enum Errand {
     Policy(Box<WatchPolicy>),
+    /// The collector has no policy, or has none any more: the host's own configuration counts.
+    OwnPolicy,
     Scan { id: String, scope: String },
 }
 

@@ -82,7 +82,7 @@ struct Stream<'a> {
     window: Window,
     /// The collector's newest policy, until the observer has room for it. Should the stream end first, the next Hello
     /// has the collector send it again.
-    policy: Option<Box<WatchPolicy>>,
+    policy: Option<Errand>,
 }
 
 type Down = Streaming<v1::FromCollector>;
@@ -132,8 +132,9 @@ async fn live(
     tokio::pin!(renewal);
     let mut save_again = tokio::time::interval_at(Instant::now() + SAVE_AGAIN, SAVE_AGAIN);
     loop {
-        let has_more = stream.window.has_room() && stream.window.sent < stream.parts.spool.newest();
+        // Subscribed before it is looked at: what is appended in between wakes the loop.
         let mut newest = stream.parts.spool.subscribe();
+        let has_more = stream.window.has_room() && stream.window.sent < stream.parts.spool.newest();
         tokio::select! {
             () = stop.cancelled() => {
                 stream.drain(&mut down).await;
@@ -153,7 +154,7 @@ async fn live(
             }
             place = parts.errands.reserve(), if stream.policy.is_some() => {
                 if let (Ok(place), Some(policy)) = (place, stream.policy.take()) {
-                    place.send(Errand::Policy(policy));
+                    place.send(policy);
                 }
             }
             () = &mut renewal, if upkeep.is_empty() => {
@@ -268,10 +269,11 @@ impl<'a> Stream<'a> {
                 self.window.acknowledge(upto);
                 release(&self.parts.spool, upto).await;
             }
+            Some(from_collector::Message::Policy(policy)) if policy.version == 0 => self.policy = Some(Errand::OwnPolicy),
             Some(from_collector::Message::Policy(policy)) => {
                 match parse_yaml::<WatchPolicy>("policy from the collector", &policy.document) {
                     Ok(parsed) if parsed.faults().is_empty() => {
-                        self.policy = Some(Box::new(WatchPolicy { version: policy.version, ..parsed }));
+                        self.policy = Some(Errand::Policy(Box::new(WatchPolicy { version: policy.version, ..parsed })));
                     }
                     Ok(parsed) => warn!(faults = ?parsed.faults(), "the collector's policy is not usable; keeping the present one"),
                     Err(error) => warn!(%error, "the collector's policy is not usable; keeping the present one"),

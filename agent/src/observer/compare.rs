@@ -42,13 +42,20 @@ impl<S: Sink> Observer<S> {
                 }
                 Target::Path(path) => {
                     for kind in self.parts.collectors.kinds_behind(path) {
-                        kinds.insert(kind, actor.clone());
+                        let actor = kinds.get(&kind).map_or_else(|| actor.clone(), |earlier| settle::together(earlier, &actor));
+                        kinds.insert(kind, actor);
                     }
                     self.examine_path(path, touched.depth, &actor);
                 }
             }
         }
-        for (kind, actor) in kinds {
+        for (kind, mut actor) in kinds {
+            // One reading of a kind also shows what those did whose touch has not settled yet.
+            for (path, waiting) in self.settle.actors() {
+                if self.parts.collectors.kinds_behind(path).contains(&kind) {
+                    actor = settle::together(waiting, &actor);
+                }
+            }
             if let Err(fault) = self.compare_kind(kind, Cause::Event, &actor, None) {
                 self.read_later(Scope::Kind(kind), &fault);
             }
@@ -190,7 +197,7 @@ impl<S: Sink> Observer<S> {
             Err(error) => return self.read_later(Scope::of(&item), &error),
         };
         let (fields, stamp) = match reading {
-            Some(reading) => (Some(reading.fields), reading.stamp),
+            Some(reading) => (Some(reading.fields.bounded()), reading.stamp),
             None => (None, None),
         };
         let update = fields.clone().map(|fields| Stored { fields, observed_at: now, stamp });

@@ -34,7 +34,7 @@ use crate::clock;
 use crate::collect::Collectors;
 use crate::link::{Errand, ScanAnswer};
 use crate::sensor::{Coverage, Sensors, Signal, View};
-use crate::state::{InventoryComplete, State, StoredPolicy};
+use crate::state::{InventoryComplete, State, StateError, StoredPolicy};
 use crate::status::{Phase, Progress, Status};
 
 use aside::Aside;
@@ -64,6 +64,8 @@ pub const RETRY: Duration = Duration::from_secs(30);
 pub struct ObserverParts<S> {
     pub collectors: Collectors,
     pub policy: Arc<WatchPolicy>,
+    /// What the host's own configuration says: in force where the collector has no policy.
+    pub own_policy: Arc<WatchPolicy>,
     pub state: Arc<State>,
     pub sink: S,
     pub status: Arc<Status>,
@@ -88,7 +90,7 @@ pub struct Observer<S> {
     holding_since: Option<Time>,
     /// Nobody takes records any more.
     is_closed: bool,
-    /// What was last known to be complete: creations happened after this.
+    /// Everything that was there then is known: what is not known was created after this.
     complete_at: Time,
     /// Whether everything was told in this epoch.
     is_inventoried: bool,
@@ -106,6 +108,10 @@ impl<S: Sink> Observer<S> {
     /// `plans` are carried out in order before anything else is planned.
     pub fn new(parts: ObserverParts<S>, plans: Vec<Plan>) -> Self {
         let full_scan = Duration::from_secs(parts.policy.full_scan_seconds);
+        let since = plans.iter().find_map(|plan| match plan.why {
+            Why::Restart { since } => Some(since),
+            _ => None,
+        });
         let is_inventoried = !plans.iter().any(|plan| matches!(plan.why, Why::Inventory));
         let parts = ObserverParts { collectors: parts.collectors.files_at_most(LARGE), ..parts };
         Self {
@@ -118,7 +124,7 @@ impl<S: Sink> Observer<S> {
             offer_again: None,
             holding_since: None,
             is_closed: false,
-            complete_at: clock::now(),
+            complete_at: since.unwrap_or_else(clock::now),
             is_inventoried,
             covers_anew: false,
             handed_on: Instant::now(),
@@ -216,21 +222,29 @@ impl<S: Sink> Observer<S> {
     fn accept(&mut self, errand: Errand) {
         match errand {
             Errand::Scan { id, scope } => self.plan(Plan { scope: Scope::parse(&scope), why: Why::Asked { id } }),
-            Errand::Policy(policy) => self.change_policy(*policy),
+            Errand::Policy(policy) => {
+                let policy = View::new(&policy).policy().clone();
+                let document = trueline_drift::document::to_yaml(&policy);
+                let kept = self.parts.state.set_policy(&StoredPolicy { version: policy.version, document });
+                self.change_policy(policy, kept);
+            }
+            Errand::OwnPolicy => {
+                let policy = View::new(&self.parts.own_policy).policy().clone();
+                let kept = self.parts.state.forget_policy();
+                self.change_policy(policy, kept);
+            }
         }
     }
 
-    fn change_policy(&mut self, policy: WatchPolicy) {
-        let policy = View::new(&policy).policy().clone();
+    fn change_policy(&mut self, policy: WatchPolicy, kept: Result<(), StateError>) {
+        if let Err(error) = kept {
+            warn!(%error, "the new watch list could not be kept; staying with the present one");
+            return;
+        }
         if policy == *self.parts.policy {
             return;
         }
         info!(version = policy.version, "the watch list changes");
-        let document = trueline_drift::document::to_yaml(&policy);
-        if let Err(error) = self.parts.state.set_policy(&StoredPolicy { version: policy.version, document }) {
-            warn!(%error, "the new watch list could not be kept; staying with the present one");
-            return;
-        }
         let before = std::mem::replace(&mut self.parts.policy, Arc::new(policy));
         self.parts.collectors.set_policy(Arc::clone(&self.parts.policy));
         if let Some(sensors) = &self.parts.sensors {

@@ -61,7 +61,7 @@ impl Why {
 
     pub(super) fn actor(&self) -> Actor {
         match self {
-            Self::Tree { actor } => Actor::clone(actor),
+            Self::Tree { actor } => actor.but("it was found in a folder that this process made, moved or removed"),
             Self::Restart { .. } => Actor::unknown("it happened while the agent was not running"),
             Self::Lost(loss) => Actor::unknown(format!("it was found by reading again, because {}", loss.reason.explanation())),
             _ => Actor::unknown("it was found by a scan; no sensor reported it"),

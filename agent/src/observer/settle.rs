@@ -8,7 +8,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use trueline_drift::{Actor, Certainty, Time};
+use trueline_drift::{Actor, Time};
 
 use crate::sensor::{Depth, Target, Touch};
 
@@ -122,6 +122,19 @@ impl Settle {
         settled
     }
 
+    /// Whether the path has been touched and not yet been read.
+    pub fn holds(&self, path: &[u8]) -> bool {
+        self.waiting.contains_key(&Target::Path(path.to_vec()))
+    }
+
+    /// Who is known to have touched the paths that wait.
+    pub fn actors(&self) -> impl Iterator<Item = (&[u8], &Actor)> {
+        self.waiting.iter().filter_map(|(target, waiting)| match (target, &waiting.actor) {
+            (Target::Path(path), Some(actor)) => Some((&path[..], &**actor)),
+            _ => None,
+        })
+    }
+
     /// Whether touches should stay with the kernel for now.
     pub fn is_full(&self) -> bool {
         self.waiting.len() >= self.patience.capacity
@@ -148,16 +161,23 @@ pub fn actor_of(settled: &Settled) -> Actor {
     let Some(actor) = &settled.actor else {
         return Actor::unknown("the sensor of this item does not name the process (inotify)");
     };
-    let mut actor = Actor::clone(actor);
-    if settled.shared {
-        actor.certainty = actor.certainty.max(Certainty::Correlated);
-        actor.reason = Some("more than one process touched it within the same moment; the last is named".to_owned());
-    }
-    actor
+    if settled.shared { actor.but(SHARED) } else { Actor::clone(actor) }
 }
+
+/// Of two touches of one thing, the first `earlier`.
+pub fn together(earlier: &Actor, actor: &Actor) -> Actor {
+    if !is_same_process(earlier, actor) {
+        return actor.but(SHARED);
+    }
+    if earlier.certainty < actor.certainty { earlier.clone() } else { actor.clone() }
+}
+
+const SHARED: &str = "more than one process touched it within the same moment; the last is named";
 
 #[cfg(test)]
 mod tests {
+    use trueline_drift::Certainty;
+
     use super::*;
 
     fn touch(path: &str, finished: bool) -> Touch {

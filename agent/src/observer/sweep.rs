@@ -13,7 +13,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use tracing::{info, warn};
-use trueline_drift::{CoverageGap, GapReason, ItemId, ItemKind, RecordBody};
+use trueline_drift::{CoverageGap, GapReason, ItemId, ItemKind, RecordBody, Time};
 
 use super::plans::{Plan, Why};
 use super::{BATCH, Novelty, Observer, Scope, Sink};
@@ -33,6 +33,7 @@ pub(super) struct Sweep {
     batches: Option<Batches>,
     scan: Option<JoinHandle<Result<ScanSummary, scan::ScanError>>>,
     progress: Arc<ScanProgress>,
+    began_at: Time,
     seen: Seen,
     touched: HashSet<ItemId>,
     items: u64,
@@ -140,6 +141,7 @@ impl<S: Sink> Observer<S> {
             batches,
             scan: handle,
             progress,
+            began_at: clock::now(),
             seen: Seen::new(),
             touched: HashSet::new(),
             items: 0,
@@ -160,7 +162,9 @@ impl<S: Sink> Observer<S> {
         let mut work = Vec::with_capacity(batch.len());
         for (item, reading) in batch {
             sweep.seen.insert(&item);
-            if !sweep.touched.contains(&item) {
+            // An event of its own says better who did it.
+            let has_event = matches!(sweep.plan.why, Why::Tree { .. }) && self.settle.holds(&item.key.bytes());
+            if !sweep.touched.contains(&item) && !has_event {
                 let novelty = sweep.plan.why.novelty(&item);
                 work.push((item, reading, novelty));
             }
@@ -319,7 +323,9 @@ impl<S: Sink> Observer<S> {
             }
             Why::Tree { .. } | Why::Schedule => {}
         }
-        self.complete_at = now;
+        if sweep.plan.scope == Scope::All && sweep.fault.is_none() {
+            self.complete_at = sweep.began_at;
+        }
         self.parts.status.items.store(self.parts.state.len().unwrap_or(0), Ordering::Relaxed);
     }
 }

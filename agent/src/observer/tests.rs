@@ -7,9 +7,10 @@ use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use trueline_drift::actor::Process;
 use trueline_drift::redact::RedactionKey;
 use trueline_drift::watch::WatchPolicy;
-use trueline_drift::{Epoch, ItemId, ItemKind, RecordBody, Sequence, text};
+use trueline_drift::{Actor, Certainty, Change, Epoch, ItemId, ItemKind, RecordBody, Sequence, Time, text};
 
 use super::{LARGE, Observer, ObserverParts, Plan, Scope, Sink, SinkError, Why};
 use crate::clock;
@@ -80,8 +81,16 @@ impl Scene {
     }
 
     fn touch(&self, path: &Path) {
+        self.touch_as(path, None, Depth::Item);
+    }
+
+    fn touch_as(&self, path: &Path, process: Option<u32>, depth: Depth) {
         let target = Target::Path(path.as_os_str().as_bytes().to_vec());
-        let touch = Touch { target, at: clock::now(), actor: None, depth: Depth::Item, finished: true };
+        let actor = process.map(|pid| {
+            let process = Process { pid, started_at: None, exe: None, argv: Vec::new(), cwd: None };
+            Arc::new(Actor { certainty: Certainty::Strong, process: Some(process), reason: None, ..Actor::unknown("") })
+        });
+        let touch = Touch { target, at: clock::now(), actor, depth, finished: true };
         self.signals.as_ref().unwrap().send(Signal::Touched(touch)).unwrap();
     }
 
@@ -99,6 +108,7 @@ impl Scene {
         let root = Root::at(self.folder.path().join("root"));
         let parts = ObserverParts {
             collectors: Collectors::with_root(root, Arc::clone(&policy), RedactionKey::new([0; 32])),
+            own_policy: Arc::new(self.policy()),
             policy,
             state: Arc::clone(&self.state),
             sink: Recorder { records: Arc::clone(&records), is_enough, stop: Arc::clone(&stop) },
@@ -269,4 +279,88 @@ fn what_another_watch_list_leaves_out_is_unwatched_and_not_removed() {
     let is_held = |item: &str| scene.state.lookup(&item.parse::<ItemId>().unwrap()).unwrap().is_some();
     assert!(is_held("sysctl:net.kept") && is_held(&file("kept/file")));
     assert!(!is_held("sysctl:net.left") && !is_held(&file("left/file")) && !is_held("user:root"));
+}
+
+fn change<'a>(records: &'a [RecordBody], item: &str) -> &'a Change {
+    let found = records.iter().find_map(|record| match record {
+        RecordBody::Changed(change) if change.item.to_string() == item => Some(&**change),
+        _ => None,
+    });
+    found.unwrap_or_else(|| panic!("no change of {item} in {records:?}"))
+}
+
+/// Whoever made a folder need not have made what is in it.
+#[test]
+fn the_maker_of_a_folder_is_not_said_for_certain_to_have_made_what_is_in_it() {
+    let mut scene = Scene::new();
+    let policy = scene.policy();
+    let records = scene.run(policy, Vec::new(), Box::new(|records| changed(records).len() == 3), |scene, _| {
+        let folder = scene.watched("folder");
+        std::fs::create_dir(&folder).unwrap();
+        for name in ["seen", "found"] {
+            std::fs::write(folder.join(name), "1").unwrap();
+        }
+        scene.touch_as(&folder.join("seen"), Some(2), Depth::Item);
+        scene.touch_as(&folder, Some(1), Depth::Tree);
+    });
+    let actor = |name: &str| {
+        let actor = &change(&records, &format!("file:{}", printable(&scene.watched(name)))).actor;
+        (actor.process.as_ref().unwrap().pid, actor.certainty)
+    };
+    assert_eq!(actor("folder"), (1, Certainty::Strong));
+    assert_eq!(actor("folder/seen"), (2, Certainty::Strong));
+    assert_eq!(actor("folder/found"), (1, Certainty::Correlated));
+}
+
+/// Both users came with one reading of the file, which two processes had touched.
+#[test]
+fn of_two_processes_behind_one_source_neither_is_named_for_certain() {
+    let mut scene = Scene::new();
+    let passwd = scene.root("etc/passwd");
+    std::fs::create_dir_all(passwd.parent().unwrap()).unwrap();
+    std::fs::write(&passwd, "").unwrap();
+    let policy = WatchPolicy { paths: Vec::new(), kinds: vec![ItemKind::User], ..WatchPolicy::default() };
+    let records = scene.run(policy, Vec::new(), Box::new(|records| changed(records).len() == 2), move |scene, _| {
+        std::fs::write(&passwd, "one:x:1:1::/:/bin/sh\ntwo:x:2:2::/:/bin/sh\n").unwrap();
+        scene.touch_as(Path::new("/etc/passwd"), Some(1), Depth::Item);
+        scene.touch_as(Path::new("/etc/shadow"), Some(2), Depth::Item);
+    });
+    for user in ["user:one", "user:two"] {
+        assert_eq!(change(&records, user).actor.certainty, Certainty::Correlated);
+    }
+}
+
+#[test]
+fn what_appeared_while_the_agent_was_down_was_created_after_it_went_down() {
+    let mut scene = Scene::new();
+    let policy = scene.policy();
+    let _ = scene.run(policy.clone(), inventory(), Box::new(|records| inventories(records) == 1), |_, _| {});
+    std::fs::write(scene.watched("new"), "1").unwrap();
+    let since = Time::from_seconds(1_700_000_000);
+    let restart = vec![Plan { scope: Scope::All, why: Why::Restart { since } }];
+    let records = scene.run(policy, restart, Box::new(|records| !changed(records).is_empty()), |_, _| {});
+    let new = change(&records, &format!("file:{}", printable(&scene.watched("new"))));
+    assert_eq!((new.observed_after, new.actor.certainty), (since, Certainty::Unknown));
+}
+
+#[test]
+fn a_policy_that_the_collector_withdraws_gives_way_to_the_hosts_own() {
+    let mut scene = Scene::new();
+    for folder in ["one", "two"] {
+        std::fs::create_dir(scene.watched(folder)).unwrap();
+    }
+    let sent = WatchPolicy { version: 7, ..WatchPolicy::only_paths(vec![printable(&scene.watched("one"))]) };
+    let two = format!("file:{}", printable(&scene.watched("two")));
+    let seen = two.clone();
+    let is_seen = move |record: &RecordBody| matches!(record, RecordBody::Observed(observation) if observation.item.to_string() == seen);
+    let policy = sent.clone();
+    let records = scene.run(policy, inventory(), Box::new(move |records| records.iter().any(&is_seen)), move |scene, errands| {
+        errands.blocking_send(Errand::Policy(Box::new(sent))).unwrap();
+        while scene.state.policy().unwrap().is_none_or(|stored| stored.version != 7) {
+            std::thread::yield_now();
+        }
+        errands.blocking_send(Errand::OwnPolicy).unwrap();
+    });
+    assert!(records.iter().any(|record| matches!(record, RecordBody::Observed(seen) if seen.item.to_string() == two)));
+    assert_eq!(scene.state.policy().unwrap(), None);
 }

@@ -268,7 +268,7 @@ impl State {
     }
 
     pub fn policy(&self) -> Result<Option<StoredPolicy>, StateError> {
-        let Some(row) = self.metadata(POLICY)? else { return Ok(None) };
+        let Some(row) = self.metadata(POLICY)?.filter(|row| !row.is_empty()) else { return Ok(None) };
         let (version, document) = row.split_first_chunk().ok_or_else(|| self.damaged())?;
         let document = String::from_utf8(document.to_vec()).map_err(|_| self.damaged())?;
         Ok(Some(StoredPolicy { version: u64::from_le_bytes(*version), document }))
@@ -278,6 +278,11 @@ impl State {
         let mut row = policy.version.to_le_bytes().to_vec();
         row.extend_from_slice(policy.document.as_bytes());
         self.set_metadata(POLICY, &row)
+    }
+
+    /// From now on no policy of the collector's is in force.
+    pub fn forget_policy(&self) -> Result<(), StateError> {
+        self.set_metadata(POLICY, &[])
     }
 
     /// When the agent last said that it was watching: what follows, up to its start, is a coverage gap.
