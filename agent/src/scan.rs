@@ -9,7 +9,7 @@
 mod queue;
 
 use std::collections::HashSet;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -52,12 +52,14 @@ pub enum ScanMode {
     Quick,
 }
 
-/// How far a scan is, for whoever watches it.
+/// How far a scan is, for whoever watches it, and a way to end it.
 #[derive(Debug, Default)]
 pub struct ScanProgress {
     pub folders: AtomicU64,
     pub files: AtomicU64,
     pub bytes: AtomicU64,
+    /// Once set, the scan ends within the reading of one buffer.
+    pub give_up: Arc<AtomicBool>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -204,7 +206,7 @@ struct Worker<'a, L> {
 
 impl<'a, L: Fn(&ItemId) -> Option<(Stamp, Fields)> + Sync> Worker<'a, L> {
     fn new(shared: &'a Shared<'a, L>, sink: SyncSender<Batch>) -> Self {
-        let reader = FileReader::new(&Root::host(), shared.pace.clone());
+        let reader = FileReader::new(&Root::host(), shared.pace.clone()).until(Arc::clone(&shared.progress.give_up));
         Self { shared, reader, sink, batch: Vec::with_capacity(BATCH), path: Vec::new(), list: vec![0; LIST_BUFFER], hashed: 0 }
     }
 

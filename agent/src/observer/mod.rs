@@ -40,7 +40,7 @@ use crate::status::{Phase, Progress, Status};
 use aside::Aside;
 pub use aside::LARGE;
 use compare::Novelty;
-use offer::Offer;
+use offer::{Hold, Offer};
 use plans::Plans;
 pub use plans::{Plan, Why};
 pub use scope::Scope;
@@ -87,7 +87,7 @@ pub struct Observer<S> {
     aside: Aside,
     offer: Offer,
     offer_again: Option<Instant>,
-    holding_since: Option<Time>,
+    holding: Option<Hold>,
     /// Nobody takes records any more.
     is_closed: bool,
     /// Everything that was there then is known: what is not known was created after this.
@@ -122,7 +122,7 @@ impl<S: Sink> Observer<S> {
             aside: Aside::default(),
             offer: Offer::default(),
             offer_again: None,
-            holding_since: None,
+            holding: None,
             is_closed: false,
             complete_at: since.unwrap_or_else(clock::now),
             is_inventoried,
@@ -282,7 +282,7 @@ impl<S: Sink> Observer<S> {
     /// While changes are held back the agent is not alive in the sense of the gap that a crash would
     /// leave.
     fn note_alive(&self) {
-        if self.holding_since.is_none()
+        if self.holding.is_none()
             && let Some(path) = &self.parts.alive_file
             && let Err(error) = touch_file(path)
         {

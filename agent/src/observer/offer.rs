@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use tracing::{info, warn};
 use trueline_drift::document::to_yaml;
-use trueline_drift::{CoverageGap, GapReason, ItemId, RecordBody, Sequence};
+use trueline_drift::{CoverageGap, GapReason, ItemId, RecordBody, Sequence, Time};
 
 use super::sink::{Sink, SinkError};
 use super::sweep::Sweep;
@@ -29,6 +29,14 @@ pub(super) struct Offer {
     pub(super) updates: HashMap<ItemId, Option<Stored>>,
     /// Set once the sink took the records.
     taken: Option<Sequence>,
+}
+
+/// Changes are held back since then; of [`Settle::joined`], what was counted before.
+///
+/// [`Settle::joined`]: super::Settle::joined
+pub(super) struct Hold {
+    since: Time,
+    joined: u64,
 }
 
 impl Offer {
@@ -101,11 +109,11 @@ impl<S: Sink> Observer<S> {
     /// Notes that nothing can be handed on now.
     pub(super) fn hold(&mut self, error: &SinkError) {
         self.offer_again = Some(Instant::now() + OFFER_AGAIN);
-        if self.holding_since.is_none() {
-            let now = clock::now();
+        if self.holding.is_none() {
+            let since = clock::now();
             warn!(%error, "holding changes back until there is room");
-            self.holding_since = Some(now);
-            self.parts.status.hold_since(Some(now));
+            self.holding = Some(Hold { since, joined: self.settle.joined() });
+            self.parts.status.hold_since(Some(since));
         }
         self.parts.status.held.store((self.offer.records.len() + self.settle.len()) as u64, Ordering::Relaxed);
         self.parts.status.trouble("spool", Some(format!("changes are held back: {error}")));
@@ -115,7 +123,7 @@ impl<S: Sink> Observer<S> {
     /// After a hold: says that readings came late, for changes in between were merged.
     fn release(&mut self) {
         self.offer_again = None;
-        let Some(since) = self.holding_since.take() else { return };
+        let Some(Hold { since, joined }) = self.holding.take() else { return };
         info!("there is room again; what was held is handed on");
         self.parts.status.hold_since(None);
         self.parts.status.trouble("spool", None);
@@ -126,8 +134,9 @@ impl<S: Sink> Observer<S> {
             ended_at: Some(clock::now()),
             lost: None,
             remedy: Some(format!(
-                "nothing was dropped; {} items waited to be read, and what changed twice meanwhile is one change",
-                self.settle.len()
+                "nothing was dropped; {} items waited to be read, and {} further touches of them became part of one change each",
+                self.settle.len(),
+                self.settle.joined() - joined
             )),
         }));
     }

@@ -1,7 +1,7 @@
 //! What is still to be read, in which order, and why.
 //!
 //! Pure: time is an argument. Invariants: what already waits to be read is not planned twice, a loss is never dropped but
-//! joined to one of the same scope and reason, and the number of single folders that wait is bounded: beyond it they
+//! joined to one of the same scope and reason, and the number of single paths that wait is bounded: beyond it they
 //! become one loss of all files. A plan that failed comes back by itself.
 
 use std::collections::VecDeque;
@@ -16,8 +16,8 @@ use crate::scan::ScanMode;
 use crate::sensor::Loss;
 use crate::status::Phase;
 
-/// Folders that wait to be read one by one; beyond, all files are read again.
-const TREES: usize = 1000;
+/// Files and folders that wait to be read one by one; beyond, all files are read again.
+const SINGLES: usize = 1000;
 
 /// A scope that must be read, and why.
 #[derive(Debug)]
@@ -135,10 +135,12 @@ impl Plans {
         if self.waiting.iter().any(|waiting| waiting.includes(&plan)) {
             return;
         }
-        if matches!(plan.why, Why::Tree { .. }) && self.waiting.len() >= TREES {
-            // More new folders than are worth a reading each.
-            self.waiting.retain(|waiting| !matches!(waiting.why, Why::Tree { .. }));
-            let loss = Loss { scope: "file:*".to_owned(), reason: GapReason::QueueOverflow, began_at: now, lost: None };
+        if plan.is_single() && self.waiting.len() >= SINGLES {
+            // More than are worth a reading each.
+            let began_at =
+                self.waiting.iter().filter(|waiting| waiting.is_single()).fold(now, |first, waiting| first.min(waiting.since(now)));
+            self.waiting.retain(|waiting| !waiting.is_single());
+            let loss = Loss { scope: "file:*".to_owned(), reason: GapReason::QueueOverflow, began_at, lost: None };
             return self.add(Plan { scope: Scope::Kind(ItemKind::File), why: Why::Lost(loss) }, now);
         }
         if self.waiting.iter_mut().any(|waiting| waiting.takes_in(&plan)) {
@@ -160,6 +162,18 @@ impl Plan {
             (Why::Schedule, Why::Schedule) => self.scope == other.scope,
             (Why::Tree { .. }, Why::Tree { .. }) => self.scope.holds(&other.scope),
             _ => false,
+        }
+    }
+
+    /// About one path alone, by no one's request.
+    fn is_single(&self) -> bool {
+        matches!((&self.scope, &self.why), (Scope::Path(_), Why::Tree { .. } | Why::Lost(_)))
+    }
+
+    fn since(&self, now: Time) -> Time {
+        match &self.why {
+            Why::Lost(loss) => loss.began_at,
+            _ => now,
         }
     }
 
@@ -220,12 +234,14 @@ mod tests {
     }
 
     #[test]
-    fn more_new_folders_than_are_worth_a_reading_each_are_one_loss() {
+    fn more_paths_than_are_worth_a_reading_each_are_one_loss_since_the_first() {
         let (mut plans, now) = (plans(), Instant::now());
-        for number in 0..=TREES {
-            plans.add(tree(&format!("/srv/{number}")), Time::from_seconds(1));
+        for number in 0..=SINGLES {
+            plans.add(tree(&format!("/srv/{number}")), Time::from_seconds(5));
+            plans.add(loss(&format!("file:/etc/{number}"), 1), Time::from_seconds(5));
         }
-        assert_eq!(scopes(&mut plans, now), ["file:*"]);
+        let all = plans.next(now).unwrap();
+        assert!(matches!(&all.why, Why::Lost(loss) if loss.scope == "file:*" && loss.began_at == Time::from_seconds(1)), "{all:?}");
     }
 
     #[test]

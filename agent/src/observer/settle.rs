@@ -59,16 +59,19 @@ pub struct Settle {
     waiting: HashMap<Target, Waiting>,
     /// The same targets by the moment they are due.
     order: BTreeSet<(Instant, Target)>,
+    /// Touches that joined one that waited, since the beginning.
+    joined: u64,
 }
 
 impl Settle {
     pub fn new(patience: Patience) -> Self {
-        Self { patience, waiting: HashMap::new(), order: BTreeSet::new() }
+        Self { patience, waiting: HashMap::new(), order: BTreeSet::new(), joined: 0 }
     }
 
     pub fn touch(&mut self, touch: Touch, now: Instant) {
         let quiet = now + if touch.finished { self.patience.finished } else { self.patience.unfinished };
         if let Some(waiting) = self.waiting.get_mut(&touch.target) {
+            self.joined += 1;
             let due = quiet.min(waiting.first + self.patience.limit);
             if due != waiting.due {
                 self.order.remove(&(waiting.due, touch.target.clone()));
@@ -120,6 +123,11 @@ impl Settle {
             });
         }
         settled
+    }
+
+    /// Touches that joined one that waited, since the beginning.
+    pub fn joined(&self) -> u64 {
+        self.joined
     }
 
     /// Whether the path has been touched and not yet been read.

@@ -13,6 +13,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use tracing::{info, warn};
+use trueline_drift::watch::WatchPolicy;
 use trueline_drift::{CoverageGap, GapReason, ItemId, ItemKind, RecordBody, Time};
 
 use super::plans::{Plan, Why};
@@ -27,12 +28,35 @@ use crate::status::Phase;
 
 type Batches = Receiver<Vec<(ItemId, Reading)>>;
 
+/// The threads that read the files of a sweep. Dropping it ends them.
+struct Scan {
+    batches: Option<Batches>,
+    thread: Option<JoinHandle<Result<ScanSummary, scan::ScanError>>>,
+    progress: Arc<ScanProgress>,
+}
+
+impl Scan {
+    /// Waits for its end; `None` where it broke off.
+    fn join(mut self) -> Option<Result<ScanSummary, scan::ScanError>> {
+        self.batches = None;
+        self.thread.take()?.join().ok()
+    }
+}
+
+impl Drop for Scan {
+    fn drop(&mut self) {
+        self.progress.give_up.store(true, Ordering::Relaxed);
+        self.batches = None;
+        if let Some(thread) = self.thread.take() {
+            drop(thread.join());
+        }
+    }
+}
+
 pub(super) struct Sweep {
     pub(super) plan: Plan,
     /// Absent once the scan has ended.
-    batches: Option<Batches>,
-    scan: Option<JoinHandle<Result<ScanSummary, scan::ScanError>>>,
-    progress: Arc<ScanProgress>,
+    scan: Option<Scan>,
     began_at: Time,
     seen: Seen,
     touched: HashSet<ItemId>,
@@ -46,7 +70,7 @@ pub(super) struct Sweep {
 impl Sweep {
     /// Whether more of the scan is to come.
     pub(super) fn is_scanning(&self) -> bool {
-        self.batches.is_some()
+        self.scan.is_some()
     }
 
     pub(super) fn note_touched(&mut self, item: ItemId) {
@@ -80,7 +104,7 @@ impl<S: Sink> Observer<S> {
             }
             return;
         };
-        let next = match &sweep.batches {
+        let next = match sweep.scan.as_ref().and_then(|scan| scan.batches.as_ref()) {
             Some(batches) => match batches.recv_timeout(Duration::from_millis(2)) {
                 Ok(batch) => Next::Batch(batch),
                 Err(RecvTimeoutError::Timeout) => Next::Wait,
@@ -104,27 +128,10 @@ impl<S: Sink> Observer<S> {
 
     fn begin_sweep(&mut self, plan: Plan) {
         let policy = plan.scope.files_of(&self.parts.policy);
-        let progress = Arc::new(ScanProgress::default());
-        let (mut batches, mut handle, mut fault) = (None, None, None);
+        let (mut scan, mut fault) = (None, None);
         if !policy.paths.is_empty() {
-            let (sender, receiver) = sync_channel(8);
-            let options = ScanOptions {
-                threads: self.parts.scan_threads,
-                mode: plan.why.mode(),
-                bytes_per_second: match plan.why {
-                    Why::Schedule => self.parts.policy.scan_bytes_per_second,
-                    _ => 0,
-                },
-            };
-            let (state, shared) = (Arc::clone(&self.parts.state), Arc::clone(&progress));
-            let lookup = move |item: &ItemId| state.lookup(item).ok().flatten().and_then(|stored| Some((stored.stamp?, stored.fields)));
-            let started =
-                std::thread::Builder::new().name("scan".to_owned()).spawn(move || scan::scan(&policy, &options, lookup, sender, &shared));
-            match started {
-                Ok(started) => {
-                    batches = Some(receiver);
-                    handle = Some(started);
-                }
+            match self.begin_scan(policy, &plan.why) {
+                Ok(begun) => scan = Some(begun),
                 Err(error) => fault = Some(format!("a scan could not be started: {error}")),
             }
         }
@@ -138,9 +145,7 @@ impl<S: Sink> Observer<S> {
         }
         self.sweep = Some(Sweep {
             plan,
-            batches,
-            scan: handle,
-            progress,
+            scan,
             began_at: clock::now(),
             seen: Seen::new(),
             touched: HashSet::new(),
@@ -152,11 +157,24 @@ impl<S: Sink> Observer<S> {
         });
     }
 
+    fn begin_scan(&self, policy: WatchPolicy, why: &Why) -> std::io::Result<Scan> {
+        let (sender, batches) = sync_channel(8);
+        let bytes_per_second = if matches!(why, Why::Schedule) { self.parts.policy.scan_bytes_per_second } else { 0 };
+        let options = ScanOptions { threads: self.parts.scan_threads, mode: why.mode(), bytes_per_second };
+        let progress = Arc::new(ScanProgress::default());
+        let (state, shared) = (Arc::clone(&self.parts.state), Arc::clone(&progress));
+        let lookup = move |item: &ItemId| state.lookup(item).ok().flatten().and_then(|stored| Some((stored.stamp?, stored.fields)));
+        let read = move || scan::scan(&policy, &options, lookup, sender, &shared);
+        let thread = std::thread::Builder::new().name("scan".to_owned()).spawn(read)?;
+        Ok(Scan { batches: Some(batches), thread: Some(thread), progress })
+    }
+
     fn take_batch(&mut self, batch: Vec<(ItemId, Reading)>) {
         let Some(sweep) = &mut self.sweep else { return };
         sweep.items += batch.len() as u64;
         let phase = sweep.plan.why.phase();
-        let (items, bytes) = (sweep.items, sweep.progress.bytes.load(Ordering::Relaxed));
+        let bytes = sweep.scan.as_ref().map_or(0, |scan| scan.progress.bytes.load(Ordering::Relaxed));
+        let items = sweep.items;
         let is_first = matches!(sweep.plan.why, Why::Inventory);
         let (cause, actor) = (sweep.plan.why.cause(), sweep.plan.why.actor());
         let mut work = Vec::with_capacity(batch.len());
@@ -206,14 +224,13 @@ impl<S: Sink> Observer<S> {
 
     fn join_scan(&mut self) {
         let Some(sweep) = &mut self.sweep else { return };
-        sweep.batches = None;
-        let Some(handle) = sweep.scan.take() else { return };
-        match handle.join() {
-            Ok(Ok(summary)) => {
+        let Some(scan) = sweep.scan.take() else { return };
+        match scan.join() {
+            Some(Ok(summary)) => {
                 self.parts.status.read_failures.fetch_add(summary.failures, Ordering::Relaxed);
             }
-            Ok(Err(error)) => sweep.fault = Some(error.to_string()),
-            Err(_) => sweep.fault = Some("the scan broke off".to_owned()),
+            Some(Err(error)) => sweep.fault = Some(error.to_string()),
+            None => sweep.fault = Some("the scan broke off".to_owned()),
         }
         if sweep.fault.is_some() {
             // What a scan that broke off did not meet is not gone.
@@ -270,10 +287,11 @@ impl<S: Sink> Observer<S> {
 
     /// Ends a scheduled scan, which may be slow on purpose, in favour of something that is not.
     pub(super) fn put_off_schedule(&mut self) {
-        let is_scheduled = |sweep: &Sweep| matches!(sweep.plan.why, Why::Schedule) && sweep.batches.is_some();
+        let is_scheduled = |sweep: &Sweep| matches!(sweep.plan.why, Why::Schedule) && sweep.is_scanning();
         if let Some(sweep) = self.sweep.take_if(|sweep| is_scheduled(sweep)) {
-            // Its threads end when they find that nobody takes their batches.
-            self.plans.add(sweep.plan, clock::now());
+            let Sweep { plan, scan, .. } = sweep;
+            drop(scan);
+            self.plans.add(plan, clock::now());
         }
     }
 
