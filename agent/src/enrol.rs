@@ -1,14 +1,15 @@
 //! Becoming known to a collector: a key made here, a join token, a pinned CA.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use tonic::Code;
-use trueline_drift::text;
+use trueline_drift::{Epoch, text};
 use trueline_proto::v1;
 use trueline_proto::v1::enrolment_client::EnrolmentClient;
 
 use crate::identity::{Identity, IdentityError, KeyRequest};
 use crate::link::{ConnectError, pinned_channel};
+use crate::spool::{Spool, SpoolError, SpoolLimit};
 
 #[derive(Clone)]
 pub struct EnrolRequest {
@@ -70,4 +71,16 @@ pub async fn enrol(request: EnrolRequest) -> Result<Identity, EnrolError> {
     let data_dir = request.data_dir;
     let kept = tokio::task::spawn_blocking(move || Identity::keep(&data_dir, &key, host, &link, &chain, &answer.ca_certificate)).await;
     Ok(kept.unwrap_or_else(|error| Err(IdentityError::Answer { reason: format!("keeping it failed: {error}") }))?)
+}
+
+/// How many records in `data_dir` no collector has acknowledged. A few thousand of them may have been, shortly before the
+/// agent was killed. An error where the agent is running.
+pub fn unsent(data_dir: &Path) -> Result<u64, SpoolError> {
+    let folder = data_dir.join("spool");
+    if !folder.is_dir() {
+        return Ok(0);
+    }
+    let new_epoch = || Epoch(u64::try_from(crate::clock::now().micros()).unwrap_or(1));
+    let (spool, _) = Spool::open(&folder, SpoolLimit::default(), None, new_epoch)?;
+    Ok(spool.newest().0.saturating_sub(spool.acknowledged().0))
 }

@@ -11,10 +11,11 @@ use clap::{Args, Parser, Subcommand};
 use trueline_agent::alone::watch::Output;
 use trueline_agent::alone::{check_coverage, scan, watch};
 use trueline_agent::config::Config;
-use trueline_agent::enrol::{EnrolRequest, enrol};
+use trueline_agent::enrol::{EnrolRequest, enrol, unsent};
+use trueline_agent::identity::Identity;
 use trueline_agent::{kernel, run};
-use trueline_drift::text;
 use trueline_drift::watch::WatchPolicy;
+use trueline_drift::{ItemKind, text};
 
 #[derive(Parser)]
 #[command(name = "trueline-agent", version, about = "Watches this host and reports every change with who made it")]
@@ -34,9 +35,9 @@ enum Command {
     Scan {
         #[command(flatten)]
         alone: Alone,
-        /// Threads that read
-        #[arg(long, default_value_t = 2)]
-        threads: usize,
+        /// Threads that read; as configured (`scan_threads`) where not given
+        #[arg(long)]
+        threads: Option<usize>,
     },
     /// Try each kind of change on a canary and say which sensors see it
     CheckCoverage {
@@ -62,6 +63,9 @@ enum Command {
         link: Option<String>,
         #[arg(long, value_name = "DIR")]
         data_dir: Option<PathBuf>,
+        /// Give up the present identity although it has records that its collector lacks
+        #[arg(long)]
+        force: bool,
     },
     /// Watch and stream to the collector, until stopped
     Run {
@@ -72,7 +76,7 @@ enum Command {
 
 #[derive(Args)]
 struct Alone {
-    /// Files and folders; the built-in watch list without any
+    /// Files and folders; the configured watch list without any
     #[arg(value_name = "PATH")]
     paths: Vec<PathBuf>,
     /// One JSON object a line
@@ -88,6 +92,8 @@ impl Alone {
 
 fn main() -> ExitCode {
     kernel::memory::limit_heaps(2);
+    // What it writes is nobody else's.
+    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
     let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info,notify=error".into());
     tracing_subscriber::fmt()
         .with_env_filter(filter)
@@ -115,14 +121,15 @@ fn act(cli: Cli) -> anyhow::Result<ExitCode> {
         }
         Command::Scan { alone, threads } => {
             let output = if alone.json { scan::Output::JsonLines } else { scan::Output::Text };
-            scan::run(alone.paths, output, threads)
+            scan::run(&config.watch, &alone.paths, output, threads.unwrap_or(config.scan_threads))
         }
         Command::CheckCoverage { dir, json } => check_coverage::run(dir, if json { Output::JsonLines } else { Output::Text }),
-        Command::Enroll { collector, token, ca_sha256, link, data_dir } => {
+        Command::Enroll { collector, token, ca_sha256, link, data_dir, force } => {
             let data_dir = data_dir.unwrap_or(config.data_dir);
             let digest = hex::decode(ca_sha256.trim()).ok().and_then(|bytes| <[u8; 32]>::try_from(bytes).ok());
             let ca_sha256 = digest.context("--ca-sha256 takes 64 hexadecimal digits: `trueline-collector ca` prints them")?;
             make_data_dir(&data_dir)?;
+            part_with_identity(&data_dir, force)?;
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             let identity = runtime.block_on(enrol(EnrolRequest { collector, token, ca_sha256, data_dir, link }))?;
             println!("enrolled as {}; its link is {}", identity.host, identity.link);
@@ -160,7 +167,23 @@ fn policy(config: &Config, paths: &[PathBuf]) -> anyhow::Result<WatchPolicy> {
             Ok(text::printable(path.as_os_str().as_bytes()).into_owned())
         })
         .collect::<anyhow::Result<_>>()?;
-    Ok(WatchPolicy::only_paths(absolute))
+    Ok(WatchPolicy { paths: absolute, kinds: vec![ItemKind::File], ..config.watch.clone() })
+}
+
+/// Refuses to become another host while records of the present one are unsent, unless they may be dropped.
+fn part_with_identity(data_dir: &std::path::Path, force: bool) -> anyhow::Result<()> {
+    let Ok(present) = Identity::load(data_dir) else { return Ok(()) };
+    let unsent = unsent(data_dir).context("counting what the present identity has not sent")?;
+    anyhow::ensure!(
+        unsent == 0 || force,
+        "this host is enrolled as {}, and up to {unsent} of its records have not reached the collector: \
+         run the agent until they have, or drop them with --force",
+        present.host
+    );
+    if unsent > 0 {
+        eprintln!("up to {unsent} records of {} will be dropped; a coverage gap of the new host counts them", present.host);
+    }
+    Ok(())
 }
 
 fn make_data_dir(path: &std::path::Path) -> anyhow::Result<()> {

@@ -18,6 +18,7 @@ use trueline_drift::{Epoch, GapReason, Time};
 use crate::clock;
 use crate::collect::Collectors;
 use crate::config::Config;
+use crate::enrol::unsent;
 use crate::identity::{Identity, IdentityError};
 use crate::link::{self, LinkEnd, LinkParts};
 use crate::observer::{Observer, ObserverParts, Plan, RETRY, ReplayError, Scope, SpoolSink, Why, catch_up, sensor_policy};
@@ -106,7 +107,7 @@ impl RunningAgent {
 /// Starts the agent of an enrolled host.
 pub fn start(config: Config) -> Result<RunningAgent, RunError> {
     let identity = Identity::load(&config.data_dir)?;
-    belong_to(&config.data_dir, &identity)?;
+    let dropped = belong_to(&config.data_dir, &identity)?;
     let alive_file = config.data_dir.join("alive");
     let last_alive = modified(&alive_file);
     let key = redaction_key(&config.data_dir)?;
@@ -148,7 +149,12 @@ pub fn start(config: Config) -> Result<RunningAgent, RunError> {
         warn!(to = %aside.to.display(), reason = %aside.reason, "the state was damaged and set aside; taking the inventory again");
     }
     let since = last_alive.map_or_else(clock::now, |alive| alive.min(clock::now()));
-    let plans = first_plans(&state, &spool, &recovery, &policy, since)?;
+    let mut plans = first_plans(&state, &spool, &recovery, &policy, since)?;
+    if dropped > 0 {
+        // The present identity's stream begins with what the one before did not tell.
+        let loss = Loss { scope: "*".to_owned(), reason: GapReason::AgentDown, began_at: since, lost: Some(dropped) };
+        plans.push(Plan { scope: Scope::All, why: Why::Lost(loss) });
+    }
 
     let (errand_sender, mut errands) = mpsc::channel(16);
     let (answer_sender, answers) = mpsc::channel(16);
@@ -239,16 +245,25 @@ fn present_policy(state: &State, configured: &WatchPolicy) -> Result<WatchPolicy
 }
 
 /// State and spool belong to one identity: a host that was enrolled anew is a new host, and its
-/// collector knows nothing of it.
-fn belong_to(data_dir: &Path, identity: &Identity) -> Result<(), RunError> {
+/// collector knows nothing of it. How many records of the host before are dropped.
+fn belong_to(data_dir: &Path, identity: &Identity) -> Result<u64, RunError> {
     let path = data_dir.join("belongs_to");
     let owner = identity.host.to_string();
+    let mut dropped = 0;
     match std::fs::read_to_string(&path) {
-        Ok(text) if text == owner => return Ok(()),
+        Ok(text) if text == owner => return Ok(0),
         // A file that a power cut left empty says nothing.
         Ok(text) if text.is_empty() => {}
         Ok(_) => {
-            info!("the host was enrolled anew: its inventory is taken again");
+            dropped = match unsent(data_dir) {
+                Ok(count) => count,
+                Err(error @ SpoolError::InUse { .. }) => return Err(error.into()),
+                Err(error) => {
+                    warn!(%error, "how many records of the host before are dropped is not known");
+                    0
+                }
+            };
+            info!(dropped, "the host was enrolled anew: its inventory is taken again");
             for name in ["spool", "state.redb"] {
                 let old = data_dir.join(name);
                 let removed = if old.is_dir() { std::fs::remove_dir_all(&old) } else { std::fs::remove_file(&old) };
@@ -263,7 +278,8 @@ fn belong_to(data_dir: &Path, identity: &Identity) -> Result<(), RunError> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
         Err(source) => return Err(RunError::Io { operation: "read", path, source }),
     }
-    replace(&path, owner.as_bytes()).map_err(|source| RunError::Io { operation: "write", path, source })
+    replace(&path, owner.as_bytes()).map_err(|source| RunError::Io { operation: "write", path, source })?;
+    Ok(dropped)
 }
 
 /// Writes a file whole or not at all, readable by its owner alone.

@@ -8,8 +8,12 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::stat::Mode;
 use nix::unistd::{Uid, mkfifo, setfsuid};
 
+use trueline_drift::pattern::Pattern;
+
+use super::worker::LARGE;
 use super::*;
-use crate::collect::skipped;
+use crate::collect::{FileReader, Root, skipped};
+use crate::kernel::file::Pinned;
 
 fn folder() -> (tempfile::TempDir, PathBuf) {
     let folder = tempfile::tempdir().unwrap();
@@ -128,6 +132,25 @@ fn a_receiver_that_leaves_stops_the_scan() {
     drop(batches);
     let ended = scan(&policy(&[&place]), &options(2), |_| None, sink, &ScanProgress::default());
     assert!(matches!(ended, Err(ScanError::Stopped)), "{ended:?}");
+}
+
+#[test]
+fn a_scan_that_would_take_hours_sends_what_it_has_and_ends_when_it_is_stopped() {
+    let (_folder, place) = folder();
+    fs::write(place.join("before"), "").unwrap();
+    fs::File::create(place.join("large")).unwrap().set_len(LARGE + 1).unwrap();
+    let (sink, batches) = sync_channel(8);
+    let options = ScanOptions { bytes_per_second: 1024, ..options(1) };
+    let progress = ScanProgress::default();
+    std::thread::scope(|scope| {
+        let scanning = scope.spawn(|| scan(&policy(&[&place]), &options, |_| None, sink, &progress));
+        let first = batches.recv().unwrap();
+        progress.give_up.store(true, Ordering::Relaxed);
+        let ended = scanning.join().unwrap();
+        assert!(matches!(ended, Err(ScanError::Stopped)), "{ended:?}");
+        let sent: Vec<ItemId> = first.into_iter().chain(batches.into_iter().flatten()).map(|(item, _)| item).collect();
+        assert!(sent.iter().all(|item| !item.key.as_str().ends_with("/large")), "half a file was sent: {sent:?}");
+    });
 }
 
 #[test]

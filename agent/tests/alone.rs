@@ -25,6 +25,46 @@ fn scan_prints_one_line_of_json_for_each_item_and_a_summary() {
 }
 
 #[test]
+fn scan_and_watch_heed_the_configured_watch_list() {
+    let folder = tempfile::tempdir().unwrap();
+    let place = folder.path().canonicalize().unwrap();
+    for name in ["watched", "other"] {
+        std::fs::create_dir(place.join(name)).unwrap();
+        std::fs::write(place.join(name).join("file.conf"), "one").unwrap();
+    }
+    std::fs::write(place.join("watched/left.out"), "").unwrap();
+    let config = place.join("agent.toml");
+    let watched = place.join("watched");
+    std::fs::write(&config, format!("[watch]\npaths = [{watched:?}]\nexclude = ['/**/*.out']\nkinds = ['file']\n")).unwrap();
+    let output = Command::new(AGENT).args(["scan", "--config"]).arg(&config).output().unwrap();
+    let (text, summary) = (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
+    let items: Vec<&str> = text.lines().filter_map(|line| line.split(' ').next()).collect();
+    let expected = [watched.clone(), watched.join("file.conf")].map(|path| format!("file:{}", path.display()));
+    assert_eq!(items, expected);
+    assert!(summary.starts_with("2 files in "), "{summary}");
+
+    let watch = ["watch", "--json", "--config"];
+    let mut agent = Command::new(AGENT).args(watch).arg(&config).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let watching = BufReader::new(agent.stderr.take().unwrap()).lines().map_while(Result::ok).find(|line| line.contains("\"watching\""));
+    assert!(watching.unwrap().contains("\"items\":2"));
+    agent.kill().unwrap();
+    agent.wait().unwrap();
+}
+
+#[test]
+fn scan_keeps_to_the_configured_rate() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::File::create(folder.path().join("file")).unwrap().set_len(4 << 20).unwrap();
+    let config = folder.path().join("agent.toml");
+    std::fs::write(&config, "[watch]\nscan_bytes_per_second = 2097152\n").unwrap();
+    let began = std::time::Instant::now();
+    let output = Command::new(AGENT).args(["scan", "--config"]).arg(&config).arg(folder.path().join("file")).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    // Nobody can be faster than this; the first tenth of a second's bytes are free.
+    assert!(began.elapsed() >= std::time::Duration::from_millis(1800), "4 MiB at 2 MiB a second took {:?}", began.elapsed());
+}
+
+#[test]
 fn watch_reports_a_change_as_json_and_ends_when_nobody_reads() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("watched.conf");

@@ -39,7 +39,7 @@ impl Paging {
 pub struct Listing<T> {
     pub columns: Vec<Column>,
     pub row: fn(&T, Time) -> Vec<Cell>,
-    /// Said where the list is empty.
+    /// Said where the list is empty; the empty text where the caller says more.
     pub nothing: &'static str,
 }
 
@@ -64,7 +64,9 @@ where
             Some(next) if paging.all && Some(&next) != after.as_ref() => after = Some(next),
             next => {
                 if !session.screen.is_json() && count == 0 {
-                    session.screen.note(listing.nothing);
+                    if !listing.nothing.is_empty() {
+                        session.screen.note(listing.nothing);
+                    }
                 } else if let Some(next) = next {
                     session.screen.note(&format!("There is more: --all, or --after {next}"));
                 }

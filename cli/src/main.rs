@@ -8,6 +8,7 @@ mod context;
 mod failure;
 mod feed;
 mod listing;
+mod progress;
 mod quickstart;
 mod screen;
 mod shape;

@@ -2,6 +2,7 @@
 //! through here: it stays as it came.
 
 use serde::Deserialize;
+use trueline_drift::baseline::EXISTS;
 use trueline_drift::{Actor, FieldChange, ItemId, Time, Value};
 
 use crate::failure::Failure;
@@ -30,8 +31,16 @@ pub struct Host {
     pub items: u64,
     pub open_drifts: u64,
     pub baseline: Option<BaselineName>,
+    pub comparison: Option<String>,
     #[serde(default)]
     pub status: Status,
+}
+
+impl Host {
+    /// Whether its open drift is all that its baseline and what is known of it amount to.
+    pub fn is_compared(&self) -> bool {
+        self.comparison.as_deref() == Some("current")
+    }
 }
 
 #[derive(Debug, Deserialize)]
@@ -182,7 +191,7 @@ pub fn short(field: &str, value: Option<&Value>) -> String {
 
 /// Expected and actual in words, where the field is the item's being there.
 pub fn departure(drift: &Drift) -> (String, String) {
-    if drift.field == "exists" {
+    if drift.field == EXISTS.as_str() {
         let words = |value: &Option<Value>, yes: &str, no: &str| match value {
             Some(Value::Boolean(true)) => yes.to_owned(),
             _ => no.to_owned(),

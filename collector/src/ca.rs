@@ -29,7 +29,6 @@ use x509_parser::prelude::FromDer;
 const REQUEST_LIMIT: usize = 8 * 1024;
 const FILE_LIMIT: u64 = 64 * 1024;
 const ROOT_LIFETIME_SECONDS: i64 = 10 * 365 * 86_400;
-const SERVER_LIFETIME: Duration = Duration::from_secs(90 * 86_400);
 /// How far a host's clock may lag behind ours.
 const CLOCK_ALLOWANCE_SECONDS: i64 = 300;
 
@@ -100,7 +99,7 @@ impl CertificateAuthority {
         // The file is the key's PEM and then the certificate's.
         let public = text.find("-----BEGIN CERTIFICATE-----").map_or("", |start| &text[start..]);
         if fs::read(&path).ok().as_deref() != Some(public.as_bytes()) {
-            replace(&path, public.as_bytes(), 0o644)?;
+            replace(&path, public.as_bytes(), 0o600)?;
         }
         Ok(Self { issuer, root, path })
     }
@@ -129,7 +128,7 @@ impl CertificateAuthority {
     }
 
     /// A certificate for the collector's own listeners.
-    pub fn server(&self, names: &[String], now: Time) -> Result<ServerIdentity, CaError> {
+    pub fn server(&self, names: &[String], lifetime: Duration, now: Time) -> Result<ServerIdentity, CaError> {
         let mut params = leaf("trueline-collector", ExtendedKeyUsagePurpose::ServerAuth);
         for name in names {
             params.subject_alt_names.push(match name.parse::<IpAddr>() {
@@ -139,7 +138,7 @@ impl CertificateAuthority {
         }
         let subject = || "the collector".to_owned();
         let key = KeyPair::generate().map_err(|source| CaError::Issue { subject: subject(), source })?;
-        let issued = self.issue(params, &key, SERVER_LIFETIME, now, &subject())?;
+        let issued = self.issue(params, &key, lifetime, now, &subject())?;
         Ok(ServerIdentity { issued, key: PrivatePkcs8KeyDer::from(key.serialize_der()).into() })
     }
 

@@ -17,6 +17,7 @@ pub const DEFAULT_PATH: &str = "/etc/trueline/collector.toml";
 const DEFAULT_DATA_DIR: &str = "/var/lib/trueline-collector";
 /// Largest configuration or watch policy file, in bytes.
 const FILE_LIMIT: u64 = 1024 * 1024;
+const LIFETIME_SECONDS_MOST: u64 = 90 * 86_400;
 
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
@@ -51,6 +52,8 @@ pub struct Settings {
     pub link_address: Option<String>,
     /// Lifetime of an agent's certificate, which it renews by itself.
     pub certificate_seconds: Option<u64>,
+    /// Lifetime of the collector's own certificate on the agents' ports, renewed while it serves.
+    pub server_certificate_seconds: Option<u64>,
     pub heartbeat_seconds: Option<u32>,
     /// PEM, for REST on other addresses than loopback.
     pub rest_certificate: Option<PathBuf>,
@@ -70,6 +73,7 @@ pub struct Config {
     pub names: Vec<String>,
     pub link_address: Option<String>,
     pub certificate_lifetime: Duration,
+    pub server_certificate_lifetime: Duration,
     pub heartbeat_seconds: u32,
     pub rest_tls: Option<RestTls>,
     pub watch_policy: Option<PathBuf>,
@@ -107,6 +111,7 @@ impl Settings {
             names: self.names.or(other.names),
             link_address: self.link_address.or(other.link_address),
             certificate_seconds: self.certificate_seconds.or(other.certificate_seconds),
+            server_certificate_seconds: self.server_certificate_seconds.or(other.server_certificate_seconds),
             heartbeat_seconds: self.heartbeat_seconds.or(other.heartbeat_seconds),
             rest_certificate: self.rest_certificate.or(other.rest_certificate),
             rest_key: self.rest_key.or(other.rest_key),
@@ -132,10 +137,9 @@ impl Settings {
                 "plain HTTP is served on loopback only: set rest_certificate and rest_key, or listen on 127.0.0.1 behind a proxy",
             ));
         }
-        let certificate_seconds = self.certificate_seconds.unwrap_or(86_400);
-        if !(1..=90 * 86_400).contains(&certificate_seconds) {
-            return Err(setting("certificate_seconds", certificate_seconds, "allowed are 1 second to 90 days"));
-        }
+        let certificate_lifetime = lifetime("certificate_seconds", self.certificate_seconds.unwrap_or(86_400))?;
+        let server_seconds = self.server_certificate_seconds.unwrap_or(LIFETIME_SECONDS_MOST);
+        let server_certificate_lifetime = lifetime("server_certificate_seconds", server_seconds)?;
         let heartbeat_seconds = self.heartbeat_seconds.unwrap_or(10);
         if !(1..=3600).contains(&heartbeat_seconds) {
             return Err(setting("heartbeat_seconds", heartbeat_seconds, "allowed are 1 to 3600"));
@@ -151,7 +155,8 @@ impl Settings {
             listen_rest,
             names,
             link_address: self.link_address,
-            certificate_lifetime: Duration::from_secs(certificate_seconds),
+            certificate_lifetime,
+            server_certificate_lifetime,
             heartbeat_seconds,
             rest_tls,
             watch_policy: self.watch_policy,
@@ -178,6 +183,15 @@ pub fn read_policy(path: &Path) -> Result<PolicyDocument, ConfigError> {
     match fault {
         Some(fault) => Err(ConfigError::Policy { path: path.to_owned(), fault }),
         None => Ok(PolicyDocument { version: policy.version, text }),
+    }
+}
+
+/// Of a certificate.
+fn lifetime(key: &'static str, seconds: u64) -> Result<Duration, ConfigError> {
+    if (1..=LIFETIME_SECONDS_MOST).contains(&seconds) {
+        Ok(Duration::from_secs(seconds))
+    } else {
+        Err(setting(key, seconds, "allowed are 1 second to 90 days"))
     }
 }
 

@@ -2,12 +2,10 @@
 //!
 //! Invariants: a token's use is spent before anything else happens and is not given back, so that no
 //! failure can be used to get more out of it; a host is recorded only with a request that can be
-//! signed, so that none is enrolled by half. Tries are limited by address, and the table of addresses
-//! is bounded.
+//! signed, so that none is enrolled by half. Tries are limited by address.
 
-use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tonic::{Request, Response, Status};
@@ -16,16 +14,17 @@ use trueline_proto::v1;
 use trueline_store::{NewAction, NewCertificate, NewHost, Spent, Standing, StoreError, TokenKind};
 use uuid::Uuid;
 
+use crate::allowance::Allowance;
 use crate::ca::{CaError, CertificateAuthority};
 use crate::hub::{Hub, now};
 use crate::tls::{Peer, Refusal, Refusals};
 use crate::token;
 
-/// Failed tries of one address within [`TRIES_PERIOD`]. Good tokens are not counted: a fleet behind one
-/// address may enrol at once.
-const TRIES: u32 = 20;
-const TRIES_PERIOD: Duration = Duration::from_secs(60);
-const TRIES_ENTRIES: usize = 4096;
+/// Failed tries of one address within [`PERIOD`](crate::allowance::PERIOD).
+const FAILURES: u32 = 20;
+/// All tries of one address, good ones too: a fleet behind one address may enrol at once, but a token that leaked
+/// cannot fill the database at the speed of the wire.
+const TRIES: u32 = 3_000;
 const TOKEN_LIMIT: usize = 256;
 
 pub struct EnrolmentService {
@@ -40,31 +39,16 @@ pub struct EnrolmentService {
     pub tries: Tries,
 }
 
-/// Failed tries by address.
-#[derive(Debug, Default)]
-pub struct Tries(Mutex<HashMap<IpAddr, (Instant, u32)>>);
+/// What each address may still try.
+#[derive(Debug)]
+pub struct Tries {
+    all: Allowance<IpAddr>,
+    failed: Allowance<IpAddr>,
+}
 
-impl Tries {
-    fn may_try(&self, address: IpAddr, now: Instant) -> bool {
-        let tries = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        tries.get(&address).is_none_or(|(since, failed)| *failed < TRIES || now.duration_since(*since) >= TRIES_PERIOD)
-    }
-
-    fn failed(&self, address: IpAddr, now: Instant) {
-        let mut tries = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if tries.len() >= TRIES_ENTRIES {
-            tries.retain(|_, (since, _)| now.duration_since(*since) < TRIES_PERIOD);
-        }
-        if tries.len() >= TRIES_ENTRIES
-            && let Some(oldest) = tries.iter().min_by_key(|(_, (since, _))| *since).map(|(address, _)| *address)
-        {
-            tries.remove(&oldest);
-        }
-        let (since, failed) = tries.entry(address).or_insert((now, 0));
-        if now.duration_since(*since) >= TRIES_PERIOD {
-            (*since, *failed) = (now, 0);
-        }
-        *failed += 1;
+impl Default for Tries {
+    fn default() -> Self {
+        Self { all: Allowance::new(TRIES), failed: Allowance::new(FAILURES) }
     }
 }
 
@@ -83,13 +67,14 @@ impl v1::enrolment_server::Enrolment for EnrolmentService {
 
 impl EnrolmentService {
     async fn enrol_host(&self, address: IpAddr, local: IpAddr, request: v1::EnrolRequest) -> Result<v1::EnrolResponse, Status> {
-        if !self.tries.may_try(address, Instant::now()) {
-            let reason = "too many failed enrolments from this address; try again in a minute";
+        let tried_at = Instant::now();
+        if !self.tries.failed.is_left(address, tried_at) || !self.tries.all.spend(address, tried_at) {
+            let reason = "too many enrolments from this address; try again in a minute";
             self.refusals.note(address, Refusal::TooManyTries, reason);
             return Err(Status::resource_exhausted(reason));
         }
         let refuse = |refusal, status: Status| {
-            self.tries.failed(address, Instant::now());
+            self.tries.failed.spend(address, Instant::now());
             self.refusals.note(address, refusal, status.message());
             status
         };
@@ -97,29 +82,27 @@ impl EnrolmentService {
         let facts = Facts::try_from(facts).map_err(|error| refuse(Refusal::RequestInvalid, Status::invalid_argument(error.to_string())))?;
         let now = now();
         if request.join_token.len() > TOKEN_LIMIT {
-            return Err(refuse(Refusal::TokenRefused, Status::unauthenticated("this is no join token")));
+            return Err(refuse(Refusal::TokenUnknown, Status::unauthenticated("this is no join token")));
         }
         let spent = self.hub.store.spend_token(&token::digest(&request.join_token), TokenKind::Join, now).await.map_err(unavailable)?;
         let token = match spent {
             Spent::Token(token) => token,
-            Spent::Unknown => return Err(refuse(Refusal::TokenRefused, Status::unauthenticated("the join token is unknown here"))),
+            Spent::Unknown => return Err(refuse(Refusal::TokenUnknown, Status::unauthenticated("the join token is unknown here"))),
             Spent::Refused(standing) => {
-                let reason = match standing {
-                    Standing::Expired => "the join token has expired; ask for a new one",
-                    Standing::UsedUp => "the join token is used up; ask for a new one",
-                    Standing::Revoked => "the join token was revoked",
-                    Standing::Good => "the join token cannot be used",
+                let (refusal, reason) = match standing {
+                    Standing::Expired => (Refusal::TokenExpired, "the join token has expired; ask for a new one"),
+                    Standing::UsedUp => (Refusal::TokenUsedUp, "the join token is used up; ask for a new one"),
+                    Standing::Revoked => (Refusal::TokenRevoked, "the join token was revoked"),
+                    Standing::Good => (Refusal::TokenUnknown, "the join token cannot be used"),
                 };
-                return Err(refuse(Refusal::TokenRefused, Status::unauthenticated(reason)));
+                return Err(refuse(refusal, Status::unauthenticated(reason)));
             }
         };
         let host = HostId(Uuid::now_v7());
-        let issued = self.ca.sign_host(&request.csr, host, &token.tenant, self.certificate_lifetime, now).map_err(|error| match error {
-            CaError::Request(_) => refuse(Refusal::RequestInvalid, Status::invalid_argument(error.to_string())),
-            error => {
-                tracing::error!(%error, "cannot sign a host's certificate");
-                Status::internal("the collector cannot sign certificates; see its log")
-            }
+        let signed = self.ca.sign_host(&request.csr, host, &token.tenant, self.certificate_lifetime, now);
+        let issued = signed.map_err(|error| match unsigned(error) {
+            (Some(refusal), status) => refuse(refusal, status),
+            (None, status) => status,
         })?;
         let hostname = facts.hostname.clone();
         let new = NewHost { id: host, tenant: token.tenant.clone(), facts, enrolled_at: now, token: token.id };
@@ -154,6 +137,15 @@ impl EnrolmentService {
     }
 }
 
+/// What a peer learns of a request that was not signed, and for what it is turned away where that is its own doing.
+pub fn unsigned(error: CaError) -> (Option<Refusal>, Status) {
+    if let CaError::Request(_) = error {
+        return (Some(Refusal::RequestInvalid), Status::invalid_argument(error.to_string()));
+    }
+    tracing::error!(%error, "cannot sign a host's certificate");
+    (None, Status::internal("the collector cannot sign certificates; see its log"))
+}
+
 /// What a peer learns of a failing store: that it should try again, not why.
 pub fn unavailable(error: StoreError) -> Status {
     tracing::error!(%error, "a request failed in the store");
@@ -161,34 +153,5 @@ pub fn unavailable(error: StoreError) -> Status {
         Status::unavailable("the collector's database is not available; try again")
     } else {
         Status::internal("the collector's database refused; see the collector's log")
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn failed_tries_are_limited_by_address_and_forgotten_after_a_while() {
-        let tries = Tries::default();
-        let (one, other): (IpAddr, IpAddr) = ("10.0.0.1".parse().unwrap(), "10.0.0.2".parse().unwrap());
-        let start = Instant::now();
-        for _ in 0..TRIES {
-            assert!(tries.may_try(one, start));
-            tries.failed(one, start);
-        }
-        assert!(!tries.may_try(one, start));
-        assert!(tries.may_try(other, start));
-        assert!(tries.may_try(one, start + TRIES_PERIOD));
-    }
-
-    #[test]
-    fn the_table_of_tries_stays_bounded() {
-        let tries = Tries::default();
-        let start = Instant::now();
-        for number in 0..(TRIES_ENTRIES as u32 + 10) {
-            tries.failed(IpAddr::from(number.to_be_bytes()), start);
-        }
-        assert_eq!(tries.0.lock().unwrap().len(), TRIES_ENTRIES);
     }
 }

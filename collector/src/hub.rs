@@ -24,6 +24,8 @@ pub enum Part {
 }
 
 impl Part {
+    pub const ALL: [Self; 5] = [Self::Database, Self::Ingest, Self::Judge, Self::Compare, Self::Certificates];
+
     pub const fn name(self) -> &'static str {
         match self {
             Self::Database => "database",

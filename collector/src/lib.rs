@@ -5,6 +5,7 @@
 //! Everything that a request needs hangs on one [`hub::Hub`]; background work is a set of idempotent
 //! tasks that run on a bell and on a timer, so that a lost bell heals itself.
 
+pub mod allowance;
 pub mod ca;
 pub mod compare;
 pub mod config;

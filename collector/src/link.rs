@@ -4,23 +4,27 @@
 //! message says; its serial is looked up in the store after the stream is registered, so that a revocation
 //! either refuses the stream or ends it; every stream's task is owned here and joined.
 
+mod end;
+mod progress;
 mod session;
 mod status;
 
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
+use trueline_drift::HostId;
 use trueline_proto::v1;
 use trueline_store::{NewAction, NewCertificate};
 
-use crate::ca::{CaError, CertificateAuthority};
+use crate::allowance::{Allowance, PERIOD};
+use crate::ca::CertificateAuthority;
 use crate::config::PolicyDocument;
-use crate::enrolment::unavailable;
+use crate::enrolment::{unavailable, unsigned};
 use crate::hub::{Hub, now};
 use crate::ingest::Ingest;
 use crate::tls::{Peer, PeerIdentity, Refusal, Refusals};
@@ -41,6 +45,16 @@ pub struct LinkService {
     pub sessions: Arc<Sessions>,
     pub heartbeat_seconds: u32,
     pub certificate_lifetime: Duration,
+    pub renewals: Allowance<HostId>,
+}
+
+/// Renewals of one host within [`PERIOD`], over those that its certificates' lifetime asks for.
+const RENEWALS: u32 = 10;
+
+/// What each host may renew: an agent does it at two thirds of its certificate's life, and again where that failed.
+pub fn renewals(lifetime: Duration) -> Allowance<HostId> {
+    let due = PERIOD.as_secs() * 3 / lifetime.as_secs().max(1);
+    Allowance::new(RENEWALS.saturating_add(u32::try_from(due).unwrap_or(u32::MAX)))
 }
 
 /// The tasks of the live streams.
@@ -86,8 +100,42 @@ async fn check_credential(hub: &Hub, identity: &PeerIdentity) -> Result<(), (Opt
             Err((Some(Refusal::HostRevoked), Status::permission_denied("this host's certificate was revoked")))
         }
         Some(credential) if credential.host == identity.host && credential.tenant == identity.tenant => Ok(()),
-        _ => Err((Some(Refusal::CertificateUnknown), Status::permission_denied("this certificate is unknown here; enrol the host again"))),
+        Some(_) => Err(unknown_certificate()),
+        None => adopt(hub, identity).await,
     }
+}
+
+fn unknown_certificate() -> (Option<Refusal>, Status) {
+    (Some(Refusal::CertificateUnknown), Status::permission_denied("this certificate is unknown here; enrol the host again"))
+}
+
+/// Puts a certificate on record that is not, for a host that is and was not revoked. TLS has proven that our CA signed
+/// it: the database was set back to a backup older than the host's last renewal. A fleet must survive that.
+async fn adopt(hub: &Hub, identity: &PeerIdentity) -> Result<(), (Option<Refusal>, Status)> {
+    let failed = |error| (None, unavailable(error));
+    let host = hub.store.host(&identity.tenant, &identity.host.to_string()).await.map_err(failed)?;
+    match host {
+        None => return Err(unknown_certificate()),
+        Some(host) if host.revoked_at.is_some() => {
+            return Err((Some(Refusal::HostRevoked), Status::permission_denied("this host's certificate was revoked")));
+        }
+        Some(_) => {}
+    }
+    let now = now();
+    let certificate =
+        NewCertificate { serial: identity.serial.clone(), host: identity.host, issued_at: now, expires_at: identity.expires_at };
+    hub.store.add_certificate(certificate).await.map_err(failed)?;
+    let action = NewAction {
+        tenant: identity.tenant.clone(),
+        at: now,
+        actor: "collector".to_owned(),
+        action: "certificate.adopt".to_owned(),
+        subject: format!("host:{}", identity.host),
+        detail: Some(format!("{} was not on record: the database was set back", identity.serial)),
+    };
+    hub.store.note_action(action).await.map_err(failed)?;
+    tracing::warn!(host = %identity.host, serial = identity.serial, "a certificate of this CA that was not on record was adopted");
+    Ok(())
 }
 
 #[tonic::async_trait]
@@ -112,6 +160,15 @@ impl v1::link_server::Link for LinkService {
     }
 
     async fn renew(&self, request: Request<v1::RenewRequest>) -> Result<Response<v1::RenewResponse>, Status> {
+        let renewed = self.renew_host(request).await;
+        let outcome = if renewed.is_ok() { "renewed" } else { "refused" };
+        metrics::counter!("trueline_renewals_total", "outcome" => outcome).increment(1);
+        renewed.map(Response::new)
+    }
+}
+
+impl LinkService {
+    async fn renew_host(&self, request: Request<v1::RenewRequest>) -> Result<v1::RenewResponse, Status> {
         let (address, identity) = peer_of(&request)?;
         let refuse = |(refusal, status): (Option<Refusal>, Status)| {
             if let Some(refusal) = refusal {
@@ -119,17 +176,17 @@ impl v1::link_server::Link for LinkService {
             }
             status
         };
+        if !self.renewals.spend(identity.host, Instant::now()) {
+            return Err(refuse((
+                Some(Refusal::TooManyTries),
+                Status::resource_exhausted("too many renewals of this host's certificate; try again in a minute"),
+            )));
+        }
         check_credential(&self.hub, &identity).await.map_err(refuse)?;
         let now = now();
         let csr = request.into_inner().csr;
-        let issued =
-            self.ca.sign_host(&csr, identity.host, &identity.tenant, self.certificate_lifetime, now).map_err(|error| match error {
-                CaError::Request(_) => refuse((Some(Refusal::RequestInvalid), Status::invalid_argument(error.to_string()))),
-                error => {
-                    tracing::error!(%error, "cannot sign a host's certificate");
-                    Status::internal("the collector cannot sign certificates; see its log")
-                }
-            })?;
+        let signed = self.ca.sign_host(&csr, identity.host, &identity.tenant, self.certificate_lifetime, now);
+        let issued = signed.map_err(unsigned).map_err(refuse)?;
         let certificate =
             NewCertificate { serial: issued.serial, host: identity.host, issued_at: issued.issued_at, expires_at: issued.expires_at };
         self.hub.store.add_certificate(certificate).await.map_err(unavailable)?;
@@ -144,6 +201,6 @@ impl v1::link_server::Link for LinkService {
         if let Err(error) = self.hub.store.note_action(action).await {
             tracing::error!(%error, host = %identity.host, "a renewal could not be noted in the log of actions");
         }
-        Ok(Response::new(v1::RenewResponse { certificates: vec![issued.certificate.to_vec().into()] }))
+        Ok(v1::RenewResponse { certificates: vec![issued.certificate.to_vec().into()] })
     }
 }

@@ -52,7 +52,7 @@ enum LogFormat {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the collector until SIGTERM or SIGINT; SIGHUP reads the watch policy again
-    Serve(ServeFlags),
+    Serve(Box<ServeFlags>),
     /// Bring the database's schema up to date
     Migrate,
     /// Make a token directly in the database and print it once
@@ -81,6 +81,9 @@ struct ServeFlags {
     /// Lifetime of agents' certificates [default: 86400]
     #[arg(long, value_name = "SECONDS")]
     certificate_seconds: Option<u64>,
+    /// Lifetime of the collector's own certificate on the agents' ports [default: 7776000]
+    #[arg(long, value_name = "SECONDS")]
+    server_certificate_seconds: Option<u64>,
     /// [default: 10]
     #[arg(long, value_name = "SECONDS")]
     heartbeat_seconds: Option<u32>,
@@ -187,6 +190,7 @@ impl ServeFlags {
             names: (!self.names.is_empty()).then_some(self.names),
             link_address: self.link_address,
             certificate_seconds: self.certificate_seconds,
+            server_certificate_seconds: self.server_certificate_seconds,
             heartbeat_seconds: self.heartbeat_seconds,
             rest_certificate: self.rest_certificate,
             rest_key: self.rest_key,

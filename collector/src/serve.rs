@@ -30,7 +30,7 @@ use crate::config::{Config, ConfigError, read_policy};
 use crate::enrolment::{EnrolmentService, Tries};
 use crate::hub::{Hub, now};
 use crate::ingest::ingest;
-use crate::link::{LinkService, Policy, Sessions};
+use crate::link::{LinkService, Policy, Sessions, renewals};
 use crate::rest;
 use crate::tls::{Door, DoorLimits, PeerStream, Refusals, ServerLeaf, TlsError, agents_config, enrolment_config, rest_config};
 
@@ -95,6 +95,14 @@ impl Serving {
     /// Reads the watch policy again and sends it to the agents. A policy with faults changes nothing.
     pub async fn reload(&self) -> Result<(), ConfigError> {
         let fresh = policy_at(self.policy_path.clone()).await?;
+        if let (Some(path), Some(current), Some(fresh)) = (&self.policy_path, &*self.policy.borrow(), &fresh)
+            && current.version == fresh.version
+            && current.text != fresh.text
+        {
+            let fault =
+                format!("version: the policy has changed and is still version {}, which agents have: give a greater one", fresh.version);
+            return Err(ConfigError::Policy { path: path.clone(), fault });
+        }
         self.policy.send_if_modified(|current| {
             let differs = *current != fresh;
             *current = fresh;
@@ -111,7 +119,7 @@ pub async fn serve(config: Config, shutdown: CancellationToken) -> Result<Servin
     let store = trueline_store::open(&config.database).await?;
     let ca = Arc::new(CertificateAuthority::open(&config.data_dir, now())?);
     share_ca(store.as_ref(), &ca).await?;
-    let (leaf, leaf_due) = ServerLeaf::issue(&ca, config.names.clone(), now())?;
+    let (leaf, leaf_due) = ServerLeaf::issue(&ca, config.names.clone(), config.server_certificate_lifetime, now())?;
     let leaf = Arc::new(leaf);
 
     let agents = listen("agents", config.listen_agents).await?;
@@ -136,6 +144,7 @@ pub async fn serve(config: Config, shutdown: CancellationToken) -> Result<Servin
         sessions: Arc::clone(&sessions),
         heartbeat_seconds: config.heartbeat_seconds,
         certificate_lifetime: config.certificate_lifetime,
+        renewals: renewals(config.certificate_lifetime),
     };
     let enrol = EnrolmentService {
         hub: Arc::clone(&hub),

@@ -17,6 +17,8 @@ use crate::hub::{Hub, Part, now};
 use crate::tls::ServerLeaf;
 
 pub const TIMER: Duration = Duration::from_secs(1);
+/// How often it is proven that the database takes writes.
+const PROOF: Duration = Duration::from_secs(5);
 const PAUSE_FIRST: Duration = Duration::from_millis(250);
 const PAUSE_MOST: Duration = Duration::from_secs(15);
 /// Clocks of several collectors may differ by this much without a revocation being overlooked.
@@ -28,6 +30,7 @@ pub fn start(hub: &Arc<Hub>, ca: Arc<CertificateAuthority>, leaf: Arc<ServerLeaf
     tasks.spawn(supervise(Arc::clone(hub), Part::Judge, crate::judge::run));
     tasks.spawn(supervise(Arc::clone(hub), Part::Compare, crate::compare::run));
     tasks.spawn(supervise(Arc::clone(hub), Part::Database, end_revoked));
+    tasks.spawn(supervise(Arc::clone(hub), Part::Database, prove_writes));
     tasks.spawn(renew_leaf(Arc::clone(hub), ca, leaf, leaf_due));
     tasks
 }
@@ -65,7 +68,21 @@ where
     }
 }
 
-/// Ends the streams of hosts that were revoked, by whichever collector. Also shows that the database answers.
+/// Writes a row now and then: a full disk refuses connecting hosts and people alike, and is a trouble even where nobody
+/// sends records. That the database can be read says nothing of it.
+async fn prove_writes(hub: Arc<Hub>) -> Result<(), StoreError> {
+    while !hub.shutdown.is_cancelled() {
+        hub.store.probe(now()).await?;
+        hub.health.is_well(Part::Database);
+        tokio::select! {
+            () = hub.shutdown.cancelled() => {}
+            () = tokio::time::sleep(PROOF) => {}
+        }
+    }
+    Ok(())
+}
+
+/// Ends the streams of hosts that were revoked, by whichever collector.
 async fn end_revoked(hub: Arc<Hub>) -> Result<(), StoreError> {
     let mut since = now().plus_seconds(-REVOCATION_OVERLAP_SECONDS);
     while !hub.shutdown.is_cancelled() {
@@ -73,7 +90,6 @@ async fn end_revoked(hub: Arc<Hub>) -> Result<(), StoreError> {
         for host in hub.store.hosts_revoked_since(since).await? {
             hub.streams.end(host);
         }
-        hub.health.is_well(Part::Database);
         since = asked_at.plus_seconds(-REVOCATION_OVERLAP_SECONDS);
         tokio::select! {
             () = hub.shutdown.cancelled() => {}

@@ -129,11 +129,29 @@ async fn peers_without_a_good_certificate_are_refused_and_others_go_on() {
         assert!(error.contains(alert), "{alert}: {error}");
         steady.goes_on().await;
     }
-    let unknown = agent.with_certificate(&collector.ca, std::time::Duration::from_secs(3600), now());
+    let mut stranger = agent.clone();
+    stranger.host = "018f0000-0000-7000-8000-000000000001".to_owned();
+    let unknown = stranger.with_certificate(&collector.ca, std::time::Duration::from_secs(3600), now());
     let status = unknown.stream(1).await.unwrap_err();
     assert_eq!(status.code(), Code::PermissionDenied);
     assert!(status.message().contains("unknown here"), "{status}");
     steady.goes_on().await;
+    collector.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_of_this_ca_that_a_restored_database_lacks_is_adopted_unless_its_host_was_revoked() {
+    let collector = Collector::start().await;
+    let agent = collector.enrolled().await;
+    let renewed = agent.with_certificate(&collector.ca, std::time::Duration::from_secs(3600), now());
+    renewed.stream(1).await.unwrap();
+    renewed.stream(1).await.unwrap();
+    let actions = collector.store().actions(&TenantId::main(), PAGE).await.unwrap().items;
+    assert_eq!(actions.iter().filter(|action| action.action == "certificate.adopt").count(), 1);
+    collector.store().revoke_host(&TenantId::main(), agent.host.parse().unwrap(), now()).await.unwrap();
+    let another = agent.with_certificate(&collector.ca, std::time::Duration::from_secs(3600), now());
+    let status = another.stream(1).await.unwrap_err();
+    assert!(status.message().contains("revoked"), "{status}");
     collector.stop().await;
 }
 
@@ -198,6 +216,22 @@ async fn a_renewal_certifies_the_peer_that_asks_and_nobody_else() {
     assert_eq!(identity.host.to_string(), agent.host);
     assert_ne!(identity.serial, PeerIdentity::from_certificate(&agent.certificates[0]).unwrap().serial);
     renewed.stream(1).await.unwrap();
+    collector.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_that_renews_without_end_is_refused_and_others_go_on() {
+    let collector = Collector::start().await;
+    let mut steady = collector.steady().await;
+    let (greedy, other) = (collector.enrolled().await, collector.enrolled().await);
+    for _ in 0..10 {
+        greedy.renew().await.unwrap();
+    }
+    let status = greedy.renew().await.unwrap_err();
+    assert_eq!(status.code(), Code::ResourceExhausted);
+    assert!(status.message().contains("try again in a minute"), "{status}");
+    other.renew().await.unwrap();
+    steady.goes_on().await;
     collector.stop().await;
 }
 

@@ -3,6 +3,23 @@
 //!
 //! A secret that must be comparable becomes a digest keyed by a key that never leaves the host, so
 //! that a short one cannot be guessed back from it.
+//!
+//! In a command line the rule is this. What names itself a secret is masked whatever the program:
+//! `--password x`, `TOKEN=x`, an `Authorization` header, the password in a URL, a key of a known shape. What
+//! only a program can tell (`-p`, `-u`, the second argument) is masked for the programs in `redact/tool.rs`
+//! and left readable for all others: `-p` is a password to few and a port, a path or a mode to many. The
+//! argument after `--password` is masked unless it looks like another option, and masked all the same for a program
+//! that is known to take a value there. An argument with blanks in it is read as a shell would read it, so that
+//! the rules hold for the commands in it too, to a bounded depth.
+//!
+//! To mask what has been masked changes nothing. The names of options, the number of arguments and everything that is
+//! not taken for a secret stay as they were.
+
+mod argv;
+mod name;
+mod script;
+mod text;
+mod tool;
 
 use std::borrow::Cow;
 
@@ -10,62 +27,40 @@ use sha2::{Digest, Sha256};
 
 const MASK: &str = "[redacted]";
 
-/// Words that mark the value beside them as a secret, in arguments and in setting names.
-const SECRET_WORDS: &[&str] =
-    &["password", "passwd", "passphrase", "secret", "token", "apikey", "api-key", "api_key", "private-key", "private_key", "credential"];
+/// Texts within texts that are read as a shell would.
+const DEPTH: usize = 3;
 
-fn names_secret(name: &str) -> bool {
-    let lower = name.to_ascii_lowercase();
-    SECRET_WORDS.iter().any(|word| lower.contains(word))
-}
+/// Longest argument that is looked at, in bytes. What is not looked at is not told.
+pub const LOOKED_AT: usize = 16 * 1024;
 
-/// A process's arguments with the secrets in them masked: `--password=x`, `--token x`, `PGPASSWORD=x`,
-/// `https://user:x@host`, `-pX` of the MySQL tools, `Authorization: Bearer x`.
+/// How often a line is gone over until nothing changes: what is masked can make another secret show.
+const ROUNDS: usize = 4;
+
+/// A process's arguments with the secrets in them masked, as many as there were. They are in the printable form of
+/// [`crate::text`].
 pub fn arguments(argv: &[String]) -> Vec<String> {
-    let program = argv.first().map(|first| first.rsplit('/').next().unwrap_or(first)).unwrap_or("");
-    let glued_password = program.starts_with("mysql") || program.starts_with("mariadb");
-    let mut next_is_secret = false;
-    argv.iter()
-        .map(|argument| {
-            if std::mem::take(&mut next_is_secret) && !argument.starts_with('-') {
-                return MASK.to_owned();
-            }
-            if glued_password && argument.len() > 2 && argument.starts_with("-p") {
-                return format!("-p{MASK}");
-            }
-            if let Some((name, _)) = argument.split_once('=')
-                && names_secret(name)
-            {
-                return format!("{name}={MASK}");
-            }
-            if argument.starts_with('-') && names_secret(argument) {
-                next_is_secret = true;
-            }
-            free_text(argument).into_owned()
-        })
-        .collect()
+    let mut masked: Vec<String> = argv.iter().map(|argument| beginning(argument).into_owned()).collect();
+    for _ in 0..ROUNDS {
+        let again = argv::masked(&masked, 0);
+        if again == masked {
+            break;
+        }
+        masked = again;
+    }
+    masked
 }
 
-/// Masks credentials inside running text: URL passwords and authorisation headers.
+/// Masks the secrets in running text that belongs to no known program: assignments, headers, the passwords of
+/// URLs, and keys of a known shape.
 pub fn free_text(text: &str) -> Cow<'_, str> {
-    let lower = text.to_ascii_lowercase();
-    for marker in ["authorization: ", "bearer "] {
-        if let Some(at) = lower.find(marker) {
-            return Cow::Owned(format!("{}{MASK}", &text[..at + marker.len()]));
-        }
+    match beginning(text) {
+        Cow::Borrowed(text) => text::masked(text),
+        Cow::Owned(text) => Cow::Owned(text::masked(&text).into_owned()),
     }
-    if let Some(scheme) = text.find("://") {
-        let rest = &text[scheme + 3..];
-        let authority = rest.split('/').next().unwrap_or(rest);
-        if let Some(at) = authority.rfind('@')
-            && let Some(colon) = authority[..at].find(':')
-        {
-            let start = scheme + 3 + colon + 1;
-            let end = scheme + 3 + at;
-            return Cow::Owned(format!("{}{MASK}{}", &text[..start], &text[end..]));
-        }
-    }
-    Cow::Borrowed(text)
+}
+
+fn beginning(argument: &str) -> Cow<'_, str> {
+    crate::text::bounded(argument, LOOKED_AT)
 }
 
 /// The key of one host's redaction digests.
@@ -98,34 +93,4 @@ impl std::fmt::Debug for RedactionKey {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn redacted(line: &str) -> String {
-        arguments(&line.split(' ').map(str::to_owned).collect::<Vec<_>>()).join(" ")
-    }
-
-    #[test]
-    fn secrets_in_arguments_are_masked() {
-        assert_eq!(redacted("tool --password=hunter2 file"), "tool --password=[redacted] file");
-        assert_eq!(redacted("tool --api-token hunter2 file"), "tool --api-token [redacted] file");
-        assert_eq!(redacted("env PGPASSWORD=hunter2 psql"), "env PGPASSWORD=[redacted] psql");
-        assert_eq!(redacted("/usr/bin/mysql -phunter2 -u root"), "/usr/bin/mysql -p[redacted] -u root");
-        assert_eq!(redacted("git clone https://bob:hunter2@example.org/x"), "git clone https://bob:[redacted]@example.org/x");
-        assert_eq!(free_text("Authorization: Bearer abc"), "Authorization: [redacted]");
-    }
-
-    #[test]
-    fn ordinary_arguments_stay() {
-        let line = "cp -p /etc/hosts https://example.org/a@b";
-        assert_eq!(redacted(line), line);
-    }
-
-    /// RFC 4231, test case 2 has a short key; a 32-byte key checks the same construction.
-    #[test]
-    fn the_digest_is_hmac_sha256() {
-        let key = RedactionKey::new([0x0b; 32]);
-        // python3 -c "import hmac,hashlib;print(hmac.new(b'\x0b'*32,b'Hi There',hashlib.sha256).hexdigest()[:32])"
-        assert_eq!(key.digest(b"Hi There"), "keyed:198a607eb44bfbc69903a0f1cf2bbdc5");
-    }
-}
+mod tests;

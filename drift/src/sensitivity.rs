@@ -51,7 +51,11 @@ const ACCESS_FILES: &[&str] = &[
     "/etc/ld.so.preload",
     "/etc/ssh/sshd_config",
     "/etc/security/access.conf",
-    "/root/.ssh/authorized_keys",
+    "/etc/nsswitch.conf",
+    "/etc/crontab",
+    "/etc/anacrontab",
+    "/etc/rc.local",
+    "/etc/profile",
 ];
 
 /// Folders of such files, and of code that runs by itself.
@@ -60,12 +64,20 @@ const ACCESS_FOLDERS: &[&str] = &[
     "/etc/pam.d/",
     "/etc/ssh/",
     "/etc/cron.d/",
+    "/etc/cron.hourly/",
+    "/etc/cron.daily/",
+    "/etc/cron.weekly/",
+    "/etc/cron.monthly/",
+    "/var/spool/cron/",
+    "/etc/systemd/system/",
+    "/etc/udev/rules.d/",
+    "/etc/profile.d/",
+    "/etc/ld.so.conf.d/",
     "/etc/polkit-1/",
     "/etc/ssl/private/",
     "/etc/audit/",
     "/lib/security/",
     "/usr/lib/security/",
-    "/root/.ssh/",
     "/etc/trueline/",
 ];
 
@@ -91,7 +103,7 @@ pub fn classify(item: &ItemId, field: &str, actual: Option<&Value>) -> (Severity
     let key = item.key.as_str();
     match item.kind {
         ItemKind::File => {
-            let access = ACCESS_FILES.contains(&key) || ACCESS_FOLDERS.iter().any(|folder| key.starts_with(folder));
+            let access = decides_access(key);
             match field {
                 "mtime" | "nlink" | "size" => (Info, Functional),
                 "capabilities" => (Critical, Security),
@@ -112,6 +124,13 @@ pub fn classify(item: &ItemId, field: &str, actual: Option<&Value>) -> (Severity
         ItemKind::Group => (Critical, Security),
         ItemKind::Unit => (Warning, Functional),
     }
+}
+
+fn decides_access(path: &str) -> bool {
+    // Of any user, wherever the home lies; modules of PAM lie in a folder named for the architecture.
+    let is_login_key = path.contains("/.ssh/");
+    let is_login_module = path.starts_with("/usr/lib") && path.contains("/security/pam_");
+    is_login_key || is_login_module || ACCESS_FILES.contains(&path) || ACCESS_FOLDERS.iter().any(|folder| path.starts_with(folder))
 }
 
 /// Set-uid, set-gid, or writable by everyone.
@@ -138,5 +157,21 @@ mod tests {
         assert_eq!(classify(&item, "mode", Some(&Value::text("0755"))), (Severity::Warning, DriftType::Security));
         // Sticky folders are writable by everyone on purpose.
         assert_eq!(classify(&item, "mode", Some(&Value::text("1777"))).0, Severity::Warning);
+    }
+    #[test]
+    fn what_lets_people_in_is_critical_for_every_user() {
+        for path in [
+            "/root/.ssh/authorized_keys",
+            "/home/bob/.ssh/authorized_keys",
+            "/srv/homes/bob/.ssh/rc",
+            "/etc/crontab",
+            "/var/spool/cron/crontabs/bob",
+            "/usr/lib/x86_64-linux-gnu/security/pam_unix.so",
+        ] {
+            let item: ItemId = format!("file:{path}").parse().unwrap();
+            assert_eq!(classify(&item, "sha256", None), (Severity::Critical, DriftType::Security), "{path}");
+        }
+        let item: ItemId = "file:/home/bob/notes".parse().unwrap();
+        assert_eq!(classify(&item, "sha256", None), (Severity::Warning, DriftType::Functional));
     }
 }

@@ -23,8 +23,9 @@ const LIST_BYTES: usize = 64 * 1024;
 /// Most bytes of an item's fields together: beyond it the longest values give way to their digests.
 pub const ITEM_LIMIT: usize = 128 * 1024;
 
-/// Names of fields that the agent reports, so that the common ones cost no allocation.
-const KNOWN: &[&str] = &[
+/// Names of fields that the agent reports, so that the common ones cost no allocation. The agent's state writes a name as its
+/// place here: the list is sorted, and an entry that comes or goes needs a new version of that format.
+pub const KNOWN: &[&str] = &[
     "acl",
     "active",
     "architecture",

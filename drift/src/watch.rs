@@ -67,6 +67,10 @@ impl Default for WatchPolicy {
                 "/etc/**/.*.swp",
                 "/usr/**/__pycache__",
                 "/usr/local/**/*.pyc",
+                // What readers of rpm's database write beside it.
+                "/usr/lib/sysimage/rpm/rpmdb.sqlite-*",
+                "/usr/lib/sysimage/rpm/__db.*",
+                "/usr/lib/sysimage/rpm/.rpm.lock",
                 "/boot/grub/grubenv",
             ]),
             kinds: ItemKind::ALL.to_vec(),

@@ -25,6 +25,8 @@ pub struct Watch {
     pub data_dir: Option<PathBuf>,
     /// Bound of the spool in MiB; the agent's own where not given.
     pub spool_mib: Option<u64>,
+    /// Bound on background reading; none where not given.
+    pub scan_bytes_per_second: Option<u64>,
 }
 
 impl Watch {
@@ -51,6 +53,9 @@ impl Watch {
             text.push_str(&format!("spool_mib = {mebibytes}\n"));
         }
         text.push_str(&format!("\n[watch]\npaths = [{paths}]\nkinds = [{kinds}]\nexclude = []\n"));
+        if let Some(bytes) = self.scan_bytes_per_second {
+            text.push_str(&format!("scan_bytes_per_second = {bytes}\n"));
+        }
         text
     }
 }
@@ -70,24 +75,7 @@ impl Agent {
         let data_dir = watch.data_dir.clone().unwrap_or_else(|| folder.path().join("agent"));
         let config = folder.path().join("agent.toml");
         daemon::write(&config, watch.toml(&data_dir))?;
-        let token = collector.join_token(1).await?;
-        let enrolled = daemon::run(
-            Program::Agent,
-            [
-                "enroll",
-                "--config",
-                &config.display().to_string(),
-                "--collector",
-                &collector.enrolment().to_string(),
-                "--token",
-                &token,
-                "--ca-sha256",
-                collector.ca_sha256_hex(),
-            ],
-        )
-        .await?;
-        let host = enrolled.split_once("enrolled as ").and_then(|(_, rest)| rest.split(';').next());
-        let host = host.with_context(|| format!("`enroll` said: {enrolled}"))?.to_owned();
+        let host = enrol(collector, &config, &[]).await?;
         let daemon = run(&config, folder.path())?;
         Ok(Self { daemon, config, host, folder })
     }
@@ -103,6 +91,11 @@ impl Agent {
 
     pub fn log_tail(&self) -> String {
         self.daemon.log_tail()
+    }
+
+    /// All that it logged, in earlier runs too.
+    pub fn log(&self) -> String {
+        self.daemon.log()
     }
 
     /// Waits until the collector holds the whole first inventory; the host's identity.
@@ -139,11 +132,28 @@ impl Agent {
         self.daemon.resume()
     }
 
+    /// Enrols it once more, which makes of it another host from its next start on.
+    pub async fn enrol_again(&mut self, collector: &Collector, flags: &[&str]) -> anyhow::Result<()> {
+        self.host = enrol(collector, &self.config, flags).await?;
+        Ok(())
+    }
+
     /// Again, with the same state and spool.
     pub fn restart(&mut self) -> anyhow::Result<()> {
         self.daemon = run(&self.config, self.folder.path())?;
         Ok(())
     }
+}
+
+/// The host's identity at the collector.
+async fn enrol(collector: &Collector, config: &Path, flags: &[&str]) -> anyhow::Result<String> {
+    let (config, enrolment) = (config.display().to_string(), collector.enrolment().to_string());
+    let token = collector.join_token(1).await?;
+    let ca_sha256 = collector.ca_sha256_hex();
+    let arguments = ["enroll", "--config", &config, "--collector", &enrolment, "--token", &token, "--ca-sha256", ca_sha256];
+    let enrolled = daemon::run(Program::Agent, arguments.iter().chain(flags)).await?;
+    let host = enrolled.split_once("enrolled as ").and_then(|(_, rest)| rest.split(';').next());
+    Ok(host.with_context(|| format!("`enroll` said: {enrolled}"))?.to_owned())
 }
 
 fn run(config: &Path, folder: &Path) -> anyhow::Result<Daemon> {

@@ -28,6 +28,19 @@ pub struct Setting {
     pub data_dir: Option<PathBuf>,
     /// YAML, sent to the agents.
     pub watch_policy: Option<PathBuf>,
+    /// Life of the agents' certificates; the collector's own default where not given.
+    pub certificate_seconds: Option<u64>,
+    /// Life of the collector's own certificate.
+    pub server_certificate_seconds: Option<u64>,
+    /// REST over HTTPS.
+    pub rest_tls: Option<RestTls>,
+}
+
+/// PEM files of a certificate that is its own issuer, for 127.0.0.1.
+#[derive(Debug, Clone)]
+pub struct RestTls {
+    pub certificate: PathBuf,
+    pub key: PathBuf,
 }
 
 #[derive(Debug)]
@@ -53,7 +66,10 @@ impl Collector {
             ["token", "--data-dir", &data_dir, "--database", database.uri(), "--kind", "api", "--role", "admin", "--name", "tests"],
         )
         .await?;
-        let rest = Rest::new(&format!("http://{}", announcement.rest), token.trim())?;
+        let rest = match &setting.rest_tls {
+            None => Rest::new(&format!("http://{}", announcement.rest), token.trim())?,
+            Some(tls) => Rest::trusting(&format!("https://{}", announcement.rest), token.trim(), &std::fs::read(&tls.certificate)?)?,
+        };
         Ok(Self { daemon, setting, database: database.uri().to_owned(), announcement, rest, folder })
     }
 
@@ -74,8 +90,28 @@ impl Collector {
         Ok(())
     }
 
+    /// At its next start it uses another database.
+    pub fn use_database(&mut self, database: &Database) {
+        database.uri().clone_into(&mut self.database);
+    }
+
+    /// At its next start it is set otherwise.
+    pub fn set(&mut self, change: impl FnOnce(&mut Setting)) {
+        change(&mut self.setting);
+    }
+
+    /// SIGHUP: the watch policy is read again.
+    pub fn reload(&self) -> anyhow::Result<()> {
+        self.daemon.hang_up()
+    }
+
     pub fn pid(&self) -> u32 {
         self.daemon.pid()
+    }
+
+    /// Where it keeps its CA.
+    pub fn data_dir(&self) -> PathBuf {
+        self.setting.data_dir.clone().unwrap_or_else(|| self.folder.path().join("collector"))
     }
 
     pub fn agents(&self) -> SocketAddr {
@@ -101,6 +137,16 @@ impl Collector {
 
     pub fn log_tail(&self) -> String {
         self.daemon.log_tail()
+    }
+
+    /// All that it logged, in earlier runs too.
+    pub fn log(&self) -> String {
+        self.daemon.log()
+    }
+
+    /// Fails where it has ended by itself.
+    pub fn check_alive(&self) -> anyhow::Result<()> {
+        self.daemon.check_alive()
     }
 
     pub async fn join_token(&self, uses: usize) -> anyhow::Result<String> {
@@ -147,9 +193,18 @@ fn serving(setting: &Setting, database: &str, before: Option<&Announcement>) -> 
         "--listen-rest".to_owned(),
         address(|before| before.rest),
     ];
-    for (flag, path) in [("--data-dir", &setting.data_dir), ("--watch-policy", &setting.watch_policy)] {
-        if let Some(path) = path {
-            arguments.extend([flag.to_owned(), path.display().to_string()]);
+    let text = |path: &Option<PathBuf>| path.as_ref().map(|path| path.display().to_string());
+    let number = |number: Option<u64>| number.map(|number| number.to_string());
+    for (flag, value) in [
+        ("--data-dir", text(&setting.data_dir)),
+        ("--watch-policy", text(&setting.watch_policy)),
+        ("--certificate-seconds", number(setting.certificate_seconds)),
+        ("--server-certificate-seconds", number(setting.server_certificate_seconds)),
+        ("--rest-certificate", setting.rest_tls.as_ref().map(|tls| tls.certificate.display().to_string())),
+        ("--rest-key", setting.rest_tls.as_ref().map(|tls| tls.key.display().to_string())),
+    ] {
+        if let Some(value) = value {
+            arguments.extend([flag.to_owned(), value]);
         }
     }
     arguments

@@ -96,10 +96,19 @@ impl Daemon {
         self.signal(Signal::SIGCONT)
     }
 
+    /// SIGHUP.
+    pub fn hang_up(&self) -> anyhow::Result<()> {
+        self.signal(Signal::SIGHUP)
+    }
+
+    /// All that it logged, in earlier runs too.
+    pub fn log(&self) -> String {
+        String::from_utf8_lossy(&std::fs::read(&self.log).unwrap_or_default()).into_owned()
+    }
+
     /// The end of what it logged.
     pub fn log_tail(&self) -> String {
-        let text = std::fs::read(&self.log).unwrap_or_default();
-        let text = String::from_utf8_lossy(&text).into_owned();
+        let text = self.log();
         let lines: Vec<&str> = text.lines().collect();
         lines[lines.len().saturating_sub(40)..].join("\n")
     }

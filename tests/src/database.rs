@@ -54,6 +54,11 @@ impl Database {
         }
     }
 
+    /// One that the caller keeps running.
+    pub fn kept(engine: Engine, uri: String) -> Self {
+        Self { engine, uri, server: None }
+    }
+
     pub const fn engine(&self) -> Engine {
         self.engine
     }

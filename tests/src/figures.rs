@@ -1,8 +1,27 @@
 //! Figures: quantiles, and a table for people beside JSON for programs.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
+use anyhow::Context;
 use serde_json::{Map, Value, json};
+
+/// Where the files of a measurement lie, and how its figures are told.
+#[derive(Debug, clap::Args)]
+pub struct Form {
+    /// Where data directories, the database and watched files are made
+    #[arg(long, default_value = "target")]
+    folder: PathBuf,
+    #[arg(long)]
+    pub json: bool,
+}
+
+impl Form {
+    /// A folder that goes when it is dropped.
+    pub fn folder(&self) -> anyhow::Result<tempfile::TempDir> {
+        tempfile::tempdir_in(&self.folder).with_context(|| format!("making a folder in {}", self.folder.display()))
+    }
+}
 
 /// Of a set of durations.
 #[derive(Debug, Clone, Copy, PartialEq)]

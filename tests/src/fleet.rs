@@ -5,7 +5,7 @@
 //! that loses its collector resumes exactly as an agent with a spool does.
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -15,6 +15,7 @@ use rcgen::{CertificateParams, KeyPair};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
+use tonic::transport::Channel;
 use trueline_drift::{Epoch, RecordBody, Sequence};
 use trueline_proto::frame::FrameEncoder;
 use trueline_proto::v1::{self, enrolment_client::EnrolmentClient, from_agent, from_collector, link_client::LinkClient};
@@ -34,9 +35,26 @@ pub struct Member {
     pub window: usize,
     /// Counts the records that became durable; shared by those who watch a fleet's progress.
     pub durable: Arc<AtomicU64>,
+    /// Where it dials from; the system's choice where not given.
+    pub source: Option<IpAddr>,
     facts: v1::Facts,
+    credential: Credential,
     tls: ClientTls,
     spool: Spool,
+}
+
+/// What a member was given at its enrolment, with the key that it is for.
+#[derive(Clone)]
+struct Credential {
+    ca: Vec<u8>,
+    chain: Vec<Vec<u8>>,
+    key: Vec<u8>,
+}
+
+impl std::fmt::Debug for Credential {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Credential(..)")
+    }
 }
 
 impl Member {
@@ -55,8 +73,37 @@ impl Member {
         let request = v1::EnrolRequest { join_token: join_token.to_owned(), csr: csr.der().to_vec().into(), facts: Some(facts.clone()) };
         let response = EnrolmentClient::new(channel).enrol(request).await.with_context(|| format!("enrolling {hostname}"))?.into_inner();
         let chain: Vec<Vec<u8>> = response.certificates.iter().map(|certificate| certificate.to_vec()).collect();
-        let tls = ClientTls::mutual(&response.ca_certificate, &chain, &key.serialize_der())?;
-        Ok(Self { host_id: response.host_id, window: WINDOW, durable: Arc::default(), facts, tls, spool: Spool::new(Epoch(1))? })
+        let credential = Credential { ca: response.ca_certificate.to_vec(), chain, key: key.serialize_der() };
+        let tls = ClientTls::mutual(&credential.ca, &credential.chain, &credential.key)?;
+        Ok(Self {
+            host_id: response.host_id,
+            window: WINDOW,
+            durable: Arc::default(),
+            source: None,
+            facts,
+            credential,
+            tls,
+            spool: Spool::new(Epoch(1))?,
+        })
+    }
+
+    /// The certificate of the CA that it trusts, DER.
+    pub fn ca(&self) -> &[u8] {
+        &self.credential.ca
+    }
+
+    /// Its own certificate, shown to a server of this CA.
+    pub fn shown_to(&self, ca: &[u8]) -> anyhow::Result<ClientTls> {
+        ClientTls::mutual(ca, &self.credential.chain, &self.credential.key)
+    }
+
+    pub async fn channel(&self, agents: SocketAddr) -> anyhow::Result<Channel> {
+        self.tls.channel_from(self.source, agents).await
+    }
+
+    /// What waits to be acknowledged.
+    pub fn framed(&self) -> impl Iterator<Item = &v1::Frame> {
+        self.spool.frames.iter()
     }
 
     /// Frames these records behind all that was framed before.
@@ -70,7 +117,7 @@ impl Member {
 
     /// A stream on which the collector has said welcome; what it holds already leaves the spool.
     pub async fn connect(&mut self, agents: SocketAddr) -> anyhow::Result<Session> {
-        let channel = self.tls.channel(agents).await?;
+        let channel = self.channel(agents).await?;
         let (outgoing, receiver) = mpsc::channel(16);
         let hello = v1::Hello {
             protocol: PROTOCOL,
@@ -147,6 +194,11 @@ pub struct Session {
 }
 
 impl Session {
+    /// Sends these frames as they are, right or wrong.
+    pub async fn send(&self, frames: Vec<v1::Frame>) -> anyhow::Result<()> {
+        self.outgoing.send(from_agent(from_agent::Message::Frames(v1::Frames { frames }))).await.context("the stream has ended")
+    }
+
     /// The next thing the collector says.
     pub async fn next(&mut self) -> anyhow::Result<from_collector::Message> {
         let message = self.incoming.message().await.context("the collector ended the stream")?;

@@ -7,6 +7,7 @@
 pub mod agent;
 pub mod binaries;
 pub mod bounded_disk;
+pub mod cluster;
 pub mod collector;
 pub mod content;
 pub mod daemon;
@@ -16,8 +17,10 @@ pub mod disk_floor;
 pub mod figures;
 pub mod fleet;
 pub mod needs;
+pub mod numbered;
 pub mod process;
 pub mod rest;
+pub mod scene;
 pub mod state;
 pub mod tls;
 pub mod tree;

@@ -59,6 +59,12 @@ pub fn inotify() -> bool {
     need(Path::new("/proc/sys/fs/inotify/max_queued_events").exists(), "needs inotify")
 }
 
+/// `rpm` and `rpmbuild`, and the place of an rpm host's database.
+pub fn rpm() -> bool {
+    let runs = |program| Command::new(program).arg("--version").output().is_ok_and(|output| output.status.success());
+    need(runs("rpm") && runs("rpmbuild") && Path::new("/var/lib/rpm").is_dir(), "needs rpm and rpmbuild: apt-get install rpm")
+}
+
 /// Whether this process has the capability of this number in its effective set (capabilities(7)).
 fn status_capability(number: u32) -> bool {
     let Ok(status) = std::fs::read_to_string("/proc/self/status") else { return false };

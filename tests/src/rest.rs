@@ -1,7 +1,8 @@
 //! A client of the collector's REST interface: one kept-alive connection, JSON in and out.
 
 use anyhow::{Context, bail};
-use reqwest::{Client, RequestBuilder, StatusCode};
+use reqwest::redirect::Policy;
+use reqwest::{Client, RequestBuilder, Response, StatusCode};
 use serde_json::Value;
 
 /// Rows asked for in one page.
@@ -25,6 +26,29 @@ impl Rest {
     pub fn new(base: &str, token: &str) -> anyhow::Result<Self> {
         let client = Client::builder().no_proxy().tcp_nodelay(true).build().context("making an HTTP client")?;
         Ok(Self { client, base: base.trim_end_matches('/').to_owned(), token: token.to_owned() })
+    }
+
+    /// Over HTTPS, trusting this certificate (PEM) alone.
+    pub fn trusting(base: &str, token: &str, certificate: &[u8]) -> anyhow::Result<Self> {
+        let trusted = reqwest::Certificate::from_pem(certificate).context("reading the server's certificate")?;
+        let client = Client::builder().no_proxy().tcp_nodelay(true).tls_certs_only([trusted]).redirect(Policy::none()).build();
+        Ok(Self { client: client.context("making an HTTPS client")?, base: base.trim_end_matches('/').to_owned(), token: token.to_owned() })
+    }
+
+    /// The answer to a GET with these headers in the token's place; redirects are not followed over HTTPS.
+    pub async fn ask(&self, path: &str, headers: &[(&str, &str)]) -> anyhow::Result<Response> {
+        let mut request = self.client.get(format!("{}{path}", self.base));
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        request.send().await.with_context(|| format!("asking {}{path}", self.base))
+    }
+
+    /// A GET over plain HTTP, whatever is spoken there.
+    pub async fn plain(&self, path: &str) -> anyhow::Result<String> {
+        let base = self.base.replacen("https://", "http://", 1);
+        let answer = self.client.get(format!("{base}{path}")).send().await?;
+        Ok(format!("{}: {}", answer.status(), answer.text().await?))
     }
 
     async fn answer(&self, request: RequestBuilder) -> anyhow::Result<(StatusCode, String)> {
@@ -60,6 +84,12 @@ impl Rest {
     /// Every row of a listing, page after page.
     pub async fn all(&self, path: &str, query: &[(&str, &str)]) -> anyhow::Result<Vec<Value>> {
         let mut rows = Vec::new();
+        self.each(path, query, |row| rows.push(row.take())).await?;
+        Ok(rows)
+    }
+
+    /// As [`Self::all`], without holding more than a page of them.
+    pub async fn each(&self, path: &str, query: &[(&str, &str)], mut row: impl FnMut(&mut Value)) -> anyhow::Result<()> {
         let mut cursor: Option<String> = None;
         loop {
             let mut asked = query.to_vec();
@@ -69,10 +99,10 @@ impl Rest {
             }
             let mut page = self.get(path, &asked).await?;
             let items = page["items"].as_array_mut().with_context(|| format!("{path} has no items"))?;
-            rows.append(items);
+            items.iter_mut().for_each(&mut row);
             match page["next"].as_str() {
                 Some(next) => cursor = Some(next.to_owned()),
-                None => return Ok(rows),
+                None => return Ok(()),
             }
         }
     }

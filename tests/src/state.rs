@@ -37,9 +37,13 @@ pub fn item(path: &Path) -> String {
 }
 
 async fn at_collector(collector: &Collector, host: &str) -> anyhow::Result<Picture> {
-    let items = collector.rest().all(&format!("/hosts/{host}/items"), &[("kind", "file")]).await?;
-    let row = |row: &serde_json::Value| Some((row["item"].as_str()?.to_owned(), row["fields"]["sha256"].as_str().map(str::to_owned)));
-    Ok(items.iter().filter_map(row).collect())
+    let mut picture = Picture::new();
+    let note = |row: &mut serde_json::Value| {
+        let digest = row["fields"]["sha256"].as_str().map(str::to_owned);
+        picture.extend(row["item"].as_str().map(|item| (item.to_owned(), digest)));
+    };
+    collector.rest().each(&format!("/hosts/{host}/items"), &[("kind", "file")], note).await?;
+    Ok(picture)
 }
 
 /// Waits until the collector's state of the host equals the folder, which the agent must be watching

@@ -1,15 +1,18 @@
 //! The client side of the link's TLS, as an agent has it: for enrolment whoever shows the CA whose
 //! digest was given, afterwards that CA alone and a certificate of one's own.
 
-use std::net::SocketAddr;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
 use hyper_util::rt::TokioIo;
 use sha2::{Digest, Sha256};
-use tokio::net::TcpStream;
+use tokio::io::AsyncReadExt;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls::client::WebPkiServerVerifier;
 use tokio_rustls::rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use tokio_rustls::rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
@@ -105,24 +108,56 @@ impl ClientTls {
         Ok(Self::speaking_http2(config))
     }
 
+    /// As nobody: trusts this CA and shows no certificate.
+    pub fn anonymous(ca: &[u8]) -> anyhow::Result<Self> {
+        let config = ClientConfig::builder_with_provider(provider())
+            .with_safe_default_protocol_versions()?
+            .with_webpki_verifier(verifier(&CertificateDer::from(ca.to_vec()))?)
+            .with_no_client_auth();
+        Ok(Self::speaking_http2(config))
+    }
+
     fn speaking_http2(mut config: ClientConfig) -> Self {
         config.alpn_protocols = vec![b"h2".to_vec()];
         Self(Arc::new(config))
     }
 
+    async fn connect(self, source: Option<IpAddr>, address: SocketAddr) -> io::Result<TlsStream<TcpStream>> {
+        let stream = dial(source, address).await?;
+        TlsConnector::from(self.0).connect(ServerName::from(address.ip()), stream).await
+    }
+
+    /// A handshake alone. What the server has against it is the error.
+    pub async fn shake(&self, source: Option<IpAddr>, address: SocketAddr) -> io::Result<()> {
+        let mut stream = self.clone().connect(source, address).await?;
+        // With TLS 1.3 a server's refusal comes after the client's last word; one that agrees begins to speak.
+        stream.read_u8().await.map(drop)
+    }
+
     /// A gRPC channel over one TLS connection to this address.
     pub async fn channel(&self, address: SocketAddr) -> anyhow::Result<Channel> {
-        let connector = TlsConnector::from(Arc::clone(&self.0));
+        self.channel_from(None, address).await
+    }
+
+    /// The same from one of this machine's addresses.
+    pub async fn channel_from(&self, source: Option<IpAddr>, address: SocketAddr) -> anyhow::Result<Channel> {
+        let tls = self.clone();
         let connect = tower::service_fn(move |_| {
-            let connector = connector.clone();
-            async move {
-                let stream = TcpStream::connect(address).await?;
-                stream.set_nodelay(true)?;
-                let stream = connector.connect(ServerName::from(address.ip()), stream).await?;
-                Ok::<_, std::io::Error>(TokioIo::new(stream))
-            }
+            let connecting = tls.clone().connect(source, address);
+            async move { connecting.await.map(TokioIo::new) }
         });
         let endpoint = Endpoint::from_static("https://collector.invalid").connect_timeout(Duration::from_secs(20));
         endpoint.connect_with_connector(connect).await.with_context(|| format!("connecting to the collector at {address}"))
     }
+}
+
+/// A TCP connection, from one of this machine's addresses where that is given: all of 127.0.0.0/8 are.
+pub async fn dial(source: Option<IpAddr>, address: SocketAddr) -> io::Result<TcpStream> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    if let Some(source) = source {
+        socket.bind(SocketAddr::new(source, 0))?;
+    }
+    let stream = socket.connect(address).await?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
 }

@@ -1,5 +1,6 @@
-//! Faults of the agent and of what it stands on, with the real daemons: killed, cut off, overrun, out
-//! of disk. Each time nothing may be missed silently, and the state afterwards must equal the disk.
+//! Faults of the agent and of what it stands on, with the real daemons and against each database: killed,
+//! cut off, overrun, out of disk, bereaved of what it knew. Each time nothing may be missed silently, and
+//! the state afterwards must equal the disk.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
 
 use std::collections::BTreeSet;
@@ -15,7 +16,7 @@ use trueline_tests::database::{Database, Engine};
 use trueline_tests::state::{equals_disk, gaps, item};
 use trueline_tests::{needs, wait};
 
-const LIMIT: Duration = Duration::from_secs(120);
+const LIMIT: Duration = Duration::from_secs(180);
 
 /// A collector, an agent and the folder that it watches.
 struct Scene {
@@ -68,8 +69,10 @@ impl Scene {
 
     /// Items with at least one change.
     async fn changed(&self) -> anyhow::Result<BTreeSet<String>> {
-        let changes = self.collector.rest().all("/changes", &[("host", self.agent.host())]).await?;
-        Ok(changes.iter().filter_map(|change| change["item"].as_str().map(str::to_owned)).collect())
+        let mut items = BTreeSet::new();
+        let note = |change: &mut serde_json::Value| items.extend(change["item"].as_str().map(str::to_owned));
+        self.collector.rest().each("/changes", &[("host", self.agent.host())], note).await?;
+        Ok(items)
     }
 }
 
@@ -107,53 +110,66 @@ async fn killed_and_changed_meanwhile(engine: Engine) -> anyhow::Result<()> {
     Ok(())
 }
 
-#[tokio::test]
-async fn changes_made_while_a_killed_agent_is_down_are_reported_on_sqlite() -> anyhow::Result<()> {
-    killed_and_changed_meanwhile(Engine::Sqlite).await
-}
-
-#[tokio::test]
-async fn changes_made_while_a_killed_agent_is_down_are_reported_on_postgres() -> anyhow::Result<()> {
-    killed_and_changed_meanwhile(Engine::Postgres).await
-}
-
-#[tokio::test]
-async fn a_hundred_thousand_changes_without_a_collector_are_delivered_or_counted() -> anyhow::Result<()> {
-    if !needs::daemons() || !needs::fanotify() {
+async fn cut_off_for_a_hundred_thousand_changes(engine: Engine) -> anyhow::Result<()> {
+    if !needs::daemons() || !needs::fanotify() || !engine.present() {
         return Ok(());
     }
     const FILES: usize = 100_000;
-    let mut scene = Scene::new(Engine::Sqlite, 0, Watch::default()).await?;
+    /// A quarter of what the records need.
+    const SPOOL_MIB: u64 = 1;
+    let data = tempfile::tempdir()?;
+    let data_dir = data.path().join("agent");
+    let watch = Watch { data_dir: Some(data_dir.clone()), spool_mib: Some(SPOOL_MIB), ..Watch::default() };
+    let mut scene = Scene::new(engine, 0, watch).await?;
     scene.collector.kill().await?;
-    for folder in 0..100 {
-        let folder = scene.watched.join(format!("folder-{folder:02}"));
+    for number in 0..100 {
+        let folder = scene.watched.join(format!("folder-{number:02}"));
         std::fs::create_dir(&folder)?;
         for index in 0..FILES / 100 {
-            write(&file(&folder, index), "new\n")?;
+            // Each with a digest of its own, which does not compress.
+            write(&file(&folder, index), format!("{number} {index}\n"))?;
         }
     }
+    let bound = SPOOL_MIB * 1024 * 1024;
+    let is_nearly_full = async || Ok((segment_bytes(&data_dir.join("spool"))? > bound * 3 / 4).then_some(()));
+    wait::until("the spool to be nearly full", LIMIT, is_nearly_full).await?;
     scene.collector.restart().await?;
+    scene.gap("spool_full").await?;
     scene.equals_disk().await?;
-    let host = scene.agent.shown(&scene.collector).await?;
-    let spool = &host["status"]["spool"];
-    ensure!(spool["bytes"].as_u64() <= spool["limit_bytes"].as_u64(), "the spool has outgrown its bound: {spool}");
+    let bytes = segment_bytes(&data_dir.join("spool"))?;
+    ensure!(bytes <= bound, "the spool has outgrown its bound of {bound} bytes: {bytes}");
     let changes = scene.changed().await?.len();
     let all_gaps = scene.collector.rest().all("/coverage", &[("host", scene.agent.host())]).await?;
-    let gaps = all_gaps.iter().filter(|gap| gap["reason"] != "agent_down").count();
+    let gaps: Vec<&str> = all_gaps.iter().filter_map(|gap| gap["reason"].as_str()).collect();
     // Each file and each folder, whether an event told of it or the rescan after a loss did.
-    ensure!(changes >= FILES + 100, "{changes} items have changes, {} were made; {gaps} gaps were reported", FILES + 100);
+    ensure!(changes >= FILES + 100, "{changes} items have changes, {} were made; gaps were reported for {gaps:?}", FILES + 100);
     Ok(())
 }
 
+/// What the spool's segments take on the disk.
+fn segment_bytes(folder: &Path) -> anyhow::Result<u64> {
+    let mut bytes = 0;
+    for entry in std::fs::read_dir(folder)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            bytes += segment_bytes(&entry.path())?;
+        } else if entry.path().extension().is_some_and(|extension| extension == "seg") {
+            // Deleted since it was listed.
+            bytes += entry.metadata().map_or(0, |metadata| metadata.len());
+        }
+    }
+    Ok(bytes)
+}
+
 /// Takes something from the agent's data while it is down and changes the host meanwhile.
-async fn bereaved(what: &str) -> anyhow::Result<()> {
-    if !needs::daemons() || !needs::fanotify() {
+async fn bereaved(engine: Engine, what: &str) -> anyhow::Result<()> {
+    if !needs::daemons() || !needs::fanotify() || !engine.present() {
         return Ok(());
     }
     const FILES: usize = 300;
     let data = tempfile::tempdir()?;
     let watch = Watch { data_dir: Some(data.path().join("agent")), ..Watch::default() };
-    let mut scene = Scene::new(Engine::Sqlite, FILES, watch).await?;
+    let mut scene = Scene::new(engine, FILES, watch).await?;
     scene.collector.capture_baseline(scene.agent.host(), "before").await?;
     scene.agent.kill().await?;
     let lost = data.path().join("agent").join(what);
@@ -176,24 +192,19 @@ async fn bereaved(what: &str) -> anyhow::Result<()> {
     one_file_gone_and_one_changed.await.with_context(|| format!("the agent's log:\n{}", scene.agent.log_tail()))
 }
 
-#[tokio::test]
-async fn a_lost_spool_leads_to_a_new_inventory_and_no_false_drift() -> anyhow::Result<()> {
-    bereaved("spool").await
-}
-
-#[tokio::test]
-async fn a_damaged_state_leads_to_a_new_inventory_and_no_false_drift() -> anyhow::Result<()> {
-    bereaved("state.redb").await
-}
-
-async fn overrun(watch: Watch) -> anyhow::Result<()> {
-    let scene = Scene::new(Engine::Sqlite, 10, watch).await?;
-    scene.agent.pause()?;
+async fn overrun(engine: Engine, inotify: bool) -> anyhow::Result<()> {
+    let has_sensor = if inotify { needs::inotify() } else { needs::fanotify() };
+    if !needs::daemons() || !has_sensor || !engine.present() {
+        return Ok(());
+    }
     // The kernel holds 16,384 events for a reader that stands still.
-    for index in 0..40_000 {
+    const FILES: usize = 20_000;
+    let scene = Scene::new(engine, 10, Watch { inotify, ..Watch::default() }).await?;
+    scene.agent.pause()?;
+    for index in 0..FILES {
         write(&file(&scene.watched, index), "new\n")?;
     }
-    for index in (0..40_000).step_by(5) {
+    for index in (0..FILES).step_by(5) {
         std::fs::remove_file(file(&scene.watched, index))?;
     }
     scene.agent.resume()?;
@@ -201,31 +212,14 @@ async fn overrun(watch: Watch) -> anyhow::Result<()> {
     scene.equals_disk().await
 }
 
-#[tokio::test]
-async fn an_overflow_of_fanotify_is_a_gap_and_the_state_equals_the_disk_after_it() -> anyhow::Result<()> {
-    if !needs::daemons() || !needs::fanotify() {
-        return Ok(());
-    }
-    overrun(Watch::default()).await
-}
-
-#[tokio::test]
-async fn an_overflow_of_inotify_is_a_gap_and_the_state_equals_the_disk_after_it() -> anyhow::Result<()> {
-    if !needs::daemons() || !needs::inotify() {
-        return Ok(());
-    }
-    overrun(Watch { inotify: true, ..Watch::default() }).await
-}
-
-#[tokio::test]
-async fn a_full_disk_under_the_spool_is_told_and_healed_from() -> anyhow::Result<()> {
-    if !needs::daemons() || !needs::fanotify() || !needs::mount() {
+async fn full_disk_under_the_spool(engine: Engine) -> anyhow::Result<()> {
+    if !needs::daemons() || !needs::fanotify() || !needs::mount() || !engine.present() {
         return Ok(());
     }
     const FILES: usize = 3000;
     let disk = BoundedDisk::mount(16)?;
     let data_dir = Some(disk.path().join("agent"));
-    let scene = Scene::new(Engine::Sqlite, 0, Watch { data_dir, ..Watch::default() }).await?;
+    let scene = Scene::new(engine, 0, Watch { data_dir, ..Watch::default() }).await?;
     let mut filling = disk.fill()?;
     for index in 0..FILES {
         write(&file(&scene.watched, index), "while the disk was full\n")?;
@@ -251,4 +245,34 @@ async fn a_full_disk_under_the_spool_is_told_and_healed_from() -> anyhow::Result
     let missing = (0..FILES).filter(|index| !changed.contains(&item(&file(&scene.watched, *index)))).count();
     ensure!(missing == 0, "{missing} of {FILES} files made while the disk was full have no change");
     Ok(())
+}
+
+/// Tests of each fault, one for each database.
+macro_rules! on_each_database {
+    ($($name:ident => $fault:ident($($argument:expr),*);)*) => {
+        mod on_sqlite {
+            use super::*;
+            $(#[tokio::test]
+            async fn $name() -> anyhow::Result<()> {
+                $fault(Engine::Sqlite $(, $argument)*).await
+            })*
+        }
+        mod on_postgres {
+            use super::*;
+            $(#[tokio::test]
+            async fn $name() -> anyhow::Result<()> {
+                $fault(Engine::Postgres $(, $argument)*).await
+            })*
+        }
+    };
+}
+
+on_each_database! {
+    changes_made_while_a_killed_agent_is_down_are_reported => killed_and_changed_meanwhile();
+    a_hundred_thousand_changes_without_a_collector_are_delivered_or_counted => cut_off_for_a_hundred_thousand_changes();
+    a_lost_spool_leads_to_a_new_inventory_and_no_false_drift => bereaved("spool");
+    a_damaged_state_leads_to_a_new_inventory_and_no_false_drift => bereaved("state.redb");
+    an_overflow_of_fanotify_is_a_gap_and_the_state_equals_the_disk_after_it => overrun(false);
+    an_overflow_of_inotify_is_a_gap_and_the_state_equals_the_disk_after_it => overrun(true);
+    a_full_disk_under_the_spool_is_told_and_healed_from => full_disk_under_the_spool();
 }

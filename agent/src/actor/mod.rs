@@ -3,7 +3,7 @@
 //! What is said of a process was read while it held its pid; where that cannot be shown, the actor is
 //! unknown and says why. Nothing here blocks on anything but /proc and /etc/passwd: no name service.
 
-mod placement;
+pub mod placement;
 pub mod procfs;
 mod reader;
 mod users;

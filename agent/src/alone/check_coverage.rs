@@ -19,6 +19,7 @@ use trueline_drift::watch::WatchPolicy;
 use trueline_drift::{ItemKind, text};
 
 use super::watch::Output;
+use crate::kernel::change;
 use crate::sensor::{Preference, SensorCounters, Sensors, Signal, Target};
 
 /// How long a sensor has to report a change.
@@ -35,6 +36,8 @@ enum Outcome {
         actor: ActorFound,
     },
     Missed,
+    /// The kernel tells nobody of this: it is found by reading again, whatever the sensor.
+    Untold,
     /// The operation itself is not possible here.
     NotTried {
         reason: String,
@@ -95,6 +98,14 @@ const OPERATIONS: &[(&str, Act)] = &[
         let file = OpenOptions::new().write(true).open(&path)?;
         file.set_modified(std::time::SystemTime::UNIX_EPOCH).map(|()| path)
     }),
+    ("set an extended attribute", |folder| set_xattr(folder, c"user.canary", b"1")),
+    ("set an ACL", |folder| set_xattr(folder, c"system.posix_acl_access", &acl())),
+    // Version 2, nothing permitted (linux/capability.h).
+    ("set capabilities", |folder| set_xattr(folder, c"security.capability", &[0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0])),
+    (FLAGS, |folder| {
+        let path = folder.join("file");
+        change::toggle_flag(&File::open(&path)?).map(|()| path)
+    }),
     ("make a hard link", |folder| fs::hard_link(folder.join("file"), folder.join("hard")).map(|()| folder.join("hard"))),
     ("make a symbolic link", |folder| std::os::unix::fs::symlink("file", folder.join("soft")).map(|()| folder.join("soft"))),
     ("make a folder", |folder| fs::create_dir(folder.join("folder")).map(|()| folder.join("folder"))),
@@ -108,6 +119,31 @@ const OPERATIONS: &[(&str, Act)] = &[
         File::create(&path).map(|_| path)
     }),
 ];
+
+/// No kernel up to 6.18 reports it: ioctl_iflags(2) makes no event.
+const FLAGS: &str = "set a flag (chattr)";
+
+fn set_xattr(folder: &Path, name: &std::ffi::CStr, value: &[u8]) -> io::Result<PathBuf> {
+    let path = folder.join("file");
+    let file = OpenOptions::new().write(true).open(&path)?;
+    change::set_xattr(&file, name, value)?;
+    // Kept open for longer than anybody waits: the attribute must be seen, not the close.
+    std::mem::forget(file);
+    Ok(path)
+}
+
+/// As the attribute holds it (linux/posix_acl_xattr.h), version 2: `user::rw-,user:0:r--,group::r--,mask::r--,other::r--`.
+fn acl() -> Vec<u8> {
+    const UNDEFINED: u32 = u32::MAX;
+    let entries: [(u16, u16, u32); 5] = [(1, 6, UNDEFINED), (2, 4, 0), (4, 4, UNDEFINED), (0x10, 4, UNDEFINED), (0x20, 4, UNDEFINED)];
+    let mut bytes = 2u32.to_le_bytes().to_vec();
+    for (tag, permissions, id) in entries {
+        bytes.extend(tag.to_le_bytes());
+        bytes.extend(permissions.to_le_bytes());
+        bytes.extend(id.to_le_bytes());
+    }
+    bytes
+}
 
 /// Runs every operation under every sensor. Exit code 1 when the sensor in use misses something.
 pub fn run(folder: Option<PathBuf>, output: Output) -> anyhow::Result<ExitCode> {
@@ -146,7 +182,10 @@ fn try_sensor(preference: Preference, canary: &Path) -> anyhow::Result<(&'static
     for (operation, act) in OPERATIONS {
         let started = Instant::now();
         let outcome = match act(canary) {
-            Ok(path) => wait_for(&signals, &Target::Path(path.as_os_str().as_bytes().to_vec()), started),
+            Ok(path) => match wait_for(&signals, &Target::Path(path.as_os_str().as_bytes().to_vec()), started) {
+                Outcome::Missed if *operation == FLAGS => Outcome::Untold,
+                outcome => outcome,
+            },
             Err(error) => Outcome::NotTried { reason: error.to_string() },
         };
         rows.push(Row { sensor, operation, outcome });
@@ -200,6 +239,7 @@ fn print(rows: &[Row], output: Output) -> anyhow::Result<()> {
                         };
                         format!("seen after {microseconds} us, {actor}")
                     }
+                    Outcome::Untold => "no event tells of it; found by reading again".to_owned(),
                     Outcome::Missed => "MISSED (found only by reading again)".to_owned(),
                     Outcome::NotTried { reason } => format!("not tried: {reason}"),
                 };

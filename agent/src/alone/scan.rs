@@ -39,19 +39,19 @@ impl Totals {
     }
 }
 
-/// Scans these paths, or without any all that the default policy has in view. The inventory goes to
-/// standard output; a reader that leaves early ends the scan without complaint.
-pub fn run(paths: Vec<PathBuf>, output: Output, threads: usize) -> anyhow::Result<ExitCode> {
-    let policy = policy(&paths)?;
+/// Scans these paths, or without any all that the configured watch list has in view, at its rate. The inventory
+/// goes to standard output; a reader that leaves early ends the scan without complaint.
+pub fn run(watch: &WatchPolicy, paths: &[PathBuf], output: Output, threads: usize) -> anyhow::Result<ExitCode> {
+    let policy = policy(watch, paths)?;
     match inventory(&policy, output, threads) {
         Err(error) if is_broken_pipe(&error) => Ok(ExitCode::SUCCESS),
         other => other.map(|()| ExitCode::SUCCESS),
     }
 }
 
-fn policy(paths: &[PathBuf]) -> anyhow::Result<WatchPolicy> {
+fn policy(watch: &WatchPolicy, paths: &[PathBuf]) -> anyhow::Result<WatchPolicy> {
     if paths.is_empty() {
-        return Ok(WatchPolicy::default());
+        return Ok(watch.clone());
     }
     let mut roots = Vec::new();
     for path in paths {
@@ -69,7 +69,7 @@ fn policy(paths: &[PathBuf]) -> anyhow::Result<WatchPolicy> {
         roots.extend(whole().ok().map(|target| printable(&target)));
     }
     // Whoever names a path wants all of it.
-    Ok(WatchPolicy { exclude: Vec::new(), ..WatchPolicy::only_paths(roots) })
+    Ok(WatchPolicy { paths: roots, exclude: Vec::new(), kinds: vec![ItemKind::File], ..watch.clone() })
 }
 
 fn inventory(policy: &WatchPolicy, output: Output, threads: usize) -> anyhow::Result<()> {
@@ -80,7 +80,7 @@ fn inventory(policy: &WatchPolicy, output: Output, threads: usize) -> anyhow::Re
     let mut totals = Totals::default();
     // Accounts are told from the others without their digests: the key would be new in each run.
     let collectors = Collectors::new(Arc::new(policy.clone()), RedactionKey::new([0; 32]));
-    let options = ScanOptions { threads, mode: ScanMode::Full, bytes_per_second: 0 };
+    let options = ScanOptions { threads, mode: ScanMode::Full, bytes_per_second: policy.scan_bytes_per_second };
     let mut failures = 0;
     let summary = std::thread::scope(|scope| -> anyhow::Result<ScanSummary> {
         let (sink, batches) = sync_channel(QUEUED);
@@ -144,7 +144,7 @@ fn inventory(policy: &WatchPolicy, output: Output, threads: usize) -> anyhow::Re
         return Ok(());
     }
     out.flush()?;
-    let kinds: Vec<_> = totals.by_kind().map(|(kind, count)| format!("{} {kind}", HumanCount(count))).collect();
+    let kinds: Vec<_> = totals.by_kind().map(|(kind, count)| counted(count, kind)).collect();
     eprintln!(
         "{} in {:.2} s: {} files/s, {} read, {}/s",
         if kinds.is_empty() { "nothing".to_owned() } else { kinds.join(", ") },
@@ -154,7 +154,7 @@ fn inventory(policy: &WatchPolicy, output: Output, threads: usize) -> anyhow::Re
         HumanBytes(rate(summary.bytes, summary.elapsed)),
     );
     if summary.failures + failures > 0 {
-        eprintln!("{} items could not be read in full", HumanCount(summary.failures + failures));
+        eprintln!("{} could not be read in full", counted(summary.failures + failures, "item"));
     }
     for path in &summary.skipped {
         eprintln!("not entered, as its files are not this host's own: {path}");
@@ -204,6 +204,11 @@ fn conceal(fields: &mut Fields) {
     }
 }
 
+/// `1 file`, `1,243 files`.
+fn counted(count: u64, noun: &str) -> String {
+    format!("{} {noun}{}", HumanCount(count), if count == 1 { "" } else { "s" })
+}
+
 fn rate(count: u64, elapsed: Duration) -> u64 {
     (count as f64 / elapsed.as_secs_f64().max(1e-6)) as u64
 }
@@ -221,7 +226,7 @@ fn tick(bar: &ProgressBar, progress: &ScanProgress) {
     if !bar.is_hidden() {
         let count = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
         let (files, folders, bytes) = (count(&progress.files), count(&progress.folders), count(&progress.bytes));
-        bar.set_message(format!("{} files in {} folders, {} read", HumanCount(files), HumanCount(folders), HumanBytes(bytes)));
+        bar.set_message(format!("{} in {}, {} read", counted(files, "file"), counted(folders, "folder"), HumanBytes(bytes)));
     }
 }
 
@@ -241,15 +246,20 @@ mod tests {
         let place = folder.path().canonicalize().unwrap();
         std::fs::create_dir(place.join("real")).unwrap();
         std::os::unix::fs::symlink("real", place.join("link")).unwrap();
-        let policy = policy(&[place.join("link")]).unwrap();
+        let policy = policy(&WatchPolicy::default(), &[place.join("link")]).unwrap();
         assert_eq!(policy.paths, ["link", "real"].map(|name| place.join(name).display().to_string()));
         assert!(policy.kinds == [ItemKind::File] && policy.exclude.is_empty());
     }
 
     #[test]
     fn a_path_that_is_not_there_is_an_error_that_names_it() {
-        let error = policy(&[PathBuf::from("/nowhere/at/all")]).unwrap_err();
+        let error = policy(&WatchPolicy::default(), &[PathBuf::from("/nowhere/at/all")]).unwrap_err();
         assert!(error.to_string().contains("/nowhere/at/all"), "{error}");
+    }
+
+    #[test]
+    fn one_is_not_many() {
+        assert_eq!([counted(0, "file"), counted(1, "file"), counted(1243, "file")], ["0 files", "1 file", "1,243 files"]);
     }
 
     #[test]

@@ -282,7 +282,10 @@ impl FileReader {
         set("mode", Value::Text(format!("{:04o}", metadata.mode)));
         set("uid", Value::Integer(i64::from(metadata.uid)));
         set("gid", Value::Integer(i64::from(metadata.gid)));
-        set("mtime", Value::Text(Time::from_micros(metadata.modified_ns.div_euclid(1000)).to_string()));
+        // A folder's says only that an entry came or went, which the entry says itself.
+        if metadata.entry_type != EntryType::Folder {
+            set("mtime", Value::Text(Time::from_micros(metadata.modified_ns.div_euclid(1000)).to_string()));
+        }
         if matches!(metadata.entry_type, EntryType::File | EntryType::Symlink) {
             set("size", Value::Integer(i64::try_from(metadata.size).unwrap_or(i64::MAX)));
         }

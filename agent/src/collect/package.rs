@@ -1,4 +1,7 @@
 //! Packages, from dpkg's own database and, where there is one, from rpm's.
+//!
+//! A package whose entry makes no sense is not gone: as long as its name can be told, what cannot be read
+//! of it is unreadable.
 
 use std::collections::BTreeMap;
 use std::io::{self, BufRead, BufReader, Read};
@@ -23,6 +26,8 @@ pub struct Package {
     /// dpkg's three words, as in `install ok installed`; empty for rpm.
     pub status: Vec<u8>,
     pub source: Vec<u8>,
+    /// Fields that cannot be read, and why.
+    pub unreadable: BTreeMap<&'static str, &'static str>,
 }
 
 pub fn read_all(root: &Root) -> Result<Listing, CollectError> {
@@ -30,15 +35,19 @@ pub fn read_all(root: &Root) -> Result<Listing, CollectError> {
     let (mut packages, mut skipped) = (Vec::new(), 0);
     match Pinned::follow(&root.path(STATUS)) {
         Ok(pinned) if pinned.metadata.entry_type == EntryType::File => {
-            let file = pinned.contents().map_err(failed)?.into_file();
-            (packages, skipped) = parse(BufReader::with_capacity(64 * 1024, file.take(DATABASE_LIMIT))).map_err(failed)?;
+            let mut file = pinned.contents().map_err(failed)?.into_file().take(DATABASE_LIMIT + 1);
+            (packages, skipped) = parse(BufReader::with_capacity(64 * 1024, &mut file)).map_err(failed)?;
+            // What lies beyond would be told as removed.
+            if file.limit() == 0 {
+                return Err(failed(io::Error::other(format!("it is larger than {DATABASE_LIMIT} bytes"))));
+            }
         }
         Ok(_) => return Err(failed(io::Error::other("it is not a regular file"))),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(failed(error)),
     }
-    if rpm::has_database(root) {
-        let (more, malformed) = rpm::read_all(root)?;
+    if let Some(database) = rpm::database(root) {
+        let (more, malformed) = rpm::read_all(&database)?;
         packages.extend(more);
         skipped += malformed;
     }
@@ -48,7 +57,7 @@ pub fn read_all(root: &Root) -> Result<Listing, CollectError> {
 }
 
 /// Streams dpkg's status file (deb-control(5) stanzas); keeps what is at least partly on the disk.
-/// With the packages: how many stanzas made no sense.
+/// With the packages: how many stanzas had no name.
 pub fn parse(mut status: impl BufRead) -> io::Result<(Vec<Package>, u64)> {
     let (mut packages, mut skipped) = (Vec::new(), 0);
     let mut line = Vec::new();
@@ -57,19 +66,23 @@ pub fn parse(mut status: impl BufRead) -> io::Result<(Vec<Package>, u64)> {
     loop {
         line.clear();
         let read = status.by_ref().take(LINE_LIMIT).read_until(b'\n', &mut line)?;
-        if line.len() as u64 == LINE_LIMIT && !line.ends_with(b"\n") {
-            // No field that is taken here is as long: what follows on this line belongs to another.
+        let is_cut = line.len() as u64 == LINE_LIMIT && !line.ends_with(b"\n");
+        if is_cut {
             status.skip_until(b'\n')?;
         }
         let text = line.trim_ascii_end();
         if text.is_empty() {
             if started {
                 started = false;
-                let package = std::mem::take(&mut package);
-                match is_present(&package.status) {
-                    Some(true) if !package.name.is_empty() => packages.push(package),
+                let mut package = std::mem::take(&mut package);
+                let is_present = is_present(&package.status);
+                if is_present.is_none() {
+                    package.unreadable.entry("status").or_insert("it is no status that dpkg has");
+                }
+                match is_present {
                     Some(false) => {}
-                    _ => skipped += 1,
+                    _ if package.name.is_empty() => skipped += 1,
+                    _ => packages.push(package),
                 }
             }
             if read == 0 {
@@ -79,15 +92,19 @@ pub fn parse(mut status: impl BufRead) -> io::Result<(Vec<Package>, u64)> {
         }
         started = true;
         let Some(colon) = text.iter().position(|byte| *byte == b':') else { continue };
-        let place = match &text[..colon] {
-            b"Package" => &mut package.name,
-            b"Version" => &mut package.version,
-            b"Architecture" => &mut package.architecture,
-            b"Status" => &mut package.status,
-            b"Source" => &mut package.source,
+        let (place, field) = match &text[..colon] {
+            b"Package" => (&mut package.name, "name"),
+            b"Version" => (&mut package.version, "version"),
+            b"Architecture" => (&mut package.architecture, "architecture"),
+            b"Status" => (&mut package.status, "status"),
+            b"Source" => (&mut package.source, "source"),
             _ => continue,
         };
-        *place = text[colon + 1..].trim_ascii().to_vec();
+        if is_cut {
+            package.unreadable.insert(field, "its line is longer than any that is read");
+        } else {
+            *place = text[colon + 1..].trim_ascii().to_vec();
+        }
     }
 }
 
@@ -103,7 +120,7 @@ fn is_present(status: &[u8]) -> Option<bool> {
 
 /// Gives each package its key: the name, with the architecture where it is not the host's own. A
 /// package installed in several versions (kernels under rpm) is one item with a list of them.
-fn named(packages: Vec<Package>) -> Listing {
+pub fn named(packages: Vec<Package>) -> Listing {
     let own = own_architecture(&packages).map(<[u8]>::to_vec);
     let mut groups = BTreeMap::<Vec<u8>, Vec<Package>>::new();
     for package in packages {
@@ -129,7 +146,10 @@ fn own_architecture(packages: &[Package]) -> Option<&[u8]> {
 
 fn fields(group: &[Package]) -> Fields {
     let mut fields = Fields::new();
-    let mut set = |name, values: Vec<&Vec<u8>>| {
+    let mut set = |name: &'static str, values: Vec<&Vec<u8>>| {
+        if let Some(reason) = group.iter().find_map(|package| package.unreadable.get(name)) {
+            return fields.set(FieldName::known(name), Value::unreadable(reason));
+        }
         let mut texts: Vec<String> =
             values.into_iter().filter(|value| !value.is_empty()).map(|value| Value::bytes(value).to_string()).collect();
         texts.sort_unstable();
@@ -137,7 +157,7 @@ fn fields(group: &[Package]) -> Fields {
         match texts.len() {
             0 => {}
             1 => fields.set(FieldName::known(name), Value::Text(texts.remove(0))),
-            _ => fields.set(FieldName::known(name), Value::List(texts)),
+            _ => fields.set(FieldName::known(name), Value::list(texts)),
         }
     };
     set("version", group.iter().map(|package| &package.version).collect());
@@ -167,13 +187,15 @@ mod tests {
     #[test]
     fn what_dpkg_has_on_the_disk_is_listed_by_name_and_foreign_architecture() {
         let (packages, skipped) = parse(SAMPLE.as_bytes()).unwrap();
-        assert_eq!(skipped, 2);
+        assert_eq!(skipped, 1);
         assert_eq!(
             shown(&named(packages)),
             [
                 r#"package:dpkg {"architecture":"amd64","status":"install ok installed","version":"1.21.22"}"#,
                 r#"package:libc6 {"architecture":"amd64","source":"glibc (2.36)","status":"hold ok installed","version":"2.36-9"}"#,
                 r#"package:libc6:i386 {"architecture":"i386","source":"glibc","status":"install ok installed","version":"2.36-9"}"#,
+                // Left out, it would be told as removed.
+                r#"package:odd {"status":{"unreadable":"it is no status that dpkg has"}}"#,
                 r#"package:torn {"architecture":"all","status":"install reinstreq half-installed","version":"3"}"#,
             ]
         );
@@ -196,6 +218,21 @@ mod tests {
         let status = format!("Package: a\nStatus: install ok installed\nJunk: {}\nVersion: 1\n\n", "x".repeat(1 << 20));
         let (packages, _) = parse(BufReader::new(status.as_bytes())).unwrap();
         assert_eq!(packages[0].version, b"1");
+        let status = format!("Package: a\nStatus: install ok installed\nVersion: {}\nSource: s\n\n", "1".repeat(1 << 20));
+        let (packages, _) = parse(BufReader::new(status.as_bytes())).unwrap();
+        let version = r#"{"unreadable":"its line is longer than any that is read"}"#;
+        let expected = format!(r#"package:a {{"source":"s","status":"install ok installed","version":{version}}}"#);
+        assert_eq!(shown(&named(packages)), [expected]);
+    }
+
+    #[test]
+    fn a_database_that_is_larger_than_what_is_read_is_an_error() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(folder.path().join("var/lib/dpkg")).unwrap();
+        let file = std::fs::File::create(folder.path().join(&STATUS[1..])).unwrap();
+        file.set_len(DATABASE_LIMIT + 1).unwrap();
+        let error = read_all(&Root::at(folder.path())).unwrap_err().to_string();
+        assert!(error.contains("larger than"), "{error}");
     }
 
     proptest! {

@@ -4,6 +4,7 @@
 
 use std::io::{self, Read};
 use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -15,35 +16,48 @@ use super::{CollectError, Root};
 /// Folders of the database, older releases first.
 pub const DATABASES: &[&str] = &["/var/lib/rpm", "/usr/lib/sysimage/rpm"];
 
-/// The file of each database format.
+/// The file of each database format, which only a transaction opens for writing.
 const FORMATS: &[&str] = &["rpmdb.sqlite", "Packages.db", "Packages"];
 
 const DEADLINE: Duration = Duration::from_secs(60);
 const OUTPUT_LIMIT: usize = 64 * 1024 * 1024;
 const QUERY: &str = "%{NAME}\\t%|EPOCH?{%{EPOCH}:}:{}|%{VERSION}-%{RELEASE}\\t%{ARCH}\\t%{SOURCERPM}\\n";
 
-pub fn has_database(root: &Root) -> bool {
-    DATABASES.iter().any(|folder| FORMATS.iter().any(|file| root.path(folder).join(file).is_file()))
+/// The folder that holds the host's database.
+pub fn database(root: &Root) -> Option<PathBuf> {
+    let folders = DATABASES.iter().rev().map(|folder| root.path(folder));
+    folders.into_iter().find(|folder| FORMATS.iter().any(|file| folder.join(file).is_file()))
 }
 
-pub fn read_all(root: &Root) -> Result<(Vec<Package>, u64), CollectError> {
+/// Whether the packages may be others when this path has changed: the database, or its folder as a whole.
+///
+/// Not what lies beside it. Whoever reads the database writes its locks and shared memory, so heeding
+/// these would make of each reading the cause of the next.
+pub fn is_database(path: &str) -> bool {
+    let beside = DATABASES.iter().filter_map(|folder| path.strip_prefix(folder));
+    beside.into_iter().any(|rest| rest.is_empty() || rest.strip_prefix('/').is_some_and(|name| FORMATS.contains(&name)))
+}
+
+/// The folder is named to `rpm`, whose own idea of it may be another: Debian's looks in the user's home.
+pub fn read_all(database: &Path) -> Result<(Vec<Package>, u64), CollectError> {
     let mut command = Command::new("rpm");
-    if !root.is_host() {
-        command.arg("--root").arg(root.path("/"));
-    }
-    command.args(["-qa", "--qf", QUERY]);
+    command.arg("--dbpath").arg(database).args(["-qa", "--qf", QUERY]);
     let output = run(&mut command, DEADLINE).map_err(|error| CollectError::database("the packages of rpm", &error))?;
     Ok(parse(&output))
 }
 
-/// Lines of name, version, architecture and source package between tabs; and how many were not.
+/// Lines of name, version, architecture and source package between tabs; and how many had no name. A line
+/// that has one and not all the others is a package that cannot be read.
 pub fn parse(output: &[u8]) -> (Vec<Package>, u64) {
     let mut skipped = 0;
     let mut packages = Vec::new();
     for line in output.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
-        let parts: Vec<&[u8]> = line.split(|byte| *byte == b'\t').collect();
+        let parts: Vec<&[u8]> = line.splitn(5, |byte| *byte == b'\t').collect();
         let [name, version, architecture, source] = parts[..] else {
-            skipped += 1;
+            match parts[..] {
+                [name, _, ..] if !name.is_empty() => packages.push(unreadable(name)),
+                _ => skipped += 1,
+            }
             continue;
         };
         let known = |value: &[u8]| if value == b"(none)" { Vec::new() } else { value.to_vec() };
@@ -53,9 +67,16 @@ pub fn parse(output: &[u8]) -> (Vec<Package>, u64) {
             architecture: known(architecture),
             status: Vec::new(),
             source: known(source),
+            ..Package::default()
         });
     }
     (packages, skipped)
+}
+
+fn unreadable(name: &[u8]) -> Package {
+    let reason = "rpm tells of it in another shape than it was asked for";
+    let fields = ["version", "architecture", "source"].map(|field| (field, reason));
+    Package { name: name.to_vec(), unreadable: fields.into(), ..Package::default() }
 }
 
 /// What a program prints, within the deadline; any failure of it is an error.
@@ -103,8 +124,29 @@ mod tests {
     fn a_query_reads_as_packages() {
         let (packages, skipped) = parse(b"bash\t5.1.8-6.el9\tx86_64\tbash-5.1.8-6.el9.src.rpm\ngpg-pubkey\t1-2\t(none)\t(none)\nnoise\n");
         assert_eq!((packages.len(), skipped), (2, 1));
+        let (torn, skipped) = parse(b"bash\t5.1.8-6.el9\tx86_64\nzsh\t1\tx86_64\ta\tb\n\t1\tx\n");
+        assert_eq!((torn.len(), skipped), (2, 1));
+        assert!(torn.iter().all(|package| package.version.is_empty() && package.unreadable.contains_key("version")));
         assert_eq!(packages[0].source, b"bash-5.1.8-6.el9.src.rpm");
         assert!(packages[1].architecture.is_empty());
+    }
+
+    #[test]
+    fn what_readers_of_a_database_write_is_not_the_database() {
+        for (path, expected) in [
+            ("/var/lib/rpm", true),
+            ("/var/lib/rpm/rpmdb.sqlite", true),
+            ("/usr/lib/sysimage/rpm/Packages.db", true),
+            ("/var/lib/rpm/Packages", true),
+            ("/var/lib/rpm/rpmdb.sqlite-shm", false),
+            ("/var/lib/rpm/rpmdb.sqlite-wal", false),
+            ("/var/lib/rpm/.rpm.lock", false),
+            ("/var/lib/rpm/__db.001", false),
+            ("/var/lib/rpm2/Packages", false),
+            ("/var/lib", false),
+        ] {
+            assert_eq!(is_database(path), expected, "{path}");
+        }
     }
 
     #[test]

@@ -1,61 +1,64 @@
 //! Users, from /etc/passwd and /etc/shadow. A password hash leaves only as a keyed digest.
 
 use std::collections::HashMap;
+use std::io;
 
 use trueline_drift::redact::RedactionKey;
 use trueline_drift::{FieldName, Fields, ItemKind, Value};
 
-use super::account::{number, overlong, records};
+use super::account::{Misshapen, number_value, records};
 use super::{CollectError, Listing, Root, file, listing};
 
 const DATABASE_LIMIT: u64 = 16 * 1024 * 1024;
 
 pub fn read_all(root: &Root, key: &RedactionKey) -> Result<Listing, CollectError> {
-    let passwd = root.read("/etc/passwd", DATABASE_LIMIT).map_err(|error| CollectError::database("/etc/passwd", &error))?;
+    let failed = |error: io::Error| CollectError::database("/etc/passwd", &error);
+    let passwd = root.read("/etc/passwd", DATABASE_LIMIT).map_err(failed)?;
     let shadow = root.read("/etc/shadow", DATABASE_LIMIT);
     let shadow = match &shadow {
         Ok(shadow) => Ok(shadow.as_deref().unwrap_or_default()),
         Err(error) => Err(file::reason(error)),
     };
-    Ok(parse(&passwd.unwrap_or_default(), shadow, key))
+    parse(&passwd.unwrap_or_default(), shadow, key).map_err(failed)
 }
 
 /// `shadow` is the database, or why it could not be read.
-pub fn parse(passwd: &[u8], shadow: Result<&[u8], String>, key: &RedactionKey) -> Listing {
+pub fn parse(passwd: &[u8], shadow: Result<&[u8], String>, key: &RedactionKey) -> io::Result<Listing> {
     let mut hashes = HashMap::new();
     for record in shadow.as_ref().map(|shadow| records(shadow)).into_iter().flatten() {
-        if let [name, hash, ..] = record.as_slice() {
-            hashes.entry(*name).or_insert(*hash);
+        if let Some(name) = record.first() {
+            hashes.entry(*name).or_insert(record.get(1).copied());
         }
     }
-    let mut skipped = overlong(passwd);
+    let mut misshapen = Misshapen::default();
     let mut users = Vec::new();
     for record in records(passwd) {
         let [name, password, uid, gid, gecos, home, shell] = record[..] else {
-            skipped += 1;
+            users.push(misshapen.account(&record, 7, &["uid", "gid", "gecos", "home", "shell", "locked", "password"])?);
             continue;
         };
-        let (Some(uid), Some(gid)) = (number(uid), number(gid)) else {
-            skipped += 1;
-            continue;
-        };
-        let mut fields = Fields::new().with("uid", i64::from(uid)).with("gid", i64::from(gid));
+        let mut fields = Fields::new();
+        fields.set(FieldName::known("uid"), number_value(uid));
+        fields.set(FieldName::known("gid"), number_value(gid));
         for (field, value) in [("gecos", gecos), ("home", home), ("shell", shell)] {
             if !value.is_empty() {
                 fields.set(FieldName::known(field), Value::bytes(value));
             }
         }
-        let (locked, password) = match (password, &shadow) {
-            (b"x", Err(reason)) => (Value::unreadable(reason), Value::unreadable(reason)),
+        let unreadable = |reason: &str| (Value::unreadable(reason), Value::unreadable(reason));
+        let (locked, password) = match (password, &shadow, hashes.get(name)) {
+            (b"x", Err(reason), _) => unreadable(reason),
+            (b"x", Ok(_), Some(None)) => unreadable("its line in /etc/shadow has a name and nothing else"),
+            (b"x", Ok(_), Some(Some(hash))) => judged(hash, key),
             // No line in shadow: there is no password that could be right.
-            (b"x", Ok(_)) => judged(hashes.get(name).copied().unwrap_or(b"*"), key),
-            (hash, _) => judged(hash, key),
+            (b"x", Ok(_), None) => judged(b"*", key),
+            (hash, _, _) => judged(hash, key),
         };
         fields.set(FieldName::known("locked"), locked);
         fields.set(FieldName::known("password"), password);
         users.push((name.to_vec(), fields));
     }
-    listing(ItemKind::User, users, skipped)
+    Ok(listing(ItemKind::User, users, 0))
 }
 
 /// `locked` and `password` from the hash field of shadow(5). A `!` before a hash is what passwd -l
@@ -83,7 +86,7 @@ mod tests {
 
     const PASSWD: &[u8] = b"root:x:0:0:root:/root:/bin/bash\n# note\nwww-data:x:33:33::/var/www:/usr/sbin/nologin\n\
         open:x:1000:1000:Open,,,:/home/open:/bin/sh\nkept:x:1001:1001::/:/bin/sh\nold:$1$abc$defghij:1002:1002::/:/bin/sh\n\
-        root:x:0:0:again:/:/bin/sh\n+::::::\nbroken\n";
+        root:x:0:0:again:/:/bin/sh\n";
     const SHADOW: &[u8] =
         b"root:$6$salt$secrethash:19000:0:99999:7:::\nwww-data:*:19000::::::\nopen::19000::::::\nkept:!$6$salt$secrethash:1::::::\n";
 
@@ -94,7 +97,7 @@ mod tests {
     #[test]
     fn users_are_told_without_their_hashes() {
         let key = RedactionKey::new([7; 32]);
-        let listing = parse(PASSWD, Ok(SHADOW), &key);
+        let listing = parse(PASSWD, Ok(SHADOW), &key).unwrap();
         let digest = key.digest(b"$6$salt$secrethash");
         let old = key.digest(b"$1$abc$defghij");
         let expected = format!(
@@ -106,23 +109,52 @@ user:www-data {{"gid":33,"home":"/var/www","locked":true,"password":"locked","sh
 "#
         );
         assert_eq!(shown(&listing), expected);
-        assert_eq!(listing.skipped, 3);
+        assert_eq!(listing.skipped, 1);
         assert!(!shown(&listing).contains("secrethash"));
     }
 
     #[test]
     fn an_unreadable_shadow_is_not_taken_for_no_password() {
-        let listing = parse(PASSWD, Err("permission denied".into()), &RedactionKey::new([7; 32]));
+        let listing = parse(PASSWD, Err("permission denied".into()), &RedactionKey::new([7; 32])).unwrap();
         let (_, root) = listing.items.iter().find(|(item, _)| item.key.as_str() == "root").unwrap();
         assert!(root.fields.value("password").unwrap().is_unreadable() && root.fields.value("locked").unwrap().is_unreadable());
+    }
+
+    /// A user that is left out would be told as removed, and compared no more.
+    #[test]
+    fn a_user_whose_line_makes_no_sense_is_unreadable_and_not_gone() {
+        let key = RedactionKey::new([7; 32]);
+        let passwd = b"root:x:0:0:root:/root:/bin/bash:\nbin:x:two:2::/:\nbare\n+::::::\ntorn:x:9:9::/:/bin/sh\n";
+        let listing = parse(passwd, Ok(b"root:$6$salt$secrethash:1::::::\ntorn\n"), &key).unwrap();
+        let of = |name: &str| &listing.items.iter().find(|(item, _)| item.key.as_str() == name).unwrap().1.fields;
+        assert_eq!((listing.items.len(), listing.skipped), (5, 0));
+        for name in ["root", "bare"] {
+            assert!(of(name).len() == 7 && of(name).iter().all(|(_, value)| value.is_unreadable()), "{:?}", of(name));
+        }
+        assert_eq!(of("root").value("uid").unwrap().to_string(), "unreadable: its line has 8 fields between colons, not 7");
+        assert!(of("bin").value("uid").unwrap().is_unreadable() && of("bin").value("gid") == Some(&Value::Integer(2)));
+        assert!(of("+").value("uid").unwrap().is_unreadable());
+        assert!(of("torn").value("password").unwrap().is_unreadable() && of("torn").value("uid") == Some(&Value::Integer(9)));
+        let garbage = "a:b\n".repeat(1001);
+        assert!(parse(garbage.as_bytes(), Ok(b""), &key).unwrap_err().to_string().contains("not 7 fields"));
+    }
+
+    #[test]
+    fn a_huge_line_is_read_and_its_values_are_bounded() {
+        let passwd = format!("root:x:0:0:{}:/root:/bin/bash\n", "\u{1}".repeat(100_000));
+        let listing = parse(passwd.as_bytes(), Ok(SHADOW), &RedactionKey::new([7; 32])).unwrap();
+        let fields = &listing.items[0].1.fields;
+        assert_eq!(fields.value("uid"), Some(&Value::Integer(0)));
+        let gecos = fields.value("gecos").unwrap().to_string();
+        assert!(gecos.len() <= trueline_drift::value::VALUE_LIMIT + 64 && gecos.contains("100000 bytes in all"), "{}", gecos.len());
     }
 
     proptest! {
         #[test]
         fn hostile_databases_never_panic(a in proptest::collection::vec(any::<u8>(), 0..200), b in "[a-c:!*\n]{0,80}") {
             let key = RedactionKey::new([7; 32]);
-            parse(&a, Ok(b.as_bytes()), &key);
-            parse(b.as_bytes(), Ok(&a), &key);
+            let _ = parse(&a, Ok(b.as_bytes()), &key);
+            let _ = parse(b.as_bytes(), Ok(&a), &key);
         }
     }
 }

@@ -4,6 +4,7 @@
 //! returns what it said.
 #![allow(unsafe_code)]
 
+pub mod change;
 pub mod fanotify;
 pub mod file;
 pub mod handle;

@@ -323,6 +323,7 @@ impl<'a> Stream<'a> {
                 holding_since: status.holding_since().map(trueline_drift::Time::micros),
             }),
             troubles: status.troubles(),
+            policy_version: *self.parts.policy_version.borrow(),
         })
     }
 

@@ -5,13 +5,14 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use tracing::warn;
+use trueline_drift::change::ChangeKind;
 use trueline_drift::diff::diff;
 use trueline_drift::{Actor, Cause, Change, Fields, GapReason, ItemId, ItemKey, ItemKind, Observation, RecordBody, text};
 
 use super::aside::{Crowded, Request};
 use super::plans::{Plan, Why};
 use super::settle::{self, Settled};
-use super::{Observer, Scope, Sink};
+use super::{Observer, RIPPLE, Scope, Sink};
 use crate::clock;
 use crate::collect::{CollectError, Known, ReadError, Reading};
 use crate::sensor::{Depth, Loss, Target};
@@ -26,6 +27,9 @@ pub(super) enum Novelty {
     Created,
 }
 
+/// The field that changes without any event (ioctl_iflags(2)): it shows when something else has the file read.
+const UNTOLD: &str = "flags";
+
 impl<S: Sink> Observer<S> {
     /// Reads what has settled and notes what changed.
     pub(super) fn examine(&mut self, settled: Vec<Settled>) {
@@ -38,6 +42,8 @@ impl<S: Sink> Observer<S> {
                         && let Ok(key) = ItemKey::from_text(name)
                     {
                         self.read_and_compare(&ItemId::new(ItemKind::Sysctl, key), None, Cause::Event, &actor);
+                        self.ripple = Some(self.ripple.as_ref().map_or_else(|| actor.clone(), |earlier| settle::together(earlier, &actor)));
+                        self.next_poll = self.next_poll.min(Instant::now() + RIPPLE);
                     }
                 }
                 Target::Path(path) => {
@@ -227,6 +233,11 @@ impl<S: Sink> Observer<S> {
             return;
         };
         self.parts.status.changes.fetch_add(1, Ordering::Relaxed);
+        let has_untold = cause == Cause::Event
+            && difference.kind == ChangeKind::Modified
+            && difference.fields.iter().any(|field| field.name.as_str() == UNTOLD);
+        let actor =
+            if has_untold { actor.but("no event tells of a change of flags: another process may have made it") } else { actor.clone() };
         let change = Change {
             item: item.clone(),
             kind: difference.kind,
@@ -235,7 +246,7 @@ impl<S: Sink> Observer<S> {
             observed_after,
             observed_at: now,
             cause,
-            actor: actor.clone(),
+            actor,
             transaction: None,
         };
         self.offer.records.push(RecordBody::Changed(Box::new(change)));

@@ -20,6 +20,7 @@ mod sweep;
 #[cfg(test)]
 mod tests;
 
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -28,7 +29,7 @@ use std::time::{Duration, Instant};
 
 use tracing::{info, warn};
 use trueline_drift::watch::WatchPolicy;
-use trueline_drift::{ItemKind, Time};
+use trueline_drift::{Actor, ItemKind, Time};
 
 use crate::clock;
 use crate::collect::Collectors;
@@ -56,6 +57,8 @@ const OFFER_AGAIN: Duration = Duration::from_millis(250);
 const ALIVE_EVERY: Duration = Duration::from_secs(5);
 /// Settings that no sensor watches are read this often; those that one does, ten times less.
 const POLL_UNWATCHED: Duration = Duration::from_secs(30);
+/// Between a written setting and the reading of all: one that the kernel changed with it is then found.
+const RIPPLE: Duration = Duration::from_secs(1);
 const BATCH: usize = 512;
 /// Before a sweep that failed is tried again.
 pub const RETRY: Duration = Duration::from_secs(30);
@@ -101,6 +104,8 @@ pub struct Observer<S> {
     inventory_to_note: Option<InventoryComplete>,
     next_full_scan: Instant,
     next_poll: Instant,
+    /// Who wrote a setting since all were read.
+    ripple: Option<Actor>,
     next_alive: Instant,
 }
 
@@ -131,6 +136,7 @@ impl<S: Sink> Observer<S> {
             inventory_to_note: None,
             next_full_scan: Instant::now() + full_scan,
             next_poll: Instant::now() + POLL_UNWATCHED,
+            ripple: None,
             next_alive: Instant::now(),
         }
     }
@@ -274,7 +280,8 @@ impl<S: Sink> Observer<S> {
             let watched = self.parts.sensors.as_ref().is_some_and(|sensors| sensors.coverage().iter().any(is_watched));
             self.next_poll = now + if watched { POLL_UNWATCHED * 10 } else { POLL_UNWATCHED };
             if self.parts.policy.watches_kind(ItemKind::Sysctl) {
-                self.plan(Plan { scope: Scope::Kind(ItemKind::Sysctl), why: Why::Schedule });
+                let why = self.ripple.take().map_or(Why::Schedule, |actor| Why::Ripple { actor: Box::new(actor) });
+                self.plan(Plan { scope: Scope::Kind(ItemKind::Sysctl), why });
             }
         }
     }
@@ -303,6 +310,6 @@ pub fn sensor_policy(policy: &WatchPolicy, collectors: &Collectors) -> WatchPoli
 }
 
 fn touch_file(path: &std::path::Path) -> std::io::Result<()> {
-    let file = std::fs::OpenOptions::new().create(true).append(true).open(path)?;
+    let file = std::fs::OpenOptions::new().create(true).append(true).mode(0o600).open(path)?;
     file.set_modified(std::time::SystemTime::now())
 }

@@ -42,6 +42,10 @@ pub enum Why {
     Asked {
         id: String,
     },
+    /// A kernel setting was written: the kernel may have changed others with it.
+    Ripple {
+        actor: Box<Actor>,
+    },
     /// Due by the clock alone: it waits for everything else.
     Schedule,
     NewPolicy {
@@ -62,7 +66,8 @@ impl Why {
     pub(super) fn actor(&self) -> Actor {
         match self {
             Self::Tree { actor } => actor.but("it was found in a folder that this process made, moved or removed"),
-            Self::Restart { .. } => Actor::unknown("it happened while the agent was not running"),
+            Self::Restart { .. } => Actor::unknown("it was found at the agent's start: no sensor has told of it since it was last read"),
+            Self::Ripple { actor } => actor.but("it was found to have changed when this process wrote another setting"),
             Self::Lost(loss) => Actor::unknown(format!("it was found by reading again, because {}", loss.reason.explanation())),
             _ => Actor::unknown("it was found by a scan; no sensor reported it"),
         }
@@ -78,7 +83,7 @@ impl Why {
     pub(super) fn phase(&self) -> Option<Phase> {
         match self {
             Self::Inventory => Some(Phase::Inventory),
-            Self::Tree { .. } | Self::Schedule => None,
+            Self::Tree { .. } | Self::Ripple { .. } | Self::Schedule => None,
             _ => Some(Phase::Rescan),
         }
     }

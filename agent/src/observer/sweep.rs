@@ -339,7 +339,7 @@ impl<S: Sink> Observer<S> {
                     warn!("the answer to a scan request could not be sent");
                 }
             }
-            Why::Tree { .. } | Why::Schedule => {}
+            Why::Tree { .. } | Why::Ripple { .. } | Why::Schedule => {}
         }
         if sweep.plan.scope == Scope::All && sweep.fault.is_none() {
             self.complete_at = sweep.began_at;

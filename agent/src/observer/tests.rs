@@ -85,7 +85,10 @@ impl Scene {
     }
 
     fn touch_as(&self, path: &Path, process: Option<u32>, depth: Depth) {
-        let target = Target::Path(path.as_os_str().as_bytes().to_vec());
+        self.touch_target(Target::Path(path.as_os_str().as_bytes().to_vec()), process, depth);
+    }
+
+    fn touch_target(&self, target: Target, process: Option<u32>, depth: Depth) {
         let actor = process.map(|pid| {
             let process = Process { pid, started_at: None, exe: None, argv: Vec::new(), cwd: None };
             Arc::new(Actor { certainty: Certainty::Strong, process: Some(process), reason: None, ..Actor::unknown("") })
@@ -363,4 +366,31 @@ fn a_policy_that_the_collector_withdraws_gives_way_to_the_hosts_own() {
     });
     assert!(records.iter().any(|record| matches!(record, RecordBody::Observed(seen) if seen.item.to_string() == two)));
     assert_eq!(scene.state.policy().unwrap(), None);
+}
+
+/// The kernel copies `all.forwarding` into every interface's: no event tells of those.
+#[test]
+fn settings_that_the_kernel_changed_with_a_written_one_are_found_and_not_said_to_be_written() {
+    let mut scene = Scene::new();
+    let (all, eth0) = (scene.root("proc/sys/net/all"), scene.root("proc/sys/net/eth0"));
+    std::fs::create_dir_all(all.parent().unwrap()).unwrap();
+    for path in [&all, &eth0] {
+        std::fs::write(path, "0\n").unwrap();
+    }
+    let policy = WatchPolicy { paths: Vec::new(), kinds: vec![ItemKind::Sysctl], ..WatchPolicy::default() };
+    let records = scene.run(policy, inventory(), Box::new(|records| changed(records).len() == 2), move |scene, _| {
+        while scene.state.inventory_complete().unwrap().is_none() {
+            std::thread::yield_now();
+        }
+        for path in [&all, &eth0] {
+            std::fs::write(path, "1\n").unwrap();
+        }
+        scene.touch_target(Target::Sysctl("net.all".to_owned()), Some(1), Depth::Item);
+    });
+    let actor = |item: &str| {
+        let actor = &change(&records, item).actor;
+        (actor.process.as_ref().unwrap().pid, actor.certainty)
+    };
+    assert_eq!(actor("sysctl:net.all"), (1, Certainty::Strong));
+    assert_eq!(actor("sysctl:net.eth0"), (1, Certainty::Correlated));
 }

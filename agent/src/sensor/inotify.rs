@@ -2,7 +2,12 @@
 //!
 //! inotify does not name the process behind an event, and wants a watch for each folder: a new folder is
 //! watched first and then reported as a tree, so that what was made in it meanwhile is read too. Each
-//! folder is watched by itself, because the crate's own recursion ends at the first error.
+//! folder is watched by itself, because the crate's own recursion ends at the first error. The folders
+//! above a watched path are watched too: each of them can be moved away with all that it leads to.
+//!
+//! A watch belongs to the folder, not to its name: a name that is still there says nothing about its
+//! watch. So whatever may have changed hands is watched anew: by name after each event of a folder, and
+//! all of it after a loss. Watching a folder that has its watch changes nothing.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -146,12 +151,18 @@ struct Worker {
     /// The host's limit of watches was reached: folders found from then on are not watched.
     limited: bool,
     unreadable: usize,
+    /// Every event that was passed on before this time has been taken.
     caught_up: Time,
 }
 
 impl Worker {
     fn run(mut self, waiting: &Receiver<Message>) {
-        for message in waiting {
+        loop {
+            let message = waiting.try_recv().or_else(|_| {
+                self.caught_up = now();
+                waiting.recv()
+            });
+            let Ok(message) = message else { return };
             if self.outlet.is_stopping() || self.take(message).is_err() {
                 return;
             }
@@ -168,16 +179,14 @@ impl Worker {
             self.overflow(Some(count))?;
         }
         match message {
-            Message::Look => {}
-            Message::Event(Ok(event)) if event.need_rescan() => self.overflow(None)?,
-            Message::Event(Ok(event)) => self.take_event(event)?,
+            Message::Look => Ok(()),
+            Message::Event(Ok(event)) if event.need_rescan() => self.overflow(None),
+            Message::Event(Ok(event)) => self.take_event(event),
             Message::Event(Err(error)) => {
                 tracing::warn!(%error, "inotify events could not be read; what it watches will be read again");
-                self.lose(GapReason::SensorLost, None)?;
+                self.recover(GapReason::SensorLost, None)
             }
         }
-        self.caught_up = now();
-        Ok(())
     }
 
     fn follow(&mut self, order: Order) -> Result<(), Closed> {
@@ -185,15 +194,7 @@ impl Worker {
         let known = std::mem::replace(&mut self.scopes, order.scopes);
         self.view = Some(order.view);
         self.elsewhere = order.elsewhere;
-        (self.limited, self.unreadable) = (false, 0);
-        let before = std::mem::take(&mut self.watched);
-        for scope in self.scopes.clone() {
-            self.watch_tree(starting_point(&scope.path));
-        }
-        for gone in before.difference(&self.watched) {
-            // A folder that was removed has lost its watch already.
-            let _ = self.watcher.unwatch(gone);
-        }
+        self.watch_all();
         self.publish();
         // Whoever waits may be the one who takes the signals: answer before any is sent.
         let _ = order.done.try_send(());
@@ -208,31 +209,74 @@ impl Worker {
         Ok(())
     }
 
-    /// Watches a folder and the folders beneath it that are in view or lead there.
-    fn watch_tree(&mut self, top: &Path) {
+    /// Watches all that is to be watched, whatever was before.
+    fn watch_all(&mut self) {
+        (self.limited, self.unreadable) = (false, 0);
+        let before = std::mem::take(&mut self.watched);
+        let (known, gone): (BTreeSet<_>, BTreeSet<_>) =
+            before.into_iter().partition(|folder| is_folder(folder) && self.has_use_for(folder));
+        // Before anything is watched: a folder that was moved kept its watch, and to unwatch its old name
+        // takes that watch away. One that was removed has lost it already.
+        for folder in gone {
+            let _ = self.watcher.unwatch(&folder);
+        }
+        let starts: Vec<PathBuf> = self.scopes.iter().map(|scope| starting_point(&scope.path).to_owned()).collect();
+        for start in &starts {
+            self.watch_tree(start, &known);
+        }
+        for above in starts.iter().flat_map(|start| start.ancestors()) {
+            if !self.watched.contains(above) {
+                self.watch_folder(above, &known);
+            }
+        }
+        for folder in known.difference(&self.watched) {
+            let _ = self.watcher.unwatch(folder);
+        }
+    }
+
+    /// Watches a folder and the folders beneath it that are in view or lead there, but for those that it has
+    /// been through since `watched` was emptied of them. Those known from before need no room within the limit.
+    fn watch_tree(&mut self, top: &Path, known: &BTreeSet<PathBuf>) {
         let mut found = vec![top.to_owned()];
         while let Some(folder) = found.pop() {
-            if self.limited {
-                return;
-            }
-            if !self.watched.contains(&folder) {
-                match self.watcher.watch(&folder, RecursiveMode::NonRecursive) {
-                    Ok(()) => {
-                        self.watched.insert(folder.clone());
-                    }
-                    Err(error) => match error.kind {
-                        ErrorKind::MaxFilesWatch => self.limited = true,
-                        // It went away meanwhile, which is an event of the folder above it.
-                        ErrorKind::PathNotFound => continue,
-                        ErrorKind::Io(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
-                        _ => self.unreadable += 1,
-                    },
-                }
+            if self.watched.contains(&folder) || !self.watch_folder(&folder, known) {
+                continue;
             }
             let Ok(entries) = std::fs::read_dir(&folder) else { continue };
             let folders = entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())).map(|entry| entry.path());
             found.extend(folders.filter(|path| self.wants(path)));
         }
+    }
+
+    /// Whether there is reason to look into it.
+    fn watch_folder(&mut self, folder: &Path, known: &BTreeSet<PathBuf>) -> bool {
+        if self.limited && !known.contains(folder) {
+            return false;
+        }
+        match self.watcher.watch(folder, RecursiveMode::NonRecursive) {
+            Ok(()) => {
+                self.watched.insert(folder.to_owned());
+                true
+            }
+            Err(error) => match error.kind {
+                ErrorKind::MaxFilesWatch => {
+                    self.limited = true;
+                    false
+                }
+                // It went away meanwhile, which is an event of the folder above it.
+                ErrorKind::PathNotFound => false,
+                ErrorKind::Io(error) if error.kind() == std::io::ErrorKind::NotFound => false,
+                _ => {
+                    self.unreadable += 1;
+                    true
+                }
+            },
+        }
+    }
+
+    /// Whether a folder that is watched should be, or leads to what should.
+    fn has_use_for(&self, folder: &Path) -> bool {
+        self.wants(folder) || self.scopes.iter().any(|scope| scope.path.starts_with(folder))
     }
 
     fn wants(&self, folder: &Path) -> bool {
@@ -253,10 +297,11 @@ impl Worker {
         };
         let Some(path) = event.paths.into_iter().next() else { return Ok(()) };
         let is_gone = matches!(event.kind, EventKind::Remove(_) | EventKind::Modify(ModifyKind::Name(RenameMode::From)));
-        if depth == Depth::Tree && is_gone {
+        // Also when one is gone: the crate takes the watch from whatever has that name by now.
+        let is_folder = depth == Depth::Tree && is_folder(&path);
+        if depth == Depth::Tree {
             self.forget(&path);
         }
-        let is_folder = depth == Depth::Tree && !is_gone && path.symlink_metadata().is_ok_and(|found| found.is_dir());
         if is_folder && self.wants(&path) {
             self.watch_new(&path)?;
         }
@@ -274,14 +319,14 @@ impl Worker {
 
     fn watch_new(&mut self, folder: &Path) -> Result<(), Closed> {
         let (was_limited, unreadable) = (self.limited, self.unreadable);
-        self.watch_tree(folder);
+        self.watch_tree(folder, &BTreeSet::new());
         if self.limited != was_limited || self.unreadable != unreadable {
             self.publish();
         }
         if self.limited && !was_limited { self.lose(GapReason::WatchLimit, None) } else { Ok(()) }
     }
 
-    /// The crate drops the watches of a folder that was removed or moved away, with those beneath it.
+    /// The crate drops the watches of a name whose folder was removed or moved away, with those beneath it.
     fn forget(&mut self, path: &Path) {
         let beneath = self.watched.range(path.to_owned()..).take_while(|folder| folder.starts_with(path));
         let gone: Vec<PathBuf> = beneath.cloned().collect();
@@ -300,13 +345,16 @@ impl Worker {
 
     fn overflow(&mut self, count: Option<u64>) -> Result<(), Closed> {
         self.outlet.counters.count(|counters| &counters.overflows);
-        // Folders may have come unseen: watch them before their contents are read again.
-        for scope in self.scopes.clone() {
-            self.watched.retain(|folder| folder.is_dir());
-            self.watch_tree(starting_point(&scope.path));
-        }
+        self.recover(GapReason::QueueOverflow, count)
+    }
+
+    /// Folders may have come, gone and been replaced unseen: all is watched before it is read again.
+    fn recover(&mut self, reason: GapReason, count: Option<u64>) -> Result<(), Closed> {
+        let was_limited = self.limited;
+        self.watch_all();
         self.publish();
-        self.lose(GapReason::QueueOverflow, count)
+        self.lose(reason, count)?;
+        if self.limited && !was_limited { self.lose(GapReason::WatchLimit, None) } else { Ok(()) }
     }
 
     fn lose(&self, reason: GapReason, count: Option<u64>) -> Result<(), Closed> {
@@ -338,3 +386,11 @@ impl Worker {
 fn starting_point(path: &Path) -> &Path {
     nearest_existing(path.parent().unwrap_or(path))
 }
+
+/// A link to a folder is none.
+fn is_folder(path: &Path) -> bool {
+    path.symlink_metadata().is_ok_and(|found| found.is_dir())
+}
+
+#[cfg(test)]
+mod tests;

@@ -5,7 +5,7 @@ mod coverage;
 mod directories;
 mod fanotify;
 mod inotify;
-mod mounts;
+pub mod mounts;
 mod outlet;
 mod resolve;
 mod sensors;

@@ -1,6 +1,9 @@
 //! The sensors against the kernel: each operation on a folder of the test's own, through fanotify and
 //! through inotify. No test waits by the clock: each ends with an operation whose signal closes it.
 
+mod actors;
+mod mounts;
+
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io::Write;
@@ -12,7 +15,6 @@ use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::Duration;
 
 use trueline_drift::watch::WatchPolicy;
-use trueline_drift::{Certainty, ItemKind};
 
 use super::*;
 
@@ -313,82 +315,6 @@ fn stopping_does_not_wait_for_signals_to_be_taken() {
     }
 }
 
-#[test]
-fn the_process_that_wrote_a_file_is_named() {
-    let Some(watched) = watch("the_process_that_wrote_a_file_is_named", Preference::Best, 1024, |_| {}) else { return };
-    // It waits until the file's signal was taken, so that it is alive to be read.
-    let mut child =
-        Command::new("/bin/sh").args(["-c", "echo x >> f; read end"]).current_dir(&watched.base).stdin(Stdio::piped()).spawn().unwrap();
-    let wanted = target(&watched.path("f"));
-    let actor = loop {
-        if let Signal::Touched(touch) = watched.signals.recv_timeout(PATIENCE).expect("a signal of the write")
-            && touch.target == wanted
-        {
-            break touch.actor.expect("fanotify names the process");
-        }
-    };
-    drop(child.stdin.take());
-    child.wait().unwrap();
-    let process = actor.process.as_ref().unwrap();
-    assert_eq!((process.pid, actor.certainty), (child.id(), Certainty::Strong));
-    assert_eq!(process.argv, ["/bin/sh", "-c", "echo x >> f; read end"]);
-    assert_eq!(process.cwd.as_deref(), watched.base.to_str());
-    assert_eq!(actor.parents.first().map(|parent| parent.pid), Some(std::process::id()));
-    assert_eq!(actor.user.as_ref().unwrap().uid, nix::unistd::getuid().as_raw());
-}
-
-#[test]
-fn a_process_that_ends_at_once_is_never_taken_for_another() {
-    let test = "a_process_that_ends_at_once_is_never_taken_for_another";
-    let Some(watched) = watch(test, Preference::Best, 4096, |_| {}) else { return };
-    let mut pids = std::collections::HashMap::new();
-    for number in 0..200 {
-        let script = format!("echo x >> f{number}");
-        let mut child = Command::new("/bin/sh").args(["-c", &script]).current_dir(&watched.base).spawn().unwrap();
-        pids.insert(target(&watched.path(format!("f{number}"))), (child.id(), script));
-        child.wait().unwrap();
-    }
-    for touch in watched.touches() {
-        let Some((pid, script)) = pids.get(&touch.target) else { continue };
-        let actor = touch.actor.expect("fanotify names the process");
-        let process = actor.process.as_ref().unwrap();
-        assert_eq!(process.pid, *pid);
-        if let Some(told) = process.argv.get(2) {
-            assert_eq!(told, script);
-        } else {
-            assert!(actor.reason.is_some(), "{actor:?}");
-        }
-    }
-}
-
-#[test]
-fn a_write_to_a_kernel_setting_names_its_process() {
-    let test = "a_write_to_a_kernel_setting_names_its_process";
-    let setting = "/proc/sys/net/ipv4/ip_default_ttl";
-    let Ok(value) = fs::read_to_string(setting) else { return skip(test, "no such setting") };
-    if fs::OpenOptions::new().write(true).open(setting).is_err() {
-        return skip(test, "not permitted to write it");
-    }
-    let policy = WatchPolicy { paths: Vec::new(), kinds: vec![ItemKind::Sysctl], ..WatchPolicy::default() };
-    let (sender, signals) = sync_channel(1024);
-    let sensors = Sensors::start(&policy, sender, Arc::default()).unwrap();
-    if !sensors.coverage().iter().any(|row| row.scope == "sysctl:*" && row.watching) {
-        return skip(test, &format!("{:?}", sensors.coverage()));
-    }
-    let script = format!("echo {} > {setting}; read end", value.trim());
-    let mut child = Command::new("/bin/sh").args(["-c", &script]).stdin(Stdio::piped()).spawn().unwrap();
-    loop {
-        if let Signal::Touched(touch) = signals.recv_timeout(PATIENCE).expect("a signal of the write")
-            && touch.target == Target::Sysctl("net.ipv4.ip_default_ttl".to_owned())
-        {
-            assert_eq!(touch.actor.unwrap().process.as_ref().unwrap().pid, child.id());
-            break;
-        }
-    }
-    drop(child.stdin.take());
-    child.wait().unwrap();
-}
-
 /// Runs itself again in a user namespace, where the limit of watches can be set without touching the
 /// host's, and where fanotify is refused as it is to an ordinary user.
 #[test]
@@ -434,74 +360,4 @@ fn reach_the_limit_of_watches() {
     }
     let row = row(&sensors);
     assert!(!row.watching && row.reason.as_ref().unwrap().contains("max_user_watches"), "{row:?}");
-}
-
-/// A file system of the test's own, unmounted when dropped.
-struct Mounted(PathBuf);
-
-impl Mounted {
-    fn new(kind: &str, point: &Path, options: &str) -> nix::Result<Self> {
-        nix::mount::mount(Some("none"), point, Some(kind), nix::mount::MsFlags::empty(), Some(options))?;
-        Ok(Self(point.to_owned()))
-    }
-}
-
-impl Drop for Mounted {
-    fn drop(&mut self) {
-        let _ = nix::mount::umount2(&self.0, nix::mount::MntFlags::MNT_DETACH);
-    }
-}
-
-#[test]
-fn a_file_system_mounted_beneath_a_watched_path_is_watched_and_can_be_unmounted() {
-    let test = "a_file_system_mounted_beneath_a_watched_path_is_watched_and_can_be_unmounted";
-    let prepare = |base: &Path| fs::create_dir(base.join("m")).unwrap();
-    let Some(watched) = watch(test, Preference::Best, 1024, prepare) else { return };
-    let point = watched.path("m");
-    let mounted = match Mounted::new("tmpfs", &point, "size=1m") {
-        Ok(mounted) => mounted,
-        Err(error) => return skip(test, &error.to_string()),
-    };
-    let wait = |wanted: &Path| loop {
-        if let Signal::Touched(touch) = watched.signals.recv_timeout(PATIENCE).expect("a signal")
-            && touch.target == target(wanted)
-        {
-            break touch;
-        }
-    };
-    assert_eq!(wait(&point).depth, Depth::Tree);
-    fs::write(point.join("f"), "1").unwrap();
-    wait(&point.join("f"));
-    nix::mount::umount2(&point, nix::mount::MntFlags::empty()).expect("the sensor holds no mount busy");
-    assert_eq!(wait(&point).depth, Depth::Tree);
-    drop(mounted);
-}
-
-#[test]
-fn what_fanotify_refuses_is_watched_by_inotify() {
-    let test = "what_fanotify_refuses_is_watched_by_inotify";
-    let folder = tempfile::tempdir().unwrap();
-    let base = folder.path().canonicalize().unwrap();
-    for name in ["lower", "upper", "work", "seen"] {
-        fs::create_dir(base.join(name)).unwrap();
-    }
-    let text = |name: &str| base.join(name).to_str().unwrap().to_owned();
-    let options = format!("lowerdir={},upperdir={},workdir={}", text("lower"), text("upper"), text("work"));
-    let _mounted = match Mounted::new("overlay", &base.join("seen"), &options) {
-        Ok(mounted) => mounted,
-        Err(error) => return skip(test, &error.to_string()),
-    };
-    let (sender, signals) = sync_channel(1024);
-    let sensors = Sensors::start(&WatchPolicy::only_paths(vec![text("seen")]), sender, Arc::default()).unwrap();
-    let coverage = sensors.coverage();
-    let Some(row) = coverage.iter().find(|row| row.scope == format!("file:{}", text("seen"))) else { panic!("{coverage:?}") };
-    assert!(row.watching && row.reason.is_some() | (row.name == "fanotify"), "{coverage:?}");
-    fs::create_dir(base.join("seen/d")).unwrap();
-    fs::write(base.join("seen/d/f"), "1").unwrap();
-    fs::write(base.join("seen/d/f"), "2").unwrap();
-    for wanted in ["seen/d", "seen"] {
-        let wanted = base.join(wanted);
-        fs::set_permissions(&wanted, fs::Permissions::from_mode(0o700)).unwrap();
-        while !matches!(signals.recv_timeout(PATIENCE).expect("a signal"), Signal::Touched(touch) if touch.target == target(&wanted)) {}
-    }
 }

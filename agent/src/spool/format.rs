@@ -23,6 +23,8 @@ const MARKER_BYTES: usize = 24;
 
 pub const SEGMENT_HEADER: usize = 64;
 pub const FRAME_HEADER: usize = 60;
+/// Numbers that records may have. Others are damage: they leave no room to count on.
+const SEQUENCES: std::ops::Range<u64> = 1..u64::MAX / 2;
 /// zstd may grow what cannot be compressed by 1/256 and a little.
 const PAYLOAD_LIMIT: usize = FRAME_LIMIT + FRAME_LIMIT / 128;
 
@@ -58,7 +60,7 @@ impl SegmentHeader {
     pub fn decode(bytes: &[u8]) -> Option<Self> {
         let bytes = bytes.get(..SEGMENT_HEADER)?;
         let whole = &bytes[..8] == SEGMENT_MAGIC && u32_at(bytes, 8) == VERSION && u32_at(bytes, 60) == crc32fast::hash(&bytes[..60]);
-        if !whole {
+        if !whole || !SEQUENCES.contains(&u64_at(bytes, 20)) {
             return None;
         }
         Some(Self { epoch: Epoch(u64_at(bytes, 12)), first: Sequence(u64_at(bytes, 20)), link: ChainLink::from_bytes(&bytes[28..60])? })
@@ -135,7 +137,7 @@ pub fn payload_length(header: &[u8]) -> Option<usize> {
         && (1..=RECORDS_LIMIT as u32).contains(&count)
         && append >= 1
         && append <= first
-        && first < u64::MAX / 2;
+        && SEQUENCES.contains(&first);
     plausible.then_some(length)
 }
 
@@ -150,7 +152,7 @@ impl Position {
     /// `None` when there is no file or it is not whole.
     pub fn read(directory: &Path) -> Result<Option<Self>, SpoolError> {
         let Some(bytes) = read_small(directory, "position", POSITION_BYTES)? else { return Ok(None) };
-        if !is_whole(&bytes, POSITION_MAGIC, POSITION_BYTES) {
+        if !is_whole(&bytes, POSITION_MAGIC, POSITION_BYTES) || u64_at(&bytes, 20) >= SEQUENCES.end {
             let path = directory.join("position");
             tracing::warn!(path = %path.display(), "the spool's position is damaged; acknowledged records will be sent again");
             return Ok(None);
@@ -264,7 +266,7 @@ pub fn segment_path(folder: &Path, first: Sequence) -> PathBuf {
 }
 
 pub fn segment_of(name: &str) -> Option<Sequence> {
-    numbered(name.strip_suffix(".seg")?).map(Sequence)
+    numbered(name.strip_suffix(".seg")?).filter(|first| SEQUENCES.contains(first)).map(Sequence)
 }
 
 fn numbered(digits: &str) -> Option<u64> {

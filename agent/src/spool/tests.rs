@@ -11,6 +11,7 @@ use trueline_proto::{ChainLink, v1};
 use super::*;
 
 mod anew;
+mod numbers;
 
 const LIMIT: SpoolLimit = SpoolLimit { bytes: 64 * 1024 * 1024, segment_bytes: 4096 };
 

@@ -1,4 +1,9 @@
 //! `trueline check`: does a host agree with its baseline? Pass, fail, or not known, which is no pass.
+//!
+//! Invariant: a host passes only by one reading of it that says all at once: no open drift, and the comparison with
+//! its baseline is current.
+
+use std::time::{Duration, Instant};
 
 use clap::Args;
 use serde_json::json;
@@ -7,20 +12,28 @@ use super::Session;
 use crate::api::Query;
 use crate::failure::Failure;
 use crate::listing::list;
+use crate::progress::{Meter, STEP};
 use crate::screen::Tone;
 use crate::shape::{self, Host};
+use crate::table::visible;
+
+/// How long is waited without showing that it is.
+const QUIET: Duration = Duration::from_secs(2);
 
 #[derive(Debug, Args)]
 pub struct Options {
     /// Name or id
     host: String,
+    /// How long a comparison that is under way is waited for
+    #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(0..=3600))]
+    wait: u64,
     #[command(flatten)]
     paging: crate::listing::Paging,
 }
 
 pub async fn run(session: &Session, options: Options) -> Result<(), Failure> {
-    let host: Host = shape::read(&session.api.get(&["hosts", &options.host], &Query::default()).await?)?;
-    if let Some(reason) = unknown(&host) {
+    let host = compared(session, &options).await?;
+    if let Some(reason) = unknown(&host).or_else(|| pending(&host, options.wait)) {
         let reason = format!("{} cannot be called compliant: {reason}", host.name);
         if session.screen.is_json() {
             session.screen.document(&json!({ "items": [], "unknown": reason }))?;
@@ -32,16 +45,35 @@ pub async fn run(session: &Session, options: Options) -> Result<(), Failure> {
     listing.nothing = "";
     let count = list(session, &["drift"], query, &options.paging, listing).await?;
     if count > 0 || host.open_drifts > 0 {
-        session.screen.note(&format!("{} departs from its baseline in {} fields.", host.name, host.open_drifts.max(count as u64)));
+        let sentence = format!("{} departs from its baseline in {} fields.", host.name, host.open_drifts.max(count as u64));
+        session.screen.note(&visible(&sentence));
         return Err(Failure::Drift);
     }
-    let baseline = host.baseline.map_or_else(|| "its baseline".to_owned(), |baseline| format!("baseline {baseline}"));
-    let sentence = format!("{} agrees with {baseline}: {} items.", host.name, host.items);
-    session.screen.note(&session.screen.paint.text(Tone::Good, &sentence));
+    if !session.screen.is_json() {
+        let sentence = format!("{} agrees with {}: {} items.", host.name, baseline(&host), host.items);
+        session.screen.line(&session.screen.paint.text(Tone::Good, &visible(&sentence)))?;
+    }
     Ok(())
 }
 
-/// Why nothing can be said of the host.
+/// The host, once its comparison is current, or nothing is to be waited for, or the wait is over.
+async fn compared(session: &Session, options: &Options) -> Result<Host, Failure> {
+    let began = Instant::now();
+    let mut meter = None;
+    loop {
+        let host: Host = shape::read(&session.api.get(&["hosts", &options.host], &Query::default()).await?)?;
+        let waited = began.elapsed();
+        if host.is_compared() || unknown(&host).is_some() || waited >= Duration::from_secs(options.wait) {
+            return Ok(host);
+        }
+        if waited >= QUIET && meter.is_none() && !session.screen.is_json() {
+            meter = Some(Meter::spinner(&visible(&format!("Waiting until {} is compared with {}", host.name, baseline(&host)))));
+        }
+        tokio::time::sleep(STEP).await;
+    }
+}
+
+/// Why nothing can be said of the host, however long one waits.
 fn unknown(host: &Host) -> Option<String> {
     if host.revoked_at.is_some() {
         Some("it is revoked".to_owned())
@@ -54,4 +86,20 @@ fn unknown(host: &Host) -> Option<String> {
     } else {
         None
     }
+}
+
+fn pending(host: &Host, waited: u64) -> Option<String> {
+    let reason = || {
+        format!(
+            "after {waited} s its state is still not compared with {}; try again, or wait longer with --wait SECONDS. \
+            If it stays so, `trueline hosts show {}` and the collector's /readyz say what holds it up",
+            baseline(host),
+            host.name
+        )
+    };
+    (!host.is_compared()).then(reason)
+}
+
+fn baseline(host: &Host) -> String {
+    host.baseline.as_ref().map_or_else(|| "its baseline".to_owned(), |baseline| format!("baseline {baseline}"))
 }

@@ -112,7 +112,11 @@ async fn show(session: &Session, host: &str) -> Result<(), Failure> {
         None => sheet.toned("inventory", Tone::Notable, &format!("{} items so far, not whole yet", host.items)),
     }
     sheet.row("records taken in", &host.acknowledged.to_string());
-    sheet.row("baseline", &host.baseline.as_ref().map_or_else(|| "none: nothing can drift".to_owned(), ToString::to_string));
+    match &host.baseline {
+        None => sheet.row("baseline", "none: nothing can drift"),
+        Some(baseline) if host.is_compared() => sheet.row("baseline", &baseline.to_string()),
+        Some(baseline) => sheet.toned("baseline", Tone::Notable, &format!("{baseline}, not compared yet")),
+    }
     sheet.toned("unresolved drift", drift_tone(host.open_drifts), &host.open_drifts.to_string());
     for trouble in &host.status.troubles {
         sheet.toned("trouble", Tone::Critical, trouble);

@@ -8,7 +8,7 @@ use trueline_drift::ItemKind;
 use trueline_drift::watch::WatchPolicy;
 
 use super::folder::{Folder, WatchList};
-use super::progress::count;
+use crate::progress::count;
 use crate::screen::{Screen, Tone};
 use crate::table::{Sheet, visible};
 

@@ -9,7 +9,7 @@
 //! lock           held while a quickstart runs; its presence says that the folder is ours
 //! ```
 //!
-//! Invariants: mode 0700 and owned by this user; an existing folder that is not ours is never
+//! Invariants: mode 0700 and owned by this user, every file in it 0600; an existing folder that is not ours is never
 //! touched; what is watched does not change from run to run, for the baseline was captured of it.
 
 use std::fs::{DirBuilder, File, OpenOptions, Permissions, TryLockError};
@@ -98,7 +98,7 @@ impl Folder {
         lock.set_len(0).and_then(|()| lock.rewind()).and_then(|()| writeln!(lock, "{}", std::process::id())).map_err(fail("lock"))?;
         let absolute = path.canonicalize().map_err(fail("find"))?;
         // Tokens and keys: nothing of it belongs into anybody's repository.
-        std::fs::write(absolute.join(".gitignore"), "*\n").map_err(fail("write into"))?;
+        write_private(&absolute.join(".gitignore"), "*\n").map_err(fail("write into"))?;
         Ok(Self { path: absolute, shown, _lock: lock })
     }
 
@@ -134,11 +134,7 @@ impl Folder {
     /// The log of this run; that of the run before is gone.
     pub fn log_file(&self) -> Result<File, FolderError> {
         let path = self.path.join("quickstart.log");
-        OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&path).map_err(|source| FolderError::Io {
-            operation: "write",
-            path: self::shown(&path),
-            source,
-        })
+        create_private(&path).map_err(|source| FolderError::Io { operation: "write", path: self::shown(&path), source })
     }
 
     /// The watch list of this folder: as given at its first run, else the default one.
@@ -167,7 +163,7 @@ impl Folder {
             None => {
                 // A JSON list of strings is a TOML one too.
                 let list = serde_json::Value::from(given.clone()).to_string();
-                std::fs::write(&path, format!("# What this quickstart watches; empty means the default list.\npaths = {list}\n"))
+                write_private(&path, &format!("# What this quickstart watches; empty means the default list.\npaths = {list}\n"))
                     .map_err(fail("write"))?;
                 given
             }
@@ -204,6 +200,15 @@ fn claim(path: &Path, shown: &str) -> Result<(), FolderError> {
         return Err(FolderError::Foreign { path: shown.to_owned() });
     }
     std::fs::set_permissions(path, Permissions::from_mode(0o700)).map_err(fail("protect"))
+}
+
+/// An empty file for this user alone, whatever the umask.
+fn create_private(path: &Path) -> std::io::Result<File> {
+    OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)
+}
+
+fn write_private(path: &Path, text: &str) -> std::io::Result<()> {
+    create_private(path)?.write_all(text.as_bytes())
 }
 
 fn watched_path(path: &Path) -> Result<String, FolderError> {

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking, its fixtures too")]
 
+mod check;
 mod command_line;
 mod quickstart;
 mod running;

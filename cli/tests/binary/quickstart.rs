@@ -1,8 +1,6 @@
 //! The main job by one command, as a process: first run, live feed, stop, resume.
 
-use std::os::unix::fs::PermissionsExt;
-
-use crate::running::{Quickstart, errors, places, text, trueline};
+use crate::running::{Quickstart, assert_private, errors, places, text, trueline};
 
 #[test]
 fn a_change_to_a_watched_file_appears_with_its_drift_and_survives_a_restart() {
@@ -17,8 +15,7 @@ fn a_change_to_a_watched_file_appears_with_its_drift_and_survives_a_restart() {
     let watching = first.wait_for_phase("watching");
     assert!(watching["login"].as_str().unwrap().starts_with("http://127.0.0.1:"), "{watching}");
     assert!(!watching["coverage"].as_array().unwrap().is_empty(), "{watching}");
-    assert_eq!(std::fs::metadata(&kept).unwrap().permissions().mode() & 0o777, 0o700);
-    assert_eq!(std::fs::metadata(kept.join("context.toml")).unwrap().permissions().mode() & 0o777, 0o600);
+    assert_private(&kept, &["agent/alive"]);
 
     std::fs::write(&file, "a = 2\n").unwrap();
     let item = format!("file:{}", file.canonicalize().unwrap().display());
@@ -33,6 +30,7 @@ fn a_change_to_a_watched_file_appears_with_its_drift_and_survives_a_restart() {
     assert_eq!(first.stop("INT").code(), Some(0));
     let farewell = first.wait_for_phase("stopped");
     assert!(farewell["open_drift"].as_u64().unwrap() >= 1, "{farewell}");
+    assert_private(&kept, &["agent/alive"]);
     drop(first);
 
     let late = watched.join("while_stopped");

@@ -1,6 +1,7 @@
 //! A quickstart as a process of its own, told apart from others by its folder.
 
 use std::io::{BufRead, BufReader, Read};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::mpsc::{Receiver, channel};
@@ -26,14 +27,19 @@ pub fn places(home: &Path) -> (PathBuf, PathBuf) {
 }
 
 pub fn trueline() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_trueline"));
+    with_environment(Command::new(env!("CARGO_BIN_EXE_trueline")))
+}
+
+fn with_environment(mut command: Command) -> Command {
     command.env_remove("TRUELINE_CONTEXT").env_remove("NO_COLOR").env_remove("TRUELINE_LOG").stdin(Stdio::null());
     command
 }
 
 impl Quickstart {
     pub fn start(folder: &Path, watched: &Path) -> Self {
-        let mut child = trueline()
+        // What it makes is private even to a user whose files are not.
+        let mut child = with_environment(Command::new("sh"))
+            .args(["-c", "umask 000; exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_trueline")])
             .args(["quickstart", "--output", "json", "--dir"])
             .arg(folder)
             .arg("--watch")
@@ -109,6 +115,22 @@ impl Drop for Quickstart {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+/// Asserts that nobody but their owner may even look at a folder and all beneath it, but for what is named.
+pub fn assert_private(folder: &Path, but: &[&str]) {
+    let mut paths = vec![folder.to_owned()];
+    while let Some(path) = paths.pop() {
+        if but.iter().any(|but| path == folder.join(but)) {
+            continue;
+        }
+        let metadata = std::fs::symlink_metadata(&path).unwrap();
+        let wanted = if metadata.is_dir() { 0o700 } else { 0o600 };
+        assert_eq!(metadata.permissions().mode() & 0o777, wanted, "{}", path.display());
+        if metadata.is_dir() {
+            paths.extend(std::fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
+        }
     }
 }
 

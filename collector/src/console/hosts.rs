@@ -4,7 +4,7 @@ use askama::Template;
 use axum::extract::State;
 use axum::response::Response;
 use trueline_drift::Time;
-use trueline_store::{Host, Page};
+use trueline_store::{Comparison, Host, Page};
 
 use super::age::grouped;
 use super::page::{Frame, Moment, Place, frame, html};
@@ -41,6 +41,7 @@ struct HostView {
     inventory: Option<Moment>,
     items: String,
     baseline: Option<String>,
+    is_compared: bool,
     open_drifts: u64,
     sensors: Vec<SensorView>,
     troubles: Vec<String>,
@@ -90,6 +91,7 @@ impl HostView {
             inventory: Moment::when(host.inventory_completed_at, now),
             items: grouped(host.items),
             baseline: host.baseline.map(|name| format!("{} v{}", name.name, name.version)),
+            is_compared: host.comparison != Some(Comparison::Pending),
             open_drifts: host.open_drifts,
             sensors: host
                 .status

@@ -11,21 +11,21 @@ use std::time::Duration;
 
 use futures_util::future::FutureExt;
 use futures_util::stream::{FuturesOrdered, StreamExt};
-use prost::Message;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
-use tonic::{Code, Status, Streaming};
-use trueline_drift::{Epoch, Facts, RecordBody, Sequence};
-use trueline_proto::frame::{FrameError, RECORDS_LIMIT, decode_wire};
+use tonic::{Status, Streaming};
+use trueline_drift::{Epoch, Facts, Sequence};
 use trueline_proto::{ChainLink, PROTOCOL, v1};
-use trueline_store::{AppendOutcome, Batch, StoreError};
+use trueline_store::{Batch, StoreError};
 
+use super::end::{End, broken, chain_broken, refused, sequence_gap};
+use super::progress::{Answer, Progress, last_of, open};
 use super::status::{host_status, short};
 use super::{Policy, check_credential};
 use crate::enrolment::unavailable;
 use crate::hub::{Errand, Hub, StreamSeat, now};
-use crate::ingest::{Ingest, IngestError};
+use crate::ingest::Ingest;
 use crate::tls::{PeerIdentity, Refusal, Refusals};
 
 /// Frames of one stream between decoding and commit.
@@ -49,46 +49,12 @@ pub struct Session {
     pub outbox: mpsc::Sender<Result<v1::FromCollector, Status>>,
 }
 
-/// Why a stream ends.
-enum End {
-    /// The agent is gone or has finished.
-    Gone,
-    Said(Status),
-    Refused(Refusal, Status),
-    /// The hub asked for it: shutdown, revocation or a newer stream.
-    Asked,
-}
-
-impl From<IngestError> for End {
-    fn from(error: IngestError) -> Self {
-        match error {
-            IngestError::Closed => Self::Said(Status::unavailable(error.to_string())),
-            IngestError::Refused(_) => {
-                Self::Said(Status::internal("the collector's database refused the records; see the collector's log"))
-            }
-        }
-    }
-}
-
-type Answer = Result<Result<AppendOutcome, IngestError>, oneshot::error::RecvError>;
-
-/// Where a stream stands.
-struct Progress {
-    epoch: Epoch,
-    /// The last sequence handed in, and the link after it.
-    taken: Sequence,
-    link: ChainLink,
-    /// The last sequence that is durable.
-    durable: Sequence,
-    acknowledged: Option<Sequence>,
-    in_flight: FuturesOrdered<oneshot::Receiver<Result<AppendOutcome, IngestError>>>,
-}
-
 impl Session {
     pub async fn run(self, inbound: Streaming<v1::FromAgent>) {
         let mut seat = self.hub.seat(self.identity.host);
-        metrics::gauge!("trueline_streams").set(self.hub.streams.count() as f64);
         let end = self.serve(&mut seat, inbound).await;
+        // A refusal is logged once for its peer and reason: each stream's end would tell it again.
+        let is_told = matches!(end, End::Refused(..));
         let status = match end {
             End::Gone => None,
             End::Said(status) => Some(status),
@@ -99,10 +65,11 @@ impl Session {
             End::Asked => Some(self.asked().await),
         };
         drop(seat);
-        metrics::gauge!("trueline_streams").set(self.hub.streams.count() as f64);
         self.hub.news.ring();
-        let reason = status.as_ref().map_or("the agent left", Status::message);
-        tracing::info!(host = %self.identity.host, peer = %self.address, "stream ended: {}", short(reason));
+        if !is_told {
+            let reason = status.as_ref().map_or("the agent left", Status::message);
+            tracing::info!(host = %self.identity.host, peer = %self.address, "stream ended: {}", short(reason));
+        }
         if let Some(status) = status {
             // A peer that does not read its messages does not read this one either.
             let _ = tokio::time::timeout(FAREWELL_TIMEOUT, self.outbox.send(Err(status))).await;
@@ -186,8 +153,12 @@ impl Session {
         self.hub.news.ring();
         let mut policy = self.policy.clone();
         let current = policy.borrow_and_update().clone();
-        if let Some(document) = current.filter(|document| document.version != hello.policy_version) {
-            let document = v1::WatchPolicy { version: document.version, document: document.text.clone() };
+        // None here and one there: it was withdrawn.
+        let document = current.map_or_else(v1::WatchPolicy::default, |document| v1::WatchPolicy {
+            version: document.version,
+            document: document.text.clone(),
+        });
+        if document.version != hello.policy_version {
             self.say(seat, v1::from_collector::Message::Policy(document)).await?;
         }
         let progress = Progress {
@@ -295,8 +266,7 @@ impl Session {
             }
             let expected = progress.taken.next();
             if first != expected {
-                let reason = format!("sequence gap: expected {expected}, got {first}");
-                return Err(refused(Refusal::SequenceGap, Status::data_loss(reason)));
+                return Err(sequence_gap(expected, first));
             }
             while progress.in_flight.len() >= IN_FLIGHT {
                 let Some(answer) = next_or_end(seat, progress.in_flight.next()).await? else { break };
@@ -315,8 +285,7 @@ impl Session {
             };
             let opened = decoded.map_err(|error| refused(Refusal::FrameInvalid, Status::invalid_argument(error.to_string())))?;
             if link != Some(opened.link) {
-                let reason = format!("the hash chain is broken at sequence {first}");
-                return Err(refused(Refusal::ChainBroken, Status::data_loss(reason)));
+                return Err(chain_broken(first));
             }
             room.shrink_to(opened.bytes);
             debug_assert_eq!(opened.records.len(), count as usize);
@@ -374,80 +343,10 @@ impl Session {
     }
 }
 
-impl Progress {
-    fn note(&mut self, answer: Answer) -> Result<(), End> {
-        let outcome = answer.map_err(|_| IngestError::Closed)??;
-        let (refusal, status) = match outcome {
-            AppendOutcome::Accepted { acknowledged, .. } => {
-                self.durable = self.durable.max(acknowledged);
-                return Ok(());
-            }
-            AppendOutcome::SequenceGap { expected, got } => {
-                (Refusal::SequenceGap, Status::data_loss(format!("sequence gap: expected {expected}, got {got}")))
-            }
-            AppendOutcome::BrokenChain { at } => {
-                (Refusal::ChainBroken, Status::data_loss(format!("the hash chain is broken at sequence {at}")))
-            }
-            AppendOutcome::StaleEpoch { current } => {
-                (Refusal::EpochStale, Status::failed_precondition(format!("the host's spool is at epoch {current} by now")))
-            }
-            AppendOutcome::Revoked => (Refusal::HostRevoked, Status::permission_denied("this host's certificate was revoked")),
-            AppendOutcome::UnknownHost => {
-                (Refusal::CertificateUnknown, Status::permission_denied("this host is unknown here; enrol it again"))
-            }
-        };
-        Err(refused(refusal, status))
-    }
-}
-
-struct Opened {
-    records: Vec<RecordBody>,
-    link: ChainLink,
-    /// Of the records, decompressed.
-    bytes: usize,
-}
-
-fn open(epoch: Epoch, previous: ChainLink, frame: &v1::Frame) -> Result<Opened, FrameError> {
-    let link = previous.next(epoch, Sequence(frame.first_sequence), frame.count, &frame.payload);
-    let wire = decode_wire(frame)?;
-    let bytes = wire.iter().map(Message::encoded_len).sum();
-    let records = wire
-        .into_iter()
-        .map(|record| RecordBody::try_from(record).map_err(|source| FrameError::Record { first: frame.first_sequence, source }))
-        .collect::<Result<_, _>>()?;
-    Ok(Opened { records, link, bytes })
-}
-
-/// The last sequence of a frame; `None` for numbers that no frame has.
-fn last_of(frame: &v1::Frame) -> Option<Sequence> {
-    if frame.first_sequence == 0 || frame.count == 0 || frame.count as usize > RECORDS_LIMIT {
-        return None;
-    }
-    // Both databases count to 2^63 - 1.
-    let last = frame.first_sequence.checked_add(u64::from(frame.count) - 1)?;
-    i64::try_from(last).is_ok().then_some(Sequence(last))
-}
-
 async fn next_or_end<T>(seat: &StreamSeat, next: impl Future<Output = T>) -> Result<T, End> {
     tokio::select! {
         biased;
         () = seat.end.cancelled() => Err(End::Asked),
         next = next => Ok(next),
-    }
-}
-
-fn refused(refusal: Refusal, status: Status) -> End {
-    End::Refused(refusal, status)
-}
-
-/// What a failed read of the stream means: a message that breaks the contract, or a peer that is gone.
-fn broken(status: Status) -> End {
-    use std::error::Error;
-    match status.code() {
-        Code::OutOfRange => refused(Refusal::MessageTooLarge, Status::invalid_argument(status.message())),
-        Code::Internal | Code::Unimplemented if status.source().is_none() => {
-            refused(Refusal::MessageInvalid, Status::invalid_argument(status.message()))
-        }
-        _ => End::Gone,
     }
 }

@@ -28,6 +28,7 @@ pub fn host_status(heartbeat: v1::Heartbeat) -> HostStatus {
             newest_sequence: Sequence(spool.newest_sequence),
             holding_since: spool.holding_since.map(Time::from_micros),
         }),
+        policy_version: Some(heartbeat.policy_version),
         troubles: heartbeat.troubles.iter().take(TROUBLES).map(|trouble| short(trouble)).collect(),
     }
 }

@@ -1,12 +1,10 @@
-//! Whether the process lives, whether it can do its work, and its measurements.
+//! Whether the process lives, and whether it can do its work.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::{StatusCode, header};
-use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use tokio::sync::Semaphore;
 use utoipa::ToSchema;
@@ -37,16 +35,8 @@ static READY: Endpoint = Endpoint {
     ..Endpoint::DEFAULT
 };
 
-static METRICS: Endpoint = Endpoint {
-    path: "/metrics",
-    name: "metrics",
-    summary: "Measurements in the Prometheus text format.",
-    gives: Content::Text,
-    ..Endpoint::DEFAULT
-};
-
 pub fn routes(routes: Routes) -> Routes {
-    routes.add(&ALIVE, alive).add(&READY, ready).add(&METRICS, measurements)
+    routes.add(&ALIVE, alive).add(&READY, ready)
 }
 
 /// The longest a probe may take before the database counts as not answering.
@@ -138,26 +128,4 @@ fn remedy(part: &str) -> &'static str {
         "certificates" => "Hosts may fail to enrol or renew; see the collector's log.",
         _ => "See the collector's log.",
     }
-}
-
-async fn measurements(State(api): State<Api>, caller: Caller) -> Result<Response, Problem> {
-    let Some(handle) = &api.context.metrics else {
-        return Err(Problem::not_found("this collector does not record metrics"));
-    };
-    metrics::gauge!("trueline_event_streams").set((super::STREAMS - api.streams.available_permits()) as f64);
-    metrics::gauge!("trueline_hosts_connected").set(api.hub.streams.count() as f64);
-    let troubles = troubles(&api.hub);
-    for part in [hub::Part::Database, hub::Part::Ingest, hub::Part::Judge, hub::Part::Compare, hub::Part::Certificates] {
-        let is_troubled = troubles.iter().any(|trouble| trouble.part == part.name());
-        metrics::gauge!("trueline_trouble", "part" => part.name()).set(if is_troubled { 1.0 } else { 0.0 });
-    }
-    // Without the database the other measurements are worth the more.
-    if let Ok(counts) = api.hub.store.summary(&caller.tenant, hub::now().plus_seconds(-3600)).await {
-        metrics::gauge!("trueline_hosts").set(counts.hosts as f64);
-        metrics::gauge!("trueline_items").set(counts.items as f64);
-        metrics::gauge!("trueline_open_drifts").set(counts.open_drifts as f64);
-        metrics::gauge!("trueline_open_critical_drifts").set(counts.open_critical as f64);
-    }
-    handle.run_upkeep();
-    Ok((StatusCode::OK, [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], handle.render()).into_response())
 }

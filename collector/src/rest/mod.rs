@@ -17,6 +17,7 @@ pub mod events;
 mod finish;
 mod health;
 mod hosts;
+mod metrics;
 mod openapi;
 pub mod problem;
 pub(crate) mod query;
@@ -101,6 +102,7 @@ pub fn router(hub: Arc<Hub>, context: RestContext) -> Router {
         tokens::routes,
         events::routes,
         health::routes,
+        metrics::routes,
         console::routes,
     ] {
         routes = add(routes);

@@ -38,7 +38,10 @@ pub enum Refusal {
     SequenceGap,
     ChainBroken,
     EpochStale,
-    TokenRefused,
+    TokenUnknown,
+    TokenExpired,
+    TokenUsedUp,
+    TokenRevoked,
     TooManyTries,
     RequestInvalid,
 }
@@ -66,7 +69,10 @@ impl Refusal {
             Self::SequenceGap => "sequence_gap",
             Self::ChainBroken => "chain_broken",
             Self::EpochStale => "epoch_stale",
-            Self::TokenRefused => "token_refused",
+            Self::TokenUnknown => "token_unknown",
+            Self::TokenExpired => "token_expired",
+            Self::TokenUsedUp => "token_used_up",
+            Self::TokenRevoked => "token_revoked",
             Self::TooManyTries => "too_many_tries",
             Self::RequestInvalid => "request_invalid",
         }

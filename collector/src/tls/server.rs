@@ -23,17 +23,18 @@ use crate::config::RestTls;
 pub struct ServerLeaf {
     shown: RwLock<Arc<CertifiedKey>>,
     names: Vec<String>,
+    lifetime: Duration,
 }
 
 impl ServerLeaf {
     /// Issues the first certificate. The duration says when to call [`ServerLeaf::renew`].
-    pub fn issue(ca: &CertificateAuthority, names: Vec<String>, now: Time) -> Result<(Self, Duration), TlsError> {
-        let (key, due) = certified(ca, &names, now)?;
-        Ok((Self { shown: RwLock::new(key), names }, due))
+    pub fn issue(ca: &CertificateAuthority, names: Vec<String>, lifetime: Duration, now: Time) -> Result<(Self, Duration), TlsError> {
+        let (key, due) = certified(ca, &names, lifetime, now)?;
+        Ok((Self { shown: RwLock::new(key), names, lifetime }, due))
     }
 
     pub fn renew(&self, ca: &CertificateAuthority, now: Time) -> Result<Duration, TlsError> {
-        let (key, due) = certified(ca, &self.names, now)?;
+        let (key, due) = certified(ca, &self.names, self.lifetime, now)?;
         *self.shown.write().unwrap_or_else(PoisonError::into_inner) = key;
         Ok(due)
     }
@@ -47,12 +48,16 @@ impl ResolvesServerCert for ServerLeaf {
 
 /// A fresh certificate with the root behind it, since enrolling agents pin the root's digest. Due for renewal at two
 /// thirds of its life.
-fn certified(ca: &CertificateAuthority, names: &[String], now: Time) -> Result<(Arc<CertifiedKey>, Duration), TlsError> {
-    let server = ca.server(names, now)?;
-    let life = u64::try_from(server.issued.expires_at.micros_since(now)).unwrap_or(0);
+fn certified(
+    ca: &CertificateAuthority,
+    names: &[String],
+    lifetime: Duration,
+    now: Time,
+) -> Result<(Arc<CertifiedKey>, Duration), TlsError> {
+    let server = ca.server(names, lifetime, now)?;
     let chain = vec![server.issued.certificate, ca.root().clone()];
     let key = CertifiedKey::from_der(chain, server.key, &aws_lc_rs::default_provider()).map_err(setup("the server certificate"))?;
-    Ok((Arc::new(key), Duration::from_micros(life / 3 * 2)))
+    Ok((Arc::new(key), lifetime / 3 * 2))
 }
 
 /// Port 9440: TLS 1.3, a client certificate of our own CA or nothing. No session is resumed: a resumed one would

@@ -13,14 +13,12 @@ use sqlx::postgres::PgConnectOptions;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _};
 use trueline_drift::change::ChangeKind;
-use trueline_drift::judge::judge;
-use trueline_drift::reconcile::{OpenDrift, apply, reconcile};
 use trueline_drift::{
     Actor, Cause, Certainty, Change, Epoch, Facts, FieldChange, FieldName, Fields, HostId, ItemId, ItemKey, ItemKind, Observation,
-    RecordBody, Sequence, TenantId, Time, actor,
+    RecordBody, TenantId, Time, actor,
 };
-use trueline_proto::ChainLink;
-use trueline_store::{AppendOutcome, Batch, DriftWrite, JudgeOutput, NewCapture, NewHost, Store, testing};
+use trueline_store::testing::Sender;
+use trueline_store::{AppendOutcome, Batch, NewCapture, NewHost, Store, testing};
 use uuid::Uuid;
 
 const HOSTS: usize = 20;
@@ -136,10 +134,9 @@ async fn floor_of_postgresql(uri: &str, changes: usize, batch: usize) -> anyhow:
     Ok(began.elapsed())
 }
 
-struct Sender {
-    id: HostId,
-    next: Sequence,
-    link: ChainLink,
+/// A host, and how many changes it has made.
+struct Sending {
+    host: Sender,
     sent: usize,
 }
 
@@ -210,24 +207,24 @@ fn change(number: usize, departs: bool) -> RecordBody {
     }))
 }
 
-async fn enrol(store: &dyn Store) -> anyhow::Result<Vec<Sender>> {
+async fn enrol(store: &dyn Store) -> anyhow::Result<Vec<Sending>> {
     let mut hosts = Vec::new();
     for number in 0..HOSTS {
         let id = HostId(Uuid::now_v7());
         let facts = Facts { hostname: format!("host-{number}"), ..Facts::default() };
         store.enrol_host(NewHost { id, tenant: TenantId::main(), facts: facts.clone(), enrolled_at: now(), token: 1 }).await?;
         store.host_connected(id, &facts, "0.1.0", Epoch(1), now()).await?;
-        let mut host = Sender { id, next: Sequence(1), link: ChainLink::START, sent: 0 };
+        let mut host = Sender::new(id, Epoch(1));
         let mut records: Vec<_> = (0..ITEMS)
             .map(|number| RecordBody::Observed(Observation { item: item(number), fields: fields(GOOD), observed_at: now() }))
             .collect();
         records.push(RecordBody::InventoryComplete { items: ITEMS as u64, observed_at: now() });
         store.append(vec![host.batch(records)], now()).await?;
-        hosts.push(host);
+        hosts.push(Sending { host, sent: 0 });
     }
     let capture = NewCapture {
         tenant: TenantId::main(),
-        host: hosts[0].id,
+        host: hosts[0].host.id,
         name: "rate".into(),
         scopes: Vec::new(),
         by: "rate".into(),
@@ -236,37 +233,23 @@ async fn enrol(store: &dyn Store) -> anyhow::Result<Vec<Sender>> {
     };
     let baseline = store.capture_baseline(capture).await?;
     for host in &hosts {
-        store.assign_baseline(&TenantId::main(), host.id, baseline.id).await?;
+        store.assign_baseline(&TenantId::main(), host.host.id, baseline.id).await?;
     }
     Ok(hosts)
 }
 
-impl Sender {
-    fn batch(&mut self, records: Vec<RecordBody>) -> Batch {
-        let link = self.link.next(Epoch(1), self.next, records.len() as u32, b"");
-        let batch = Batch { host: self.id, epoch: Epoch(1), first: self.next, previous: self.link, link, records };
-        self.next = self.next.plus(batch.records.len() as u64);
-        self.link = link;
-        batch
-    }
-}
-
 /// Groups of `batch` changes, each from all hosts.
-fn batches(hosts: &mut [Sender], changes: usize, batch: usize) -> Vec<Vec<Batch>> {
+fn batches(hosts: &mut [Sending], changes: usize, batch: usize) -> Vec<Vec<Batch>> {
     (0..changes / batch)
         .map(|_| {
-            hosts
-                .iter_mut()
-                .map(|host| {
-                    let records = (0..batch / HOSTS)
-                        .map(|_| {
-                            host.sent += 1;
-                            change(host.sent % ITEMS, (host.sent / ITEMS).is_multiple_of(2))
-                        })
-                        .collect();
-                    host.batch(records)
-                })
-                .collect()
+            let next = hosts.iter_mut().map(|Sending { host, sent }| {
+                let changes = (0..batch / HOSTS).map(|_| {
+                    *sent += 1;
+                    change(*sent % ITEMS, (*sent / ITEMS).is_multiple_of(2))
+                });
+                host.batch(changes.collect())
+            });
+            next.collect()
         })
         .collect()
 }
@@ -275,35 +258,15 @@ async fn judge_all(store: Arc<dyn Store>, changes: usize, limit: usize) -> anyho
     let mut judged = 0;
     while judged < changes {
         let input = store.unjudged(limit as u32).await?;
-        let Some(last) = input.changes.last() else {
+        if input.changes.is_empty() {
             tokio::time::sleep(Duration::from_millis(2)).await;
             continue;
-        };
-        let to = last.position;
+        }
         judged += input.changes.len();
-        let output = tokio::task::spawn_blocking(move || {
-            let mut output = JudgeOutput { from: input.from, to, judgements: Vec::new(), drift: Vec::new() };
-            let mut open: std::collections::HashMap<i64, Vec<OpenDrift>> = std::collections::HashMap::new();
-            for unjudged in input.changes {
-                let baseline = unjudged.baseline.as_ref().map(|(name, expectation)| (name, expectation));
-                let (judgement, findings) = judge(&unjudged.change, baseline);
-                output.judgements.push((unjudged.position, judgement));
-                let open = open.entry(unjudged.item_row).or_insert(unjudged.open);
-                let steps = reconcile(open, findings, |_| true);
-                apply(open, &steps, |_| true);
-                output.drift.extend(steps.into_iter().map(|step| DriftWrite {
-                    host: unjudged.host,
-                    item: unjudged.change.item.clone(),
-                    item_row: Some(unjudged.item_row),
-                    at: unjudged.change.observed_at,
-                    change: Some(unjudged.position),
-                    step,
-                }));
-            }
-            output
-        })
-        .await?;
-        if !store.record_judgements(output).await? {
+        let output = tokio::task::spawn_blocking(move || testing::judgement(input)).await?;
+        if let Some(output) = output
+            && !store.record_judgements(output).await?
+        {
             bail!("another judge was faster");
         }
     }

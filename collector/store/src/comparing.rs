@@ -14,7 +14,7 @@ use crate::session::{Cells, Column, Lock, Query, Row, Session};
 use crate::{CompareRow, Compared, DriftWrite, HostToCompare, Result, drift_writing, hosts};
 
 /// Holds of a host `h` whose changes are all judged: comparing it before would take away what they explain.
-const JUDGED: &str = "NOT EXISTS (SELECT 1 FROM changes c WHERE c.host = h.id \
+pub(crate) const JUDGED: &str = "NOT EXISTS (SELECT 1 FROM changes c WHERE c.host = h.id \
     AND c.position > (SELECT j.position FROM cursors j WHERE j.name = 'judged'))";
 
 /// Of a host whose inventory is under way, what is not listed yet is not known to be missing.

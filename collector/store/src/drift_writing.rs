@@ -253,49 +253,44 @@ async fn update(session: &mut Session, fold: &Fold) -> Result<()> {
         acknowledged_by = CASE WHEN given.forget = 1 THEN NULL ELSE drift.acknowledged_by END, \
         acknowledged_note = CASE WHEN given.forget = 1 THEN NULL ELSE drift.acknowledged_note END \
         FROM given WHERE drift.id = given.id";
-    let columns = vec![
-        Column::integers(kept().map(|kept| kept.id)),
-        Column::Blobs(kept().map(|kept| kept.expected.clone()).collect()),
-        Column::Blobs(kept().map(|kept| kept.actual.clone()).collect()),
-        Column::integers(kept().map(|kept| kept.verdict)),
-        Column::integers(kept().map(|kept| kept.severity)),
-        Column::integers(kept().map(|kept| kept.drift_type)),
-        Column::texts(kept().map(|kept| kept.reasons.clone())),
-        Column::integers(kept().map(|kept| kept.updated_at)),
-        Column::Integers(kept().map(|kept| kept.resolved_at).collect()),
-        Column::Integers(kept().map(|kept| kept.change).collect()),
-        Column::Integers(kept().map(|kept| kept.resolved_by).collect()),
-        Column::integers(kept().map(|kept| i64::from(kept.forget_acknowledgement))),
-    ];
+    let mut columns = vec![Column::integers(kept().map(|kept| kept.id))];
+    columns.extend(standing(kept));
+    columns.push(Column::integers(kept().map(|kept| i64::from(kept.forget_acknowledgement))));
     session.bulk(sql, columns).await.map(drop)
 }
 
 async fn insert(session: &mut Session, fold: &Fold, owners: &[Owner]) -> Result<()> {
     let kept = || fold.kept.iter().filter(|kept| kept.is_new);
-    let sql = "WITH given (id, tenant, host, item, field, expected, actual, verdict, severity, drift_type, reasons, opened_at, \
+    let sql = "WITH given (id, tenant, host, item, field, opened_at, expected, actual, verdict, severity, drift_type, reasons, \
         updated_at, resolved_at, change, resolved_by) AS ({rows}) \
-        INSERT INTO drift (id, tenant, host, item, field, expected, actual, verdict, severity, drift_type, reasons, opened_at, \
-        updated_at, resolved_at, change, resolved_by) SELECT id, tenant, host, item, field, expected, actual, verdict, severity, \
-        drift_type, reasons, opened_at, updated_at, resolved_at, change, resolved_by FROM given";
-    let columns = vec![
+        INSERT INTO drift (id, tenant, host, item, field, opened_at, expected, actual, verdict, severity, drift_type, reasons, \
+        updated_at, resolved_at, change, resolved_by) SELECT * FROM given";
+    let mut columns = vec![
         Column::integers(kept().map(|kept| kept.id)),
         Column::texts(kept().map(|kept| owners[kept.host].tenant.clone())),
         Column::integers(kept().map(|kept| owners[kept.host].row)),
         Column::integers(kept().map(|kept| kept.item)),
         Column::texts(kept().map(|kept| kept.field.clone())),
+        Column::integers(kept().map(|kept| kept.opened_at)),
+    ];
+    columns.extend(standing(kept));
+    session.bulk(sql, columns).await.map(drop)
+}
+
+/// What moves of a drift: `expected, actual, verdict, severity, drift_type, reasons, updated_at, resolved_at, change, resolved_by`.
+fn standing<'a, I: Iterator<Item = &'a Kept>>(kept: impl Fn() -> I) -> [Column; 10] {
+    [
         Column::Blobs(kept().map(|kept| kept.expected.clone()).collect()),
         Column::Blobs(kept().map(|kept| kept.actual.clone()).collect()),
         Column::integers(kept().map(|kept| kept.verdict)),
         Column::integers(kept().map(|kept| kept.severity)),
         Column::integers(kept().map(|kept| kept.drift_type)),
         Column::texts(kept().map(|kept| kept.reasons.clone())),
-        Column::integers(kept().map(|kept| kept.opened_at)),
         Column::integers(kept().map(|kept| kept.updated_at)),
         Column::Integers(kept().map(|kept| kept.resolved_at).collect()),
         Column::Integers(kept().map(|kept| kept.change).collect()),
         Column::Integers(kept().map(|kept| kept.resolved_by).collect()),
-    ];
-    session.bulk(sql, columns).await.map(drop)
+    ]
 }
 
 pub(crate) struct LogEntry {

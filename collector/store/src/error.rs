@@ -21,6 +21,18 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    /// The kind of error, for metrics.
+    pub(crate) const fn name(&self) -> &'static str {
+        match self {
+            Self::NoSpace { .. } => "no_space",
+            Self::Unavailable { .. } => "unavailable",
+            Self::Invalid { .. } => "invalid",
+            Self::Corrupt { .. } => "corrupt",
+            Self::Database { .. } => "refused",
+            Self::Migration(_) => "migration",
+        }
+    }
+
     /// Whether the same call may succeed later without anybody changing the call.
     pub fn is_passing(&self) -> bool {
         matches!(self, Self::NoSpace { .. } | Self::Unavailable { .. })

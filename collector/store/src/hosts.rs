@@ -4,20 +4,28 @@ use trueline_drift::judge::BaselineName;
 use trueline_drift::{Epoch, Facts, HostId, Sequence, TenantId, Time};
 use trueline_proto::ChainLink;
 
+use crate::comparing::JUDGED;
 use crate::cursor::{after, listed, rows_wanted};
 use crate::encoding::{self, from_json, host_bytes, host_from_bytes, json};
 use crate::session::{Query, Row, Session};
 use crate::stream::Stream;
-use crate::{Credential, Host, HostStatus, Listed, NewCertificate, NewHost, Page, Result, StoreError, StreamPosition};
+use crate::{Comparison, Credential, Host, HostStatus, Listed, NewCertificate, NewHost, Page, Result, StoreError, StreamPosition};
 
-const SELECT: &str = "SELECT h.uuid, h.tenant, h.facts, h.agent_version, h.enrolled_at, h.last_seen_at, h.revoked_at, \
-    (SELECT max(c.expires_at) FROM certificates c WHERE c.host = h.id), h.epoch, h.acknowledged, h.inventory_at, h.items, \
-    (SELECT count(*) FROM drift d WHERE d.host = h.id AND d.resolved_at IS NULL), b.name, b.version, h.status \
-    FROM hosts h LEFT JOIN baselines b ON b.id = h.baseline";
+/// Hosts `h` as [`host`] reads them; conditions follow.
+fn select() -> Query {
+    let mut query = Query::new(
+        "SELECT h.uuid, h.tenant, h.facts, h.agent_version, h.enrolled_at, h.last_seen_at, h.revoked_at, \
+        (SELECT max(c.expires_at) FROM certificates c WHERE c.host = h.id), h.epoch, h.acknowledged, h.inventory_at, h.items, \
+        (SELECT count(*) FROM drift d WHERE d.host = h.id AND d.resolved_at IS NULL), \
+        CASE WHEN h.inventory_epoch = h.epoch AND h.compared_generation >= h.generation AND ",
+    );
+    query.text(JUDGED).text(" THEN 1 ELSE 0 END, b.name, b.version, h.status FROM hosts h LEFT JOIN baselines b ON b.id = h.baseline");
+    query
+}
 
 fn host(row: &Row) -> Result<Host> {
     let mut cells = row.cells();
-    Ok(Host {
+    let mut host = Host {
         id: host_from_bytes(&cells.blob()?)?,
         tenant: TenantId(cells.text()?),
         facts: from_json("facts", &cells.text()?)?,
@@ -31,12 +39,15 @@ fn host(row: &Row) -> Result<Host> {
         inventory_completed_at: cells.time_or_none()?,
         items: cells.count()?,
         open_drifts: cells.count()?,
+        comparison: Some(if cells.integer()? == 1 { Comparison::Current } else { Comparison::Pending }),
         baseline: match (cells.text_or_none()?, cells.integer_or_none()?) {
             (Some(name), Some(version)) => Some(BaselineName { name, version: u64::try_from(version).unwrap_or(0) }),
             _ => None,
         },
         status: from_json("status", &cells.text()?)?,
-    })
+    };
+    host.comparison = host.comparison.filter(|_| host.baseline.is_some());
+    Ok(host)
 }
 
 pub(crate) fn stream_number(subject: &'static str, number: u64) -> Result<i64> {
@@ -91,11 +102,11 @@ pub(crate) async fn revoked_since(session: &mut Session, since: Time) -> Result<
 
 pub(crate) async fn one(session: &mut Session, tenant: &TenantId, id_or_name: &str) -> Result<Option<Host>> {
     if let Ok(id) = id_or_name.parse::<HostId>() {
-        let mut query = Query::new(SELECT);
+        let mut query = select();
         query.with(" WHERE h.tenant = ", tenant.0.as_str()).with(" AND h.uuid = ", host_bytes(id));
         return query.fetch(session).await?.first().map(host).transpose();
     }
-    let mut query = Query::new(SELECT);
+    let mut query = select();
     query
         .with(" WHERE h.tenant = ", tenant.0.as_str())
         .with(" AND h.name = ", id_or_name)
@@ -107,7 +118,7 @@ pub(crate) async fn one(session: &mut Session, tenant: &TenantId, id_or_name: &s
 }
 
 pub(crate) async fn list(session: &mut Session, tenant: &TenantId, page: &Page) -> Result<Listed<Host>> {
-    let mut query = Query::new(SELECT);
+    let mut query = select();
     query.with(" WHERE h.tenant = ", tenant.0.as_str());
     if let Some((name, id)) = after::<(String, HostId)>(page, "hosts")? {
         query.with(" AND (h.name, h.uuid) > (", name).with(", ", host_bytes(id)).text(")");

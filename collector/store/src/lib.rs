@@ -31,8 +31,9 @@ mod items;
 mod judgements;
 mod judging;
 mod keeping;
+mod measures;
 mod migrations;
-pub mod model;
+mod model;
 mod postgres;
 mod session;
 mod sqlite;
@@ -169,6 +170,8 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     async fn gaps(&self, tenant: &TenantId, filter: &GapFilter, page: Page) -> Result<Listed<GapRow>>;
     /// Counts for the head of the console.
     async fn summary(&self, tenant: &TenantId, since: Time) -> Result<Summary>;
+    /// Counts for an operator's monitoring; a host not heard of since `heard_since` is told by its identity.
+    async fn measure(&self, tenant: &TenantId, heard_since: Time) -> Result<Measures>;
 
     // The event stream.
 

@@ -152,8 +152,14 @@ impl Session {
     }
 }
 
-/// Tells a database error by what the caller should do about it.
+/// Tells a database error by what the caller should do about it, and counts it.
 pub(crate) fn refused(operation: &'static str, source: sqlx::Error) -> StoreError {
+    let error = told_apart(operation, source);
+    metrics::counter!("trueline_database_errors_total", "reason" => error.name()).increment(1);
+    error
+}
+
+fn told_apart(operation: &'static str, source: sqlx::Error) -> StoreError {
     use sqlx::Error;
     if let Error::Database(error) = &source {
         let code = error.code().unwrap_or_default();

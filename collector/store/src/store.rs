@@ -14,7 +14,7 @@ use crate::session::Session;
 use crate::sqlite::Sqlite;
 use crate::{
     Result, Store, StoreError, actions, append, baselines, changes, comparing, drifts, events, gaps, hosts, items, judging, keeping,
-    migrations, summary, tokens,
+    measures, migrations, summary, tokens,
 };
 
 pub struct SqlStore {
@@ -242,6 +242,10 @@ impl Store for SqlStore {
 
     async fn summary(&self, tenant: &TenantId, since: Time) -> Result<Summary> {
         reading!(self, "summing up", |session| summary::summary(session, tenant, since))
+    }
+
+    async fn measure(&self, tenant: &TenantId, heard_since: Time) -> Result<Measures> {
+        reading!(self, "measuring", |session| measures::measure(session, tenant, heard_since))
     }
 
     async fn event_position(&self) -> Result<EventPosition> {

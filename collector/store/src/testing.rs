@@ -1,14 +1,19 @@
-//! A PostgreSQL of a test's own: a fresh cluster in a temporary folder, reached by a Unix socket, with
-//! fsync on as in production. Behind the feature `testing`; never part of a daemon.
+//! For tests and measurements, behind the feature `testing`, never part of a daemon: hosts that hand in, and
+//! a PostgreSQL of a test's own, a fresh cluster in a temporary folder, reached by a Unix socket, with
+//! fsync on as in production.
 //!
 //! The server ends with the process that started it, however that ends: a shell between the two waits
 //! for the end of its standard input, which is the test's to hold.
+
+mod sender;
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
+
+pub use sender::{Sender, judgement};
 
 /// Where Debian keeps each version's programs.
 const VERSIONS: &str = "/usr/lib/postgresql";
@@ -130,7 +135,7 @@ impl Drop for Postgres {
 }
 
 /// The newest version's programs.
-fn programs() -> Result<PathBuf, Missing> {
+pub fn programs() -> Result<PathBuf, Missing> {
     let newest = std::fs::read_dir(VERSIONS)
         .into_iter()
         .flatten()

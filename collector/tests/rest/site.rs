@@ -3,8 +3,9 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use serde_json::Value as Json;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -43,7 +44,7 @@ impl Site {
         let hub = Hub::new(store, CancellationToken::new());
         let listener = tokio::net::TcpListener::bind(("127.0.0.1", port)).await.unwrap();
         let at = listener.local_addr().unwrap();
-        let context = RestContext { metrics: None, version: "0.1.0", public_url: format!("http://{at}") };
+        let context = RestContext { metrics: Some(recorder()), version: "0.1.0", public_url: format!("http://{at}") };
         let app = router(Arc::clone(&hub), context);
         let shutdown = hub.shutdown.clone();
         let server = tokio::spawn(async move {
@@ -179,6 +180,12 @@ impl Site {
             transaction: None,
         }
     }
+}
+
+/// The process's measurements, which all sites of a run share.
+fn recorder() -> PrometheusHandle {
+    static RECORDER: OnceLock<PrometheusHandle> = OnceLock::new();
+    RECORDER.get_or_init(|| PrometheusBuilder::new().install_recorder().unwrap()).clone()
 }
 
 /// `alice`, who went through sudo and a shell.

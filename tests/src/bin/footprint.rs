@@ -9,7 +9,7 @@ use clap::Parser;
 use trueline_tests::agent::{Agent, Watch};
 use trueline_tests::collector::{Collector, Setting};
 use trueline_tests::database::{Database, Engine};
-use trueline_tests::figures::Table;
+use trueline_tests::figures::{Form, Table};
 use trueline_tests::{process, tree};
 
 #[derive(Parser)]
@@ -25,10 +25,8 @@ struct Arguments {
     /// Where the tree lies; it is made on the first run and kept.
     #[arg(long, default_value = "target/bench-tree")]
     tree: PathBuf,
-    #[arg(long, default_value = "target")]
-    folder: PathBuf,
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    form: Form,
 }
 
 #[tokio::main(flavor = "current_thread")]
@@ -37,7 +35,7 @@ async fn main() -> anyhow::Result<()> {
     std::fs::create_dir_all(&arguments.tree).with_context(|| format!("making {}", arguments.tree.display()))?;
     let root = arguments.tree.canonicalize()?;
     tree::make(&root, arguments.files)?;
-    let folder = tempfile::tempdir_in(&arguments.folder).with_context(|| format!("making a folder in {}", arguments.folder.display()))?;
+    let folder = arguments.form.folder()?;
     let database = Database::start(Engine::Sqlite, folder.path()).await?;
     let mut collector = Collector::start(&database, Setting::default()).await?;
     let watch = if arguments.system {
@@ -70,6 +68,6 @@ async fn main() -> anyhow::Result<()> {
     table.row("resident, peak", memory.peak as f64 / 1024.0, "MiB");
     table.row("threads", memory.threads, "");
     table.row("CPU while idle", share, "% of a core");
-    table.print(arguments.json);
+    table.print(arguments.form.json);
     Ok(())
 }

@@ -1,16 +1,14 @@
 //! Figure: from a change on disk until its drift can be read over REST, one change at a time, with
 //! the real agent and the real collector.
 
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use anyhow::Context;
 use clap::Parser;
 use trueline_tests::agent::{Agent, Watch};
 use trueline_tests::collector::{Collector, Setting};
 use trueline_tests::daemon::write;
 use trueline_tests::database::{Database, Engine};
-use trueline_tests::figures::{Quantiles, Table};
+use trueline_tests::figures::{Form, Quantiles, Table};
 
 /// After this long a change counts as missed.
 const LIMIT: Duration = Duration::from_secs(10);
@@ -21,17 +19,14 @@ struct Arguments {
     changes: usize,
     #[arg(long, default_value = "sqlite")]
     database: Engine,
-    /// Where the watched folder and the data directories lie.
-    #[arg(long, default_value = "target")]
-    folder: PathBuf,
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    form: Form,
 }
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
-    let folder = tempfile::tempdir_in(&arguments.folder).with_context(|| format!("making a folder in {}", arguments.folder.display()))?;
+    let folder = arguments.form.folder()?;
     let watched = folder.path().canonicalize()?.join("watched");
     std::fs::create_dir(&watched)?;
     let path = |index: usize| watched.join(format!("service-{index:04}.conf"));
@@ -72,6 +67,6 @@ async fn main() -> anyhow::Result<()> {
     table.row("p99", quantiles.p99, "ms");
     table.row("max", quantiles.max, "ms");
     table.row("not seen within 10 s", missed, "changes");
-    table.print(arguments.json);
+    table.print(arguments.form.json);
     Ok(())
 }

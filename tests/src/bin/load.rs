@@ -13,7 +13,7 @@ use trueline_drift::RecordBody;
 use trueline_tests::collector::{Collector, Setting};
 use trueline_tests::content::World;
 use trueline_tests::database::{Database, Engine};
-use trueline_tests::figures::Table;
+use trueline_tests::figures::{Form, Table};
 use trueline_tests::fleet::Member;
 use trueline_tests::{database_floor, process, wait};
 
@@ -32,18 +32,15 @@ struct Arguments {
     /// Changes in one frame.
     #[arg(long, default_value_t = 250)]
     frame: usize,
-    /// Where the collector and an SQLite database keep their files.
-    #[arg(long, default_value = "target")]
-    folder: std::path::PathBuf,
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    form: Form,
 }
 
 /// The generator is one thread: it only sends what was framed before.
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
-    let folder = tempfile::tempdir_in(&arguments.folder).with_context(|| format!("making a folder in {}", arguments.folder.display()))?;
+    let folder = arguments.form.folder()?;
     let database = Database::start(arguments.database, folder.path()).await?;
     let collector = Collector::start(&database, Setting::default()).await?;
     let mut members = enrol(&collector, arguments.hosts).await?;
@@ -78,7 +75,7 @@ async fn main() -> anyhow::Result<()> {
     for (batch, took) in floors.took {
         table.row(format!("floor: log rows alone, {batch} a commit"), rate(took), "rows/s");
     }
-    table.print(arguments.json);
+    table.print(arguments.form.json);
     Ok(())
 }
 

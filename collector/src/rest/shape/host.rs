@@ -11,7 +11,7 @@ use super::words;
 use crate::hub::Hub;
 
 /// A host that was heard of within three heartbeats counts as connected, wherever its stream ends.
-const SILENT_AFTER_SECONDS: i64 = 30;
+pub const SILENT_AFTER_SECONDS: i64 = 30;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -79,6 +79,11 @@ pub struct HostShape {
     /// The baseline that it is held against.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub baseline: Option<BaselineNameShape>,
+    /// Whether `open_drifts` is all that the baseline and what was taken in from the host amount to: `pending` while its
+    /// inventory is under way, its state is not compared yet or changes are not judged yet. Absent without a baseline.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(schema_with = words::comparison, required = false)]
+    pub comparison: Option<&'static str>,
     /// What the agent last said of itself.
     #[schema(value_type = StatusShape)]
     pub status: HostStatus,
@@ -109,6 +114,7 @@ impl HostShape {
             inventory_completed_at: host.inventory_completed_at,
             items: host.items,
             open_drifts: host.open_drifts,
+            comparison: host.comparison.map(words::comparison_of),
             baseline: host.baseline.map(|name| BaselineNameShape { name: name.name, version: name.version }),
             status: host.status,
         }
@@ -140,6 +146,8 @@ pub struct StatusShape {
     counters: Option<BTreeMap<String, u64>>,
     spool: Option<SpoolShape>,
     troubles: Option<Vec<String>>,
+    /// Of the watch policy in force; 0 where the host's own configuration counts.
+    policy_version: Option<u64>,
 }
 
 #[derive(Debug, ToSchema)]

@@ -14,7 +14,7 @@ pub use actor::ActorShape;
 pub use baseline::{BaselineShape, ScopeShape};
 pub use change::{ChangeShape, FieldShape};
 pub use drift::{AcknowledgedShape, DriftShape};
-pub use host::{CoverageShape, FactsShape, HostShape, HostState, ItemShape, state_of};
+pub use host::{CoverageShape, FactsShape, HostShape, HostState, ItemShape, SILENT_AFTER_SECONDS, state_of};
 pub use words::{standing_of, value};
 
 use serde::Serialize;

@@ -1,7 +1,7 @@
 //! Schemas of the words and plain values that many shapes share.
 
 use trueline_drift::{Certainty, GapReason, ItemKind, Severity, Verdict};
-use trueline_store::Standing;
+use trueline_store::{Comparison, Standing};
 use utoipa::openapi::schema::{ArrayBuilder, KnownFormat, ObjectBuilder, OneOfBuilder, Schema, SchemaFormat, Type};
 
 fn words(words: impl IntoIterator<Item = &'static str>) -> Schema {
@@ -56,6 +56,17 @@ pub fn gap_reason() -> Schema {
 
 pub fn host_state() -> Schema {
     words(["connected", "silent", "revoked"])
+}
+
+pub fn comparison() -> Schema {
+    words([Comparison::Current, Comparison::Pending].map(comparison_of))
+}
+
+pub const fn comparison_of(comparison: Comparison) -> &'static str {
+    match comparison {
+        Comparison::Current => "current",
+        Comparison::Pending => "pending",
+    }
 }
 
 pub fn baseline_origin() -> Schema {

@@ -4,7 +4,10 @@
 //! One writer connection, on which every transaction begins IMMEDIATE: a deferred transaction that
 //! reads and then writes fails at once, whatever the busy timeout. A few readers see the last commit.
 
+use std::fs::OpenOptions;
+use std::io;
 use std::ops::Range;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -38,9 +41,12 @@ impl Sqlite {
                 reason: "name a file, as in sqlite:/var/lib/trueline-collector/trueline.db".to_owned(),
             });
         }
+        create_private(Path::new(path)).map_err(|error| {
+            let named = io::Error::new(error.kind(), format!("{path}: {error}"));
+            refused(OPERATION, sqlx::Error::Io(named))
+        })?;
         let options = SqliteConnectOptions::new()
             .filename(Path::new(path))
-            .create_if_missing(true)
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
             .busy_timeout(BUSY_TIMEOUT)
@@ -75,6 +81,18 @@ impl Sqlite {
     pub async fn write(&self, operation: &'static str) -> Result<Session> {
         let transaction = self.writer.begin_with("BEGIN IMMEDIATE").await.map_err(|source| refused(operation, source))?;
         Ok(Session::new(operation, Dialect::Sqlite(transaction)))
+    }
+}
+
+/// Makes the database's file where there is none, for this user alone whatever the umask: it holds what hosts said of
+/// themselves. SQLite gives its log and index the same mode.
+///
+/// A file that is there is not opened: closing it would drop the locks that this process holds on it
+/// (<https://www.sqlite.org/howtocorrupt.html>, 2.2).
+fn create_private(path: &Path) -> io::Result<()> {
+    match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        _ => Ok(()),
     }
 }
 
@@ -155,6 +173,21 @@ pub(crate) fn passing(operation: &'static str, code: &str, message: &str) -> Opt
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn the_files_of_a_database_are_its_owners_alone() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().unwrap();
+        let database = Sqlite::open(&format!("sqlite:{}", folder.path().join("store.db").display())).await.unwrap();
+        let mut session = database.write("a test").await.unwrap();
+        session.execute("CREATE TABLE t (n INTEGER)", Vec::new()).await.unwrap();
+        session.commit().await.unwrap();
+        let files: Vec<_> = std::fs::read_dir(folder.path()).unwrap().map(Result::unwrap).collect();
+        assert!(files.len() >= 3, "{files:?}");
+        for file in files {
+            assert_eq!(file.metadata().unwrap().permissions().mode() & 0o777, 0o600, "{file:?}");
+        }
+    }
 
     #[test]
     fn parts_cover_every_row_once() {

@@ -77,7 +77,7 @@ pub async fn a_new_epoch_begins_anew(world: &World) {
     let stands = world.store.host_connected(host.id, &facts("web"), "0.1.0", Epoch(2), at(4)).await.unwrap();
     assert_eq!((stands.acknowledged, stands.link), (Sequence(0), ChainLink::START));
     let stale = host.batch(vec![changed("file:/a", "size", "2", "3")]);
-    let mut anew = Sender { epoch: Epoch(2), next: Sequence(1), link: ChainLink::START, id: host.id };
+    let mut anew = Sender::new(host.id, Epoch(2));
     let anew = anew.batch(vec![changed("file:/a", "size", "3", "4")]);
     let outcomes = world.store.append(vec![stale, anew], at(100)).await.unwrap();
     assert_eq!(outcomes, [AppendOutcome::StaleEpoch { current: Epoch(2) }, accepted(1, 1)]);
@@ -105,7 +105,7 @@ pub async fn what_an_inventory_does_not_see_is_gone(world: &World) {
     let seen = || Fields::new().with("size", "1");
     world.send(&mut host, vec![observed("file:/a", seen()), observed("file:/b", seen()), inventory_complete(2)]).await;
     assert_eq!(items(world, &host).await.len(), 2);
-    let mut anew = Sender { epoch: Epoch(2), next: Sequence(1), link: ChainLink::START, id: host.id };
+    let mut anew = Sender::new(host.id, Epoch(2));
     world.send(&mut anew, vec![observed("file:/b", seen())]).await;
     assert_eq!(items(world, &host).await.len(), 2, "an inventory that is under way says nothing of what is missing");
     world.send(&mut anew, vec![inventory_complete(1)]).await;

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use trueline_drift::{Fields, ItemKind, TenantId, Verdict};
 use trueline_store::{
-    ChangeFilter, DriftEvent, DriftFilter, DriftState, EventPosition, GapFilter, ItemFilter, NewCapture, NewToken, Page, Position, Role,
+    ChangeFilter, DriftEvent, DriftFilter, DriftState, EventPosition, GapFilter, ItemFilter, Measures, NewToken, Page, Position, Role,
     StoreError, Summary, TokenDigest, TokenKind,
 };
 
@@ -22,16 +22,7 @@ fn other() -> TenantId {
 async fn drifted(world: &World, tenant: &TenantId, name: &str) -> Sender {
     let mut host = world.host_of(tenant, name).await;
     world.send(&mut host, vec![observed("file:/a", seen()), observed("file:/b", seen()), inventory_complete(2), gap()]).await;
-    let capture = NewCapture {
-        tenant: tenant.clone(),
-        host: host.id,
-        name: "web".into(),
-        scopes: Vec::new(),
-        by: "token:ops".into(),
-        at: at(200),
-        assign: true,
-    };
-    world.store.capture_baseline(capture).await.unwrap();
+    world.capture(tenant, host.id, Vec::new()).await.unwrap();
     let records = vec![
         changed("file:/a", "size", "1", "2"),
         changed("file:/a", "owner", "root", "www"),
@@ -243,4 +234,33 @@ pub async fn a_strangers_cursor_is_refused(world: &World) {
     assert!(matches!(changes, Err(StoreError::Invalid { .. })), "{changes:?}");
     let hosts = world.store.hosts(&main(), page()).await;
     assert!(matches!(hosts, Err(StoreError::Invalid { .. })), "{hosts:?}");
+}
+
+pub async fn the_measures_say_what_there_is_and_what_waits(world: &World) {
+    let measured = async |heard_since| world.store.measure(&main(), heard_since).await.unwrap();
+    assert_eq!(measured(at(0)).await, Measures::default());
+    let mut host = world.host("web").await;
+    let other = world.host("silent").await;
+    let revoked = world.host("gone").await;
+    world.store.revoke_host(&main(), revoked.id, at(3)).await.unwrap();
+    world.host_of(&TenantId("other".into()), "strange").await;
+    world.send(&mut host, vec![observed("file:/a", Fields::new().with("mode", "0644")), inventory_complete(1)]).await;
+    world.capture(&main(), host.id, Vec::new()).await.unwrap();
+    let changes = vec![changed("file:/a", "mode", "0644", "0666"), changed("file:/new", "size", "1", "2")];
+    world.send(&mut host, changes).await;
+    let waiting = measured(at(50)).await;
+    assert_eq!((waiting.hosts, waiting.revoked_hosts, waiting.items), (2, 1, 1));
+    assert_eq!(waiting.unheard_hosts, [other.id]);
+    assert_eq!((waiting.unjudged, waiting.unjudged_since, waiting.uncompared_hosts), (2, Some(at(100)), 1));
+    assert!(waiting.open_drifts.is_empty());
+    world.judge().await;
+    world.compare(10).await;
+    let done = measured(at(50)).await;
+    assert_eq!((done.unjudged, done.unjudged_since, done.uncompared_hosts), (0, None, 0));
+    let open = world.store.drifts(&main(), &DriftFilter::default(), page(10)).await.unwrap().items;
+    let counted: u64 = done.open_drifts.values().sum();
+    assert_eq!((counted, open.len()), (2, 2));
+    for drift in open {
+        assert!(done.open_drifts[&drift.verdict] > 0);
+    }
 }

@@ -1,6 +1,7 @@
 //! The store's story, told to each database: what is true of one is true of the other.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
 
+mod comparing;
 mod ingest;
 mod judging;
 mod listing;
@@ -61,14 +62,17 @@ story! {
         a_captured_baseline_speaks_of_everything_the_host_reports,
         a_scoped_capture_holds_what_its_patterns_match,
         a_written_baseline_is_versioned_and_compared,
+        what_was_read_under_another_baseline_is_read_again,
+        an_acknowledgement_holds_until_the_drift_moves,
+    }
+    comparing::{
         an_item_that_only_the_baseline_knows_gets_drift,
         the_comparison_pages_cover_everything_once,
+        a_comparison_with_what_no_longer_counts_writes_nothing,
         a_host_with_unjudged_changes_is_not_compared,
         a_host_is_compared_and_captured_only_when_its_inventory_is_whole,
         hosts_to_compare_are_listed_beyond_those_that_stay_due,
-        a_comparison_with_what_no_longer_counts_writes_nothing,
-        what_was_read_under_another_baseline_is_read_again,
-        an_acknowledgement_holds_until_the_drift_moves,
+        a_comparison_is_pending_until_all_that_is_known_is_judged_and_compared,
     }
     listing::{
         pages_are_complete_and_without_repeats_while_rows_are_added,
@@ -77,6 +81,7 @@ story! {
         nothing_crosses_a_tenant,
         events_resume_without_loss_or_repeats,
         the_summary_counts_what_was_judged,
+        the_measures_say_what_there_is_and_what_waits,
         a_strangers_cursor_is_refused,
     }
 }

@@ -1,17 +1,19 @@
 //! A fresh database, hosts that send to it, and a judge like the collector's.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
+use trueline_drift::baseline::ClosedScope;
 use trueline_drift::change::ChangeKind;
-use trueline_drift::judge::{BaselineName, judge, weigh};
-use trueline_drift::reconcile::{OpenDrift, apply, reconcile};
+use trueline_drift::judge::{BaselineName, weigh};
+use trueline_drift::reconcile::reconcile;
 use trueline_drift::{
     Actor, Cause, Certainty, Change, CoverageGap, Epoch, Facts, FieldChange, FieldName, Fields, GapReason, HostId, ItemId, Observation,
-    RecordBody, Sequence, TenantId, Time,
+    RecordBody, TenantId, Time,
 };
-use trueline_proto::ChainLink;
-use trueline_store::{AppendOutcome, Batch, CompareRow, Compared, DriftWrite, JudgeOutput, NewHost, Page, Store, testing};
+pub use trueline_store::testing::Sender;
+use trueline_store::{
+    AppendOutcome, Baseline, CompareRow, Compared, DriftWrite, JudgeOutput, NewCapture, NewHost, Page, Store, StoreError, testing,
+};
 use uuid::Uuid;
 
 pub struct World {
@@ -55,7 +57,7 @@ impl World {
         let host = NewHost { id, tenant: tenant.clone(), facts: facts.clone(), enrolled_at: at(0), token: 1 };
         self.store.enrol_host(host).await.unwrap();
         self.store.host_connected(id, &facts, "0.1.0", Epoch(1), at(1)).await.unwrap();
-        Sender { id, epoch: Epoch(1), next: Sequence(1), link: ChainLink::START }
+        Sender::new(id, Epoch(1))
     }
 
     /// Appends the records as the host's next batch.
@@ -63,6 +65,12 @@ impl World {
         let batch = sender.batch(records);
         let outcomes = self.store.append(vec![batch], at(100)).await.unwrap();
         assert!(matches!(outcomes[..], [AppendOutcome::Accepted { .. }]), "{outcomes:?}");
+    }
+
+    /// Takes the host's state as its baseline; no scopes means all of it.
+    pub async fn capture(&self, tenant: &TenantId, host: HostId, scopes: Vec<ClosedScope>) -> Result<Baseline, StoreError> {
+        let (tenant, name, by) = (tenant.clone(), "web".into(), "token:ops".into());
+        self.store.capture_baseline(NewCapture { tenant, host, name, scopes, by, at: at(200), assign: true }).await
     }
 
     pub async fn judge(&self) -> usize {
@@ -105,47 +113,7 @@ impl World {
 
 /// What the judge would write of the next changes.
 pub async fn judgement(store: &dyn Store, limit: u32) -> Option<JudgeOutput> {
-    let input = store.unjudged(limit).await.unwrap();
-    let to = input.changes.last()?.position;
-    let mut output = JudgeOutput { from: input.from, to, judgements: Vec::new(), drift: Vec::new() };
-    let mut open: HashMap<i64, Vec<OpenDrift>> = HashMap::new();
-    for unjudged in input.changes {
-        let baseline = unjudged.baseline.as_ref().map(|(name, expectation)| (name, expectation));
-        let (judgement, findings) = judge(&unjudged.change, baseline);
-        output.judgements.push((unjudged.position, judgement));
-        let open = open.entry(unjudged.item_row).or_insert(unjudged.open);
-        let explains = |field: &FieldName| unjudged.change.fields.iter().any(|change| change.name == *field);
-        let steps = reconcile(open, findings, explains);
-        apply(open, &steps, explains);
-        output.drift.extend(steps.into_iter().map(|step| DriftWrite {
-            host: unjudged.host,
-            item: unjudged.change.item.clone(),
-            item_row: Some(unjudged.item_row),
-            at: unjudged.change.observed_at,
-            change: Some(unjudged.position),
-            step,
-        }));
-    }
-    Some(output)
-}
-
-/// A host's agent.
-#[derive(Debug, Clone)]
-pub struct Sender {
-    pub id: HostId,
-    pub epoch: Epoch,
-    pub next: Sequence,
-    pub link: ChainLink,
-}
-
-impl Sender {
-    pub fn batch(&mut self, records: Vec<RecordBody>) -> Batch {
-        let link = self.link.next(self.epoch, self.next, records.len() as u32, b"payload");
-        let batch = Batch { host: self.id, epoch: self.epoch, first: self.next, previous: self.link, link, records };
-        self.next = self.next.plus(batch.records.len() as u64);
-        self.link = link;
-        batch
-    }
+    testing::judgement(store.unjudged(limit).await.unwrap())
 }
 
 pub fn main() -> TenantId {

@@ -1,13 +1,13 @@
-//! What is seen while an inventory is taken: a bar on a terminal, a line at each end otherwise.
+//! What is seen while something takes its time: a spinner or a bar on a terminal, nothing elsewhere.
 
 use std::time::{Duration, Instant};
 
 use indicatif::{HumanBytes, HumanCount, ProgressBar, ProgressStyle};
 
-/// How often the figures move.
+/// How often figures move, and how often what is waited for is asked for.
 pub const STEP: Duration = Duration::from_millis(100);
 
-/// Hidden by itself where standard error is no terminal.
+/// Hidden by itself where standard error is no terminal; off the screen when it is dropped.
 #[derive(Debug)]
 pub struct Meter {
     bar: ProgressBar,
@@ -44,12 +44,17 @@ impl Meter {
 
     /// Takes it off the screen; returns the time since it began.
     pub fn finish(self) -> Duration {
-        self.bar.finish_and_clear();
         self.began.elapsed()
     }
 
     fn figures(&self, items: u64, bytes: u64) -> String {
         figures(items, bytes, self.began.elapsed())
+    }
+}
+
+impl Drop for Meter {
+    fn drop(&mut self) {
+        self.bar.finish_and_clear();
     }
 }
 

@@ -1,0 +1,39 @@
+//! Baselines.
+
+use serde::{Deserialize, Serialize};
+use trueline_drift::baseline::ClosedScope;
+use trueline_drift::judge::BaselineName;
+use trueline_drift::{HostId, TenantId, Time};
+
+#[derive(Debug, Clone)]
+pub struct NewCapture {
+    pub tenant: TenantId,
+    pub host: HostId,
+    pub name: String,
+    /// Empty means everything the host reports: every kind is closed.
+    pub scopes: Vec<ClosedScope>,
+    pub by: String,
+    pub at: Time,
+    /// Hold the host against it at once.
+    pub assign: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Baseline {
+    pub id: i64,
+    pub name: BaselineName,
+    pub origin: BaselineOrigin,
+    pub items: u64,
+    pub closed: Vec<ClosedScope>,
+    pub created_at: Time,
+    pub created_by: String,
+    pub hosts: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BaselineOrigin {
+    /// Copied from a host; [`trueline_drift::baseline::captured`] says which fields count.
+    Captured,
+    Written,
+}

@@ -1,0 +1,142 @@
+//! Objects, lists, and what is refused.
+
+use serde_json::{Value as Json, json};
+use trueline_collector::compare;
+use trueline_store::Role;
+
+use crate::client::send;
+use crate::problem;
+use crate::site::{HOST, Site, file};
+
+#[tokio::test]
+async fn shapes_are_those_of_the_design() {
+    let mut site = Site::start(0).await.with_host(&[("file:/etc/hosts", file("0644"))]).await;
+    site.change("file:/etc/hosts", "mode", "0644", "0666").await;
+    let viewer = site.bearer(Role::Viewer).await;
+    let change = &site.get(&format!("/api/v1/changes?host={HOST}&item=file:/etc/hosts"), &viewer).await.json()["items"][0];
+    for name in [
+        "id",
+        "tenant",
+        "host",
+        "host_name",
+        "epoch",
+        "sequence",
+        "item",
+        "kind",
+        "cause",
+        "fields",
+        "observed_after",
+        "observed_at",
+        "received_at",
+        "actor",
+        "verdict",
+        "reasons",
+    ] {
+        assert!(!change[name].is_null(), "{name} in {change}");
+    }
+    assert_eq!(change["fields"], json!([{"name": "mode", "before": "0644", "after": "0666"}]));
+    assert_eq!(change["host"], site.host.to_string());
+    assert!(change.get("transaction").is_none());
+    let listed = site.get("/api/v1/drift?state=open&field=mode", &viewer).await;
+    assert!(problem(&listed, 400)["detail"].as_str().unwrap().contains("unknown query parameter `field`"));
+    let drift = &site.get("/api/v1/drift?state=open&item=file:/etc/hosts", &viewer).await.json()["items"][0];
+    assert_eq!(
+        (&drift["field"], &drift["expected"], &drift["actual"], &drift["authorised_by"]),
+        (&json!("mode"), &json!("0644"), &json!("0666"), &json!([]))
+    );
+    assert_eq!((&drift["actor"]["user"]["login_name"], &drift["change"]), (&json!("alice"), &change["id"]));
+    assert!(drift.get("resolved_at").is_none() && drift.get("acknowledged").is_none());
+    let host = site.get(&format!("/api/v1/hosts/{HOST}"), &viewer).await.json();
+    assert_eq!((&host["state"], &host["items"], &host["baseline"]["name"]), (&json!("connected"), &json!(1), &json!("web")));
+    let items = site.get(&format!("/api/v1/hosts/{}/items?kind=file&prefix=/etc/", site.host), &viewer).await.json();
+    assert_eq!(items["items"][0]["fields"]["mode"], "0666");
+    site.stop().await;
+}
+
+#[tokio::test]
+async fn pages_follow_one_another_without_loss_or_repetition() {
+    let mut site = Site::start(0).await.with_host(&[("file:/etc/hosts", file("0644"))]).await;
+    for number in 0..7 {
+        site.change("file:/etc/hosts", "mode", "0644", &format!("07{number}0")).await;
+    }
+    let viewer = site.bearer(Role::Viewer).await;
+    let whole = site.get("/api/v1/changes", &viewer).await.json();
+    assert!(whole.get("next").is_none());
+    let whole: Vec<i64> = whole["items"].as_array().unwrap().iter().map(|change| change["id"].as_i64().unwrap()).collect();
+    assert_eq!(whole.len(), 7);
+    let (mut ids, mut after) = (Vec::new(), String::new());
+    loop {
+        let page = site.get(&format!("/api/v1/changes?limit=2{after}"), &viewer).await.json();
+        let items = page["items"].as_array().unwrap();
+        assert!(items.len() <= 2);
+        ids.extend(items.iter().map(|change| change["id"].as_i64().unwrap()));
+        let Some(next) = page.get("next").and_then(Json::as_str) else { break };
+        after = format!("&after={next}");
+    }
+    assert_eq!(ids, whole);
+    problem(&site.get("/api/v1/changes?after=nonsense", &viewer).await, 400);
+    problem(&site.get("/api/v1/changes?limit=501", &viewer).await, 400);
+    site.stop().await;
+}
+
+#[tokio::test]
+async fn refusals_are_problem_documents_that_help() {
+    let site = Site::start(0).await;
+    let admin = site.bearer(Role::Admin).await;
+    let viewer = site.bearer(Role::Viewer).await;
+    let detail = |problem: Json| problem["detail"].as_str().unwrap().to_owned();
+    let near = problem(&site.get("/api/v1/drift?severitty=critical", &viewer).await, 400);
+    assert_eq!(near["instance"], "/api/v1/drift");
+    assert!(detail(near).contains("did you mean `severity`?"));
+    problem(&site.get("/api/v1/drift?severity=grave", &viewer).await, 400);
+    problem(&site.get("/api/v1/nothing", &viewer).await, 404);
+    problem(&site.get("/api/v1/drift/99", &viewer).await, 404);
+    problem(&site.get("/api/v1/drift/%ff", &viewer).await, 400);
+    problem(&site.get("/api/v1/hosts/nowhere", &viewer).await, 404);
+    problem(&site.post("/api/v1/hosts", &viewer, &json!({})).await, 405);
+    problem(&site.post("/api/v1/tokens", &viewer, &json!({"kind": "api"})).await, 403);
+    let key = problem(&site.post("/api/v1/tokens", &admin, &json!({"kinds": "api"})).await, 400);
+    assert!(detail(key).ends_with("did you mean `kind`?"));
+    problem(&site.post("/api/v1/tokens", &admin, &json!({"kind": "session"})).await, 400);
+    let yaml = [("authorization", admin.as_str()), ("content-type", "application/yaml")];
+    let lined = problem(&send(site.at, "POST", "/api/v1/baselines", &yaml, b"name: web\nitem: {}\n").await, 400);
+    assert!(detail(lined).starts_with("baseline.yaml:2:1: unknown key `item`: did you mean `items`?"));
+    let form = [("authorization", admin.as_str()), ("content-type", "text/plain")];
+    problem(&send(site.at, "POST", "/api/v1/baselines", &form, b"name: web\n").await, 415);
+    problem(
+        &send(
+            site.at,
+            "POST",
+            "/api/v1/tokens",
+            &[("authorization", admin.as_str()), ("content-type", "application/json")],
+            &[b' '; 1_100_000],
+        )
+        .await,
+        413,
+    );
+    site.stop().await;
+}
+
+#[tokio::test]
+async fn baselines_are_captured_written_and_assigned() {
+    let site = Site::start(0).await.with_host(&[("file:/etc/hosts", file("0644"))]).await;
+    let operator = site.bearer(Role::Operator).await;
+    let captured = site.post("/api/v1/baselines/capture", &operator, &json!({"host": HOST, "name": "web", "assign": true})).await;
+    assert_eq!((captured.status, &captured.json()["version"]), (201, &json!(2)), "{captured:?}");
+    let yaml = [("authorization", operator.as_str()), ("content-type", "application/yaml")];
+    let document = b"name: strict\nitems:\n  \"file:/etc/hosts\": { mode: \"0600\" }\n";
+    let written = send(site.at, "POST", "/api/v1/baselines", &yaml, document).await;
+    assert_eq!((written.status, &written.json()["origin"]), (201, &json!("written")), "{written:?}");
+    let assigned = site.post(&format!("/api/v1/hosts/{HOST}/baseline"), &operator, &json!({"baseline": "strict"})).await;
+    assert_eq!((assigned.status, &assigned.json()["baseline"]), (200, &json!({"name": "strict", "version": 1})), "{assigned:?}");
+    // What is said of the host's drift is old until it is compared.
+    let host = async || site.get(&format!("/api/v1/hosts/{HOST}"), &operator).await.json();
+    assert_eq!((&assigned.json()["comparison"], &host().await["comparison"]), (&json!("pending"), &json!("pending")));
+    compare::compare_all(&site.hub).await.unwrap();
+    let compared = host().await;
+    assert_eq!((&compared["comparison"], &compared["open_drifts"]), (&json!("current"), &json!(1)));
+    problem(&site.post(&format!("/api/v1/hosts/{HOST}/baseline"), &operator, &json!({"baseline": "none@3"})).await, 404);
+    problem(&site.post(&format!("/api/v1/hosts/{HOST}/scan"), &operator, &json!({})).await, 409);
+    problem(&site.post(&format!("/api/v1/hosts/{HOST}/scan"), &operator, &json!({"scope": "disk:/"})).await, 400);
+    site.stop().await;
+}
