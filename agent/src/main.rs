@@ -164,6 +164,9 @@ fn policy(config: &Config, paths: &[PathBuf]) -> anyhow::Result<WatchPolicy> {
         .iter()
         .map(|path| {
             let path = std::path::absolute(path).with_context(|| format!("making {} absolute", path.display()))?;
+            let printable = text::printable(path.as_os_str().as_bytes());
+            path.symlink_metadata()
+                .with_context(|| format!("cannot watch `{printable}`; for one to come, watch the folder that it will be in"))?;
             Ok(text::printable(path.as_os_str().as_bytes()).into_owned())
         })
         .collect::<anyhow::Result<_>>()?;

@@ -92,3 +92,35 @@ fn a_host_that_is_not_enrolled_is_told_how_to() {
     assert!(!output.status.success());
     assert!(String::from_utf8_lossy(&output.stderr).contains("trueline-agent enroll --collector"));
 }
+
+#[test]
+fn watch_refuses_a_path_that_is_not_there() {
+    let output = Command::new(AGENT).args(["watch", "/nope/really"]).output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(!output.status.success() && said.contains("cannot watch `/nope/really`") && said.contains("No such file"), "{said}");
+}
+
+/// On whatever this machine has: the sensor in use sees every kind of change that the kernel tells of, and
+/// fanotify names this process for each.
+#[test]
+fn check_coverage_sees_every_operation_and_says_which_no_event_tells_of() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = Command::new(AGENT).args(["check-coverage", "--json", "--dir"]).arg(folder.path()).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
+    let rows: Vec<serde_json::Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let best = &rows[0]["sensor"];
+    let of_best: Vec<_> = rows.iter().filter(|row| row["sensor"] == *best).collect();
+    assert!(of_best.len() > 20, "{text}");
+    for row in of_best {
+        match row["outcome"].as_str().unwrap() {
+            "seen" => assert!(best != "fanotify" || row["actor"] == "right", "{row}"),
+            "untold" => assert_eq!(row["operation"], "set a flag (chattr)"),
+            "not_tried" => assert!(row["reason"].is_string(), "{row}"),
+            other => panic!("{other}: {row}"),
+        }
+    }
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "the canary was left behind");
+    let text = Command::new(AGENT).args(["check-coverage", "--dir"]).arg(folder.path()).output().unwrap();
+    assert!(String::from_utf8(text.stdout).unwrap().contains("create a file                    seen after "));
+}

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use trueline_drift::{Actor, Cause, ItemId};
 
+use super::settle::together;
 use crate::collect::pace::Pace;
 use crate::collect::{FileReader, ReadError, Reading, Root};
 
@@ -35,6 +36,17 @@ pub struct Request {
     pub asked_at: Instant,
 }
 
+impl Request {
+    /// Takes in a later one for the same file: a scan knows nothing that an event does not.
+    fn join(&mut self, later: &Self) {
+        match (self.cause, later.cause) {
+            (Cause::Event, Cause::Event) => self.actor = together(&self.actor, &later.actor),
+            (Cause::Rescan, Cause::Event) => (self.cause, self.actor) = (Cause::Event, later.actor.clone()),
+            (_, Cause::Rescan) => {}
+        }
+    }
+}
+
 /// There is no room for another request.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Crowded;
@@ -52,10 +64,10 @@ pub struct Aside {
 }
 
 impl Aside {
-    /// The last touch of a file that waits already is the one that counts, from when the first was.
+    /// A file that waits already is read once for all that asked.
     pub fn ask(&mut self, request: Request) -> Result<(), Crowded> {
         if let Some(waiting) = self.waiting.iter_mut().find(|waiting| waiting.item == request.item) {
-            *waiting = Request { asked_at: waiting.asked_at, ..request };
+            waiting.join(&request);
             return Ok(());
         }
         if self.waiting.len() >= CAPACITY {
@@ -83,7 +95,8 @@ impl Aside {
         if let Some(again) = again
             && now.saturating_duration_since(request.asked_at) < PATIENCE
         {
-            again.asked_at = request.asked_at;
+            let later = std::mem::replace(again, request);
+            again.join(&later);
             return None;
         }
         Some((request, read))
@@ -110,5 +123,38 @@ impl Drop for Aside {
             // What it read is found again at the next start.
             drop(work.thread.join());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use trueline_drift::Certainty;
+    use trueline_drift::actor::Process;
+
+    fn request(pid: u32, cause: Cause) -> Request {
+        let process = Process { pid, started_at: None, exe: None, argv: Vec::new(), cwd: None };
+        let actor = Actor { certainty: Certainty::Strong, process: Some(process), reason: None, ..Actor::unknown("") };
+        Request { item: "file:/large".parse().unwrap(), cause, actor, asked_at: Instant::now() }
+    }
+
+    #[test]
+    fn a_file_that_waits_is_read_once_for_all_who_touched_it() {
+        let joined = |first: Request, later: Request| {
+            let mut aside = Aside::default();
+            aside.ask(first).unwrap();
+            aside.ask(later).unwrap();
+            assert_eq!(aside.waiting.len(), 1);
+            let request = aside.waiting.pop_front().unwrap();
+            (request.cause, request.actor.process.unwrap().pid, request.actor.certainty)
+        };
+        let same = joined(request(1, Cause::Event), request(1, Cause::Event));
+        assert_eq!(same, (Cause::Event, 1, Certainty::Strong));
+        let another = joined(request(1, Cause::Event), request(2, Cause::Event));
+        assert_eq!(another, (Cause::Event, 2, Certainty::Correlated));
+        let scanned = joined(request(1, Cause::Event), request(2, Cause::Rescan));
+        assert_eq!(scanned, (Cause::Event, 1, Certainty::Strong));
+        let found_first = joined(request(2, Cause::Rescan), request(1, Cause::Event));
+        assert_eq!(found_first, (Cause::Event, 1, Certainty::Strong));
     }
 }

@@ -130,7 +130,19 @@ impl<S: Sink> Observer<S> {
     /// Takes what was read aside, and has the next large file read.
     pub(super) fn work_aside(&mut self) {
         let Some((request, read)) = self.aside.take(self.parts.policy.scan_bytes_per_second, Instant::now()) else { return };
-        match read {
+        let present = match read {
+            // Since it was opened it may have gone, or another may have come in its place: what was read counts if it still holds.
+            Ok(Some(reading)) => {
+                let known = reading.stamp.as_ref().map(|stamp| (stamp, &reading.fields));
+                match self.parts.collectors.read_item(&request.item, known) {
+                    // It has changed again and is as large: an event tells of that, and this is what is known until then.
+                    Err(CollectError::File(ReadError::Large { .. })) => Ok(Some(reading)),
+                    present => present,
+                }
+            }
+            read => read.map_err(CollectError::from),
+        };
+        match present {
             Ok(reading) => self.compare(request.item.clone(), reading, request.cause, &request.actor, self.novelty(&request.item)),
             Err(error) => {
                 self.note_failure(request.item.key.as_str(), &error);

@@ -86,7 +86,7 @@ impl Inotify {
             elsewhere: Vec::new(),
             watched: BTreeSet::new(),
             limited: false,
-            unreadable: 0,
+            unreadable: BTreeSet::new(),
             caught_up: now(),
         };
         let thread = std::thread::Builder::new()
@@ -137,6 +137,9 @@ fn watcher(messages: &SyncSender<Message>, missed: &Arc<Missed>, outlet: &Outlet
     INotifyWatcher::new(handler, notify::Config::default().with_follow_symlinks(false)).map_err(|source| SensorError::Inotify { source })
 }
 
+/// Folders kept by name for the coverage report.
+const UNREADABLE: usize = 10_000;
+
 struct Worker {
     watcher: INotifyWatcher,
     orders: Arc<Mutex<Option<Order>>>,
@@ -150,7 +153,8 @@ struct Worker {
     watched: BTreeSet<PathBuf>,
     /// The host's limit of watches was reached: folders found from then on are not watched.
     limited: bool,
-    unreadable: usize,
+    /// Folders that the agent may not watch; the first of them.
+    unreadable: BTreeSet<PathBuf>,
     /// Every event that was passed on before this time has been taken.
     caught_up: Time,
 }
@@ -211,7 +215,8 @@ impl Worker {
 
     /// Watches all that is to be watched, whatever was before.
     fn watch_all(&mut self) {
-        (self.limited, self.unreadable) = (false, 0);
+        self.limited = false;
+        self.unreadable.clear();
         let before = std::mem::take(&mut self.watched);
         let (known, gone): (BTreeSet<_>, BTreeSet<_>) =
             before.into_iter().partition(|folder| is_folder(folder) && self.has_use_for(folder));
@@ -267,7 +272,9 @@ impl Worker {
                 ErrorKind::PathNotFound => false,
                 ErrorKind::Io(error) if error.kind() == std::io::ErrorKind::NotFound => false,
                 _ => {
-                    self.unreadable += 1;
+                    if self.unreadable.len() < UNREADABLE {
+                        self.unreadable.insert(folder.to_owned());
+                    }
                     true
                 }
             },
@@ -318,9 +325,9 @@ impl Worker {
     }
 
     fn watch_new(&mut self, folder: &Path) -> Result<(), Closed> {
-        let (was_limited, unreadable) = (self.limited, self.unreadable);
+        let (was_limited, unreadable) = (self.limited, self.unreadable.len());
         self.watch_tree(folder, &BTreeSet::new());
-        if self.limited != was_limited || self.unreadable != unreadable {
+        if self.limited != was_limited || self.unreadable.len() != unreadable {
             self.publish();
         }
         if self.limited && !was_limited { self.lose(GapReason::WatchLimit, None) } else { Ok(()) }
@@ -366,16 +373,21 @@ impl Worker {
 
     fn publish(&self) {
         let rows = self.scopes.iter().map(|scope| {
-            let mut reason = scope.reason.clone();
+            let (mut reason, mut watching) = (scope.reason.clone(), !self.limited);
+            let beneath = self.unreadable.range(scope.path.clone()..).take_while(|folder| folder.starts_with(&scope.path));
+            let start = starting_point(&scope.path);
             if self.limited {
                 reason = format!(
                     "the host's limit of inotify watches was reached at {} folders: raise fs.inotify.max_user_watches; {reason}",
                     self.watched.len()
                 );
-            } else if self.unreadable > 0 {
-                reason = format!("{} folders could not be watched for lack of permission; {reason}", self.unreadable);
+            } else if self.unreadable.contains(start) && !self.watched.contains(&scope.path) {
+                watching = false;
+                reason = format!("{} could not be watched for lack of permission; {reason}", file_scope(start));
+            } else if let (count @ 1.., Some(first)) = (beneath.clone().count(), beneath.clone().next()) {
+                reason = format!("{count} folders could not be watched for lack of permission, {} the first; {reason}", file_scope(first));
             }
-            Coverage { name: "inotify", scope: file_scope(&scope.path), watching: !self.limited, reason: Some(reason) }
+            Coverage { name: "inotify", scope: file_scope(&scope.path), watching, reason: Some(reason) }
         });
         self.coverage.replace("inotify", rows.collect());
     }

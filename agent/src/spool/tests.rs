@@ -1,16 +1,16 @@
-use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use proptest::prelude::*;
 use trueline_drift::{CoverageGap, Epoch, GapReason, RecordBody, Sequence, Time};
 use trueline_proto::{ChainLink, v1};
 
 use super::*;
 
+mod agreement;
 mod anew;
+mod damage;
 mod numbers;
 
 const LIMIT: SpoolLimit = SpoolLimit { bytes: 64 * 1024 * 1024, segment_bytes: 4096 };
@@ -125,98 +125,6 @@ fn records_come_back_in_order_with_a_chain_that_verifies() {
     assert_eq!(records(&spool, 0), (1..=200).map(|number| (number, body(number))).collect::<Vec<_>>());
     assert_eq!(spool.append(vec![body(201)]).unwrap(), Sequence(201));
     verify(Epoch(1), ChainLink::START, &all_frames(&spool));
-}
-
-#[test]
-fn a_write_torn_at_any_byte_is_cut_to_the_last_whole_frame() {
-    let directory = tempfile::tempdir().unwrap();
-    let (spool, _) = open(directory.path());
-    spool.append(vec![body(1), body(2)]).unwrap();
-    let whole = spool.bytes();
-    spool.append(vec![body(3)]).unwrap();
-    let end = spool.bytes();
-    for length in whole..end {
-        for zeros in [false, true] {
-            let copy = crashed(directory.path());
-            let file = std::fs::OpenOptions::new().write(true).open(only_segment(copy.path())).unwrap();
-            file.set_len(length).unwrap();
-            if zeros {
-                file.set_len(end).unwrap();
-            }
-            let (spool, recovery) = open(copy.path());
-            assert_eq!((recovery.newest, &recovery.damaged, spool.epoch()), (Sequence(2), &None, Epoch(1)), "{length} {zeros}");
-            assert_eq!(recovery.truncated_bytes, if zeros { end - whole } else { length - whole });
-            assert_eq!(spool.append(vec![body(3)]).unwrap(), Sequence(3));
-            verify(Epoch(1), ChainLink::START, &all_frames(&spool));
-        }
-    }
-}
-
-#[test]
-fn a_flipped_bit_anywhere_before_the_last_append_is_found_and_reported() {
-    let directory = tempfile::tempdir().unwrap();
-    let (spool, _) = open(directory.path());
-    spool.append(vec![body(1), body(2)]).unwrap();
-    let from = spool.bytes();
-    spool.append(vec![body(3), body(4)]).unwrap();
-    let to = spool.bytes();
-    spool.append(vec![body(5)]).unwrap();
-    for at in 0..to {
-        let copy = crashed(directory.path());
-        let path = only_segment(copy.path());
-        let mut bytes = std::fs::read(&path).unwrap();
-        bytes[at as usize] ^= 1 << (at % 8);
-        std::fs::write(&path, bytes).unwrap();
-        let (spool, recovery) = open(copy.path());
-        let damage = recovery.damaged.unwrap_or_else(|| panic!("the flip at {at} went unseen"));
-        let kept: Vec<u64> = records(&spool, 0)
-            .into_iter()
-            .map(|(_, body)| match body {
-                RecordBody::InventoryComplete { items, .. } => items,
-                other => panic!("{other:?}"),
-            })
-            .collect();
-        let lost: BTreeSet<u64> = damage.lost.iter().flat_map(|lost| lost.first.0..=lost.last.unwrap().0).collect();
-        let expected: &[u64] = match at {
-            0..64 => &[],
-            at if at < from => &[1, 2],
-            _ => &[3, 4],
-        };
-        assert_eq!(lost, expected.iter().copied().collect(), "byte {at}");
-        assert!((1..=5).all(|number| lost.contains(&number) != kept.contains(&number)), "byte {at}: {kept:?} {lost:?}");
-        assert_eq!((damage.epoch, spool.epoch(), damage.saved), (Epoch(1), Epoch(2), kept.len() as u64));
-        verify(Epoch(2), ChainLink::START, &all_frames(&spool));
-        spool.append(vec![body(6)]).unwrap();
-        drop(spool);
-        let (spool, recovery) = open(copy.path());
-        assert_eq!((recovery.damaged, recovery.epoch), (None, Epoch(2)), "damage is reported once");
-        verify(Epoch(2), ChainLink::START, &all_frames(&spool));
-    }
-}
-
-#[test]
-fn a_missing_segment_and_numbers_known_elsewhere_are_damage() {
-    let directory = tempfile::tempdir().unwrap();
-    let (spool, _) = open(directory.path());
-    for number in 1..=10 {
-        spool.append(vec![bulky(number, 3000)]).unwrap();
-    }
-    let copy = crashed(directory.path());
-    segment::remove(&format::epoch_folder(copy.path(), Epoch(1)), Sequence(4)).unwrap();
-    let (_, recovery) = open(copy.path());
-    assert_eq!(recovery.damaged.unwrap().lost, [Lost { first: Sequence(4), last: Some(Sequence(4)) }]);
-
-    let copy = crashed(directory.path());
-    let known = Some((Epoch(1), Sequence(12)));
-    let (spool, recovery) = Spool::open(copy.path(), LIMIT, known, || Epoch(1)).unwrap();
-    let damage = recovery.damaged.unwrap();
-    assert_eq!((&damage.lost[..], damage.saved), (&[Lost { first: Sequence(11), last: Some(Sequence(12)) }][..], 10));
-    assert_eq!(spool.epoch(), Epoch(2));
-
-    let copy = crashed(directory.path());
-    std::fs::remove_dir_all(format::epoch_folder(copy.path(), Epoch(1))).unwrap();
-    let (_, recovery) = open(copy.path());
-    assert_eq!(recovery.damaged.unwrap().lost, [Lost { first: Sequence(1), last: None }]);
 }
 
 #[test]
@@ -416,87 +324,4 @@ fn acknowledged_segments_leave_a_full_disk_that_has_no_room_for_the_position() {
     let (spool, recovery) = open_with(&directory, limit);
     assert_eq!((recovery.newest, recovery.acknowledged, recovery.damaged), (Sequence(5001), Sequence(5000), None));
     assert_eq!(records(&spool, 5000), [(5001, body(1))]);
-}
-
-#[derive(Debug, Clone)]
-enum Step {
-    Append { records: usize, bytes: usize },
-    Acknowledge { share: u64 },
-    Apply { share: u64 },
-    Reopen,
-    Crash { torn: u64 },
-}
-
-fn steps() -> impl Strategy<Value = Vec<Step>> {
-    let step = prop_oneof![
-        6 => (1usize..6, 0usize..1500).prop_map(|(records, bytes)| Step::Append { records, bytes }),
-        2 => (0u64..=100).prop_map(|share| Step::Acknowledge { share }),
-        2 => (0u64..=100).prop_map(|share| Step::Apply { share }),
-        1 => Just(Step::Reopen),
-        1 => (0u64..200).prop_map(|torn| Step::Crash { torn }),
-    ];
-    proptest::collection::vec(step, 1..60)
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(48))]
-
-    /// Against a list of what was appended: whatever happens, unacknowledged records come back, in order, unaltered.
-    #[test]
-    fn the_spool_agrees_with_a_list(steps in steps()) {
-        let mut home = tempfile::tempdir().unwrap();
-        let mut spool = open(home.path()).0;
-        let mut list: Vec<RecordBody> = Vec::new();
-        let (mut acknowledged, mut applied, mut released) = (0u64, 0u64, 0u64);
-        for (number, step) in steps.into_iter().enumerate() {
-            match step {
-                Step::Append { records, bytes } => {
-                    let batch: Vec<_> = (0..records).map(|at| bulky((number * 10 + at) as u64, bytes)).collect();
-                    list.extend(batch.clone());
-                    prop_assert_eq!(spool.append(batch).unwrap().0, list.len() as u64);
-                }
-                Step::Acknowledge { share } => {
-                    acknowledged = acknowledged.max(list.len() as u64 * share / 100);
-                    spool.acknowledge(Sequence(acknowledged)).unwrap();
-                }
-                Step::Apply { share } => {
-                    applied = applied.max(list.len() as u64 * share / 100);
-                    spool.mark_applied(Sequence(applied)).unwrap();
-                }
-                Step::Reopen | Step::Crash { .. } => {
-                    if let Step::Crash { torn } = step {
-                        let copy = crashed(home.path());
-                        drop(spool);
-                        home = copy;
-                        let folder = format::epoch_folder(home.path(), Epoch(1));
-                        let mut segments: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
-                        segments.sort();
-                        // An append that was under way: a frame begun, not ended.
-                        use std::io::Write;
-                        let mut file = std::fs::OpenOptions::new().append(true).open(segments.last().unwrap()).unwrap();
-                        file.write_all(&vec![0x41; torn as usize]).unwrap();
-                    } else {
-                        drop(spool);
-                    }
-                    let (again, recovery) = open(home.path());
-                    prop_assert_eq!(recovery.damaged, None);
-                    prop_assert_eq!(recovery.newest.0, list.len() as u64);
-                    prop_assert!(recovery.acknowledged.0 <= acknowledged);
-                    acknowledged = recovery.acknowledged.0;
-                    applied = 0;
-                    spool = again;
-                }
-            }
-            released = released.max(acknowledged.min(applied));
-            prop_assert!(spool.oldest().0 <= released + 1);
-            let held = records(&spool, spool.oldest().0 - 1);
-            let expected: Vec<_> = (spool.oldest().0..=list.len() as u64).map(|at| (at, list[at as usize - 1].clone())).collect();
-            prop_assert_eq!(held, expected);
-        }
-        let oldest = spool.oldest();
-        let frames = all_frames(&spool);
-        if oldest == Sequence(1) {
-            verify(Epoch(1), ChainLink::START, &frames);
-        }
-    }
 }

@@ -51,7 +51,7 @@ fn watch(root: &str, prepare: impl Fn(&Path)) -> Watched {
         elsewhere: Vec::new(),
         watched: BTreeSet::new(),
         limited: false,
-        unreadable: 0,
+        unreadable: BTreeSet::new(),
         caught_up: now(),
     };
     let paths = [base.join(root), fenced.clone()].map(|path| path.to_str().unwrap().to_owned());
@@ -227,4 +227,31 @@ fn what_is_no_longer_in_view_is_no_longer_watched() {
         |message: &Message| matches!(message, Message::Event(Ok(event)) if event.paths.iter().any(|path| path.starts_with(&root)));
     assert!(!watched.messages().iter().any(is_of_root));
     assert!(!watched.worker.watched.contains(&watched.path("root")));
+}
+
+/// Root may watch every folder, so that it may not is put in by hand.
+#[test]
+fn a_scope_says_which_of_its_folders_the_agent_may_not_watch() {
+    let mut watched = watch("root", |base| fs::create_dir(base.join("root")).unwrap());
+    let scope = file_scope(&watched.base.join("root"));
+    let row = |worker: &Worker| {
+        worker.publish();
+        worker.coverage.rows().into_iter().find(|row| row.scope == scope).unwrap()
+    };
+    let whole = row(&watched.worker);
+    assert!(whole.watching && whole.reason.as_deref() == Some(""), "{whole:?}");
+
+    let private = watched.base.join("root/private");
+    watched.worker.unreadable.insert(private.clone());
+    let partly = row(&watched.worker);
+    let reason = partly.reason.unwrap();
+    assert!(
+        partly.watching && reason.starts_with(&format!("1 folders could not be watched for lack of permission, {}", file_scope(&private))),
+        "{reason}"
+    );
+
+    watched.worker.unreadable = BTreeSet::from([watched.base.clone()]);
+    watched.worker.watched.clear();
+    let hidden = row(&watched.worker);
+    assert!(!hidden.watching && hidden.reason.as_deref().is_some_and(|reason| reason.contains("could not be watched")), "{hidden:?}");
 }
