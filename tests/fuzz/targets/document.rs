@@ -14,7 +14,14 @@ use trueline_fuzz::{assert_shown, within};
 const MEMORY: usize = 32 << 20;
 
 fuzz_target!(|text: &str| {
-    check::<BaselineDocument>(text, within(MEMORY, || parse_yaml("a.yaml", text)));
+    match within(MEMORY, || BaselineDocument::parse("a.yaml", text)) {
+        Ok(document) => {
+            let written = to_yaml(&document);
+            let again = BaselineDocument::parse("again", &written).unwrap_or_else(|faults| panic!("{faults} in\n{written}"));
+            assert_eq!(again, document, "by way of\n{written}");
+        }
+        Err(faults) => faults.0.iter().for_each(|fault| check_error(text, fault)),
+    }
     check::<WatchPolicy>(text, within(MEMORY, || parse_yaml("a.yaml", text)));
     check::<WatchPolicy>(text, within(MEMORY, || parse_toml("a.toml", text)));
     if let Err(ConfigError::Document(error)) = within(MEMORY, || Config::parse("a.toml", text)) {
