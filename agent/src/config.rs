@@ -16,8 +16,8 @@ pub enum ConfigError {
     Read { path: PathBuf, source: std::io::Error },
     #[error(transparent)]
     Document(#[from] DocumentError),
-    #[error("{source_name}: [watch] {fault}")]
-    Watch { source_name: String, fault: String },
+    #[error("{source_name}: {fault}")]
+    Fault { source_name: String, fault: String },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -66,8 +66,15 @@ impl Default for Config {
 impl Config {
     pub fn parse(source_name: &str, text: &str) -> Result<Self, ConfigError> {
         let config: Self = parse_toml(source_name, text)?;
+        let fault = |fault| ConfigError::Fault { source_name: source_name.to_owned(), fault };
+        if !(1..=1 << 20).contains(&config.spool_mib) {
+            return Err(fault(format!("spool_mib: {} is not between 1 and 1048576", config.spool_mib)));
+        }
+        if !(1..=64).contains(&config.scan_threads) {
+            return Err(fault(format!("scan_threads: {} is not between 1 and 64", config.scan_threads)));
+        }
         match config.watch.faults().into_iter().next() {
-            Some(fault) => Err(ConfigError::Watch { source_name: source_name.to_owned(), fault }),
+            Some(watch) => Err(fault(format!("[watch] {watch}"))),
             None => Ok(config),
         }
     }
@@ -97,5 +104,13 @@ mod tests {
     fn a_watch_list_that_cannot_work_is_refused() {
         let error = Config::parse("agent.toml", "[watch]\npaths = ['etc/ssh']\n").unwrap_err().to_string();
         assert!(error.contains("must be an absolute path"), "{error}");
+    }
+
+    #[test]
+    fn numbers_that_cannot_work_are_refused() {
+        for (text, key) in [("spool_mib = 0", "spool_mib: 0"), ("scan_threads = 65", "scan_threads: 65")] {
+            let error = Config::parse("agent.toml", text).unwrap_err().to_string();
+            assert!(error.starts_with(&format!("agent.toml: {key} is not between 1 and ")), "{error}");
+        }
     }
 }

@@ -35,7 +35,10 @@ pub enum Errand {
     Policy(Box<WatchPolicy>),
     /// The collector has no policy, or has none any more: the host's own configuration counts.
     OwnPolicy,
-    Scan { id: String, scope: String },
+    Scan {
+        id: String,
+        scope: String,
+    },
 }
 
 /// What the observer answers to [`Errand::Scan`].

@@ -13,7 +13,7 @@ use tonic::{Code, Streaming};
 use tracing::{debug, info, warn};
 use trueline_drift::document::parse_yaml;
 use trueline_drift::watch::WatchPolicy;
-use trueline_drift::{Epoch, Sequence, Time, text};
+use trueline_drift::{Epoch, ItemKey, Sequence, Time, text};
 use trueline_proto::v1::link_client::LinkClient;
 use trueline_proto::v1::{self, from_agent, from_collector};
 use trueline_proto::{MESSAGE_LIMIT, PROTOCOL};
@@ -281,7 +281,7 @@ impl<'a> Stream<'a> {
             }
             Some(from_collector::Message::Scan(scan)) => {
                 let id = text::bounded(&text::printable(scan.id.as_bytes()), 100).into_owned();
-                let errand = Errand::Scan { id, scope: text::bounded(&scan.scope, 4096).into_owned() };
+                let errand = Errand::Scan { id, scope: text::bounded(&scan.scope, ItemKey::LIMIT).into_owned() };
                 if self.parts.errands.try_send(errand).is_err() {
                     warn!("too many requests of the collector are waiting; one was refused");
                 }

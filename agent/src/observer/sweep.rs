@@ -135,6 +135,9 @@ impl<S: Sink> Observer<S> {
                 Err(error) => fault = Some(format!("a scan could not be started: {error}")),
             }
         }
+        if let (Scope::Path(path), Why::Asked { .. }, None) = (&plan.scope, &plan.why, &scan) {
+            fault = fault.or_else(|| Some(format!("nothing at {path} is watched")));
+        }
         // After another watch list also the kinds that are watched no longer.
         let is_read = |kind: &ItemKind| self.parts.policy.watches_kind(*kind) || plan.why.policy_before().is_some();
         let kinds = ItemKind::ALL.into_iter().filter(|kind| *kind != ItemKind::File && plan.scope.has_kind(*kind) && is_read(kind));

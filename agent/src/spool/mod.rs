@@ -6,7 +6,7 @@
 //!   (`fdatasync`), whole, and its link follows from the frame before it.
 //! - [`Spool::append`] is all or nothing: after an error the numbering and the files are as before.
 //! - The files never hold more than the limit. At the limit nothing is dropped: the append is refused, and the
-//!   observer holds its items dirty. [`RESERVE`] bytes stay for the records that say so.
+//!   observer holds its items dirty, and says so once there is room.
 //! - A segment is deleted only when every record in it is acknowledged by the collector *and* durably applied to the
 //!   state ([`Spool::mark_applied`]): the spool is the state's write-ahead log.
 //! - Nothing is skipped in silence. Damage is reported with the sequences it took.
@@ -70,8 +70,6 @@ use reader::Cursor;
 use segment::Segment;
 use writer::Writer;
 
-/// Bytes within the limit that only [`Spool::append_reserved`] may use.
-pub const RESERVE: u64 = 64 * 1024;
 /// Acknowledged records after which the position is written although no segment can go.
 const POSITION_EVERY: u64 = 4096;
 
@@ -210,19 +208,10 @@ impl Spool {
 
     /// Numbers, writes and syncs the records; the last one's sequence. They are visible to readers on return.
     pub fn append(&self, records: Vec<RecordBody>) -> Result<Sequence, AppendError> {
-        self.write(records, RESERVE.min(self.limit.bytes / 4))
-    }
-
-    /// As [`Self::append`], for the records that report the spool's own trouble: these may use the reserve.
-    pub fn append_reserved(&self, records: Vec<RecordBody>) -> Result<Sequence, AppendError> {
-        self.write(records, 0)
-    }
-
-    fn write(&self, records: Vec<RecordBody>, kept_free: u64) -> Result<Sequence, AppendError> {
         let mut writer = locked(&self.writer);
         let frames = writer.encode(records)?;
         writer.repair()?;
-        let room = self.limit.bytes.saturating_sub(kept_free);
+        let room = self.limit.bytes;
         let needed = writer.size_of(&frames);
         if self.bytes() + needed > room {
             // The newest segment goes only here and in `acknowledge`: it may be all that fills the spool.
