@@ -18,8 +18,8 @@ use std::time::{Duration, Instant};
 use trueline_drift::watch::{WatchPolicy, is_beneath};
 use trueline_drift::{Fields, ItemId, text};
 
-use crate::collect::file::reason;
 use crate::collect::pace::Pace;
+use crate::collect::refusal::reason;
 use crate::collect::{Reading, Stamp};
 use queue::Queue;
 use worker::{Task, Worker};

@@ -48,7 +48,7 @@ fn commands(page: &str) -> Vec<String> {
     let prose: String = page.split("```").step_by(2).collect();
     for span in prose.split('`').skip(1).step_by(2) {
         if PROGRAMS.iter().any(|program| span.starts_with(program)) {
-            found.push(span.replace('\n', " "));
+            found.push(span.replace('\n', " ").replace(" ID", " 1"));
         }
     }
     found

@@ -10,12 +10,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use nix::errno::Errno;
 use sha2::{Digest, Sha256};
 use trueline_drift::{FieldName, Fields, ItemId, Time, Value, text};
 
 use super::names::Names;
 use super::pace::Pace;
+use super::refusal::{is_own_want, is_unsupported, refused, unreadable};
 use super::root::Root;
 use super::{Reading, Stamp, attributes};
 use crate::kernel::file::{Contents, EntryType, Metadata, Pinned};
@@ -350,15 +350,6 @@ impl FileReader {
     }
 }
 
-/// What is known of a name that could not be pinned: that it is not there, or why it was refused.
-pub fn refused(error: io::Error) -> io::Result<Option<Reading>> {
-    match error {
-        absent if is_absent(&absent) => Ok(None),
-        own if is_own_want(&own) => Err(own),
-        error => Ok(Some(Reading { fields: Fields::new().with("type", unreadable(&error)), stamp: None })),
-    }
-}
-
 /// Attributes are read through an open descriptor where there is one, which is cheaper.
 trait Xattrs {
     fn list<'a>(&self, buffer: &'a mut [u8]) -> io::Result<&'a [u8]>;
@@ -406,31 +397,6 @@ pub fn is_plain(path: &[u8]) -> bool {
 
 fn printable(path: &[u8]) -> String {
     text::bounded(&text::printable(path), 400).into_owned()
-}
-
-fn is_absent(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENOTDIR | libc::ELOOP | libc::ENAMETOOLONG))
-}
-
-/// Want of the agent's own resources, which says nothing about the file.
-fn is_own_want(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM))
-}
-
-fn is_unsupported(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::EOPNOTSUPP | libc::ENOSYS))
-}
-
-/// `permission denied`, without the number.
-pub fn reason(error: &io::Error) -> String {
-    match error.raw_os_error() {
-        Some(code) => Errno::from_raw(code).desc().to_lowercase(),
-        None => error.to_string(),
-    }
-}
-
-fn unreadable(error: &io::Error) -> Value {
-    Value::unreadable(reason(error))
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ pub mod group;
 pub mod names;
 pub mod pace;
 pub mod package;
+pub mod refusal;
 pub mod root;
 pub mod rpm;
 pub mod sysctl;
@@ -64,7 +65,7 @@ pub enum CollectError {
 
 impl CollectError {
     fn database(subject: impl Into<String>, error: &std::io::Error) -> Self {
-        Self::Database { subject: subject.into(), reason: file::reason(error) }
+        Self::Database { subject: subject.into(), reason: refusal::reason(error) }
     }
 }
 

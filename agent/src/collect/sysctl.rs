@@ -7,7 +7,7 @@ use std::path::Path;
 use trueline_drift::watch::WatchPolicy;
 use trueline_drift::{Fields, ItemKey, ItemKind, Value, text};
 
-use super::{CollectError, Listing, Reading, Root, file, listing};
+use super::{CollectError, Listing, Reading, Root, listing, refusal};
 use crate::kernel::file::{EntryType, Pinned, entries};
 
 const SETTINGS: &str = "/proc/sys";
@@ -98,7 +98,7 @@ fn setting(pinned: &Pinned) -> Option<Fields> {
             Value::bytes(&shown)
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
-        Err(error) => Value::unreadable(file::reason(&error)),
+        Err(error) => Value::unreadable(refusal::reason(&error)),
     };
     Some([(trueline_drift::FieldName::known("value"), value)].into_iter().collect())
 }

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest, Sha256};
 use trueline_drift::{FieldName, Fields, ItemKind, Value, text};
 
-use super::{CollectError, Listing, Root, file, listing, root};
+use super::{CollectError, Listing, Root, listing, refusal, root};
 
 /// In the order of priority, as in systemd.unit(5).
 pub const FOLDERS: &[&str] =
@@ -116,7 +116,7 @@ fn fields(root: &Root, found: &Found, name: &[u8], path: &Path) -> Fields {
             Value::text(state(found, name, link.as_deref(), at_runtime, &install(bytes)))
         }
         Ok(None) => Value::unreadable("the link leads nowhere"),
-        Err(error) => Value::unreadable(file::reason(error)),
+        Err(error) => Value::unreadable(refusal::reason(error)),
     };
     fields.set(FieldName::known("enabled"), state);
     let instances = instances(found, name);
@@ -133,7 +133,7 @@ fn fields(root: &Root, found: &Found, name: &[u8], path: &Path) -> Fields {
             io::Result::Ok(())
         });
         let digest = digest.map(|()| Value::Text(hex::encode(hasher.finalize())));
-        fields.set(FieldName::known("dropins_sha256"), digest.unwrap_or_else(|error| Value::unreadable(file::reason(&error))));
+        fields.set(FieldName::known("dropins_sha256"), digest.unwrap_or_else(|error| Value::unreadable(refusal::reason(&error))));
     }
     fields
 }

@@ -7,7 +7,7 @@ use trueline_drift::redact::RedactionKey;
 use trueline_drift::{FieldName, Fields, ItemKind, Value};
 
 use super::account::{Misshapen, number_value, records};
-use super::{CollectError, Listing, Root, file, listing};
+use super::{CollectError, Listing, Root, listing, refusal};
 
 const DATABASE_LIMIT: u64 = 16 * 1024 * 1024;
 
@@ -17,7 +17,7 @@ pub fn read_all(root: &Root, key: &RedactionKey) -> Result<Listing, CollectError
     let shadow = root.read("/etc/shadow", DATABASE_LIMIT);
     let shadow = match &shadow {
         Ok(shadow) => Ok(shadow.as_deref().unwrap_or_default()),
-        Err(error) => Err(file::reason(error)),
+        Err(error) => Err(refusal::reason(error)),
     };
     parse(&passwd.unwrap_or_default(), shadow, key).map_err(failed)
 }

@@ -8,8 +8,9 @@ use trueline_drift::pattern::Pattern;
 use trueline_drift::{Fields, ItemId, ItemKey, ItemKind, text};
 
 use super::{Batch, ScanError, ScanMode, Shared};
-use crate::collect::file::{is_plain, reason, refused};
+use crate::collect::file::is_plain;
 use crate::collect::filesystem::{FileSystem, classify};
+use crate::collect::refusal::{reason, refused};
 use crate::collect::{FileReader, Reading, Root, Stamp};
 use crate::kernel::file::{Contents, EntryType, Metadata, Pinned, entries};
 
