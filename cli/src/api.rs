@@ -15,7 +15,7 @@ use trueline_drift::text;
 
 use crate::context::{Context, is_loopback};
 use crate::failure::Failure;
-use crate::table::visible;
+use crate::table::{lines_visible, visible};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Until an answer begins, and between two pieces of it: longer than the collector's own longest request.
@@ -204,7 +204,7 @@ impl Api {
                 Ok(problem) => ApiError::Problem {
                     status: status.as_u16(),
                     title: visible(&text::bounded(&problem.title, 200)),
-                    detail: visible(&text::bounded(&problem.detail.unwrap_or_default(), 4000)),
+                    detail: lines_visible(&text::bounded(&for_operators(&problem.detail.unwrap_or_default()), 16_000)),
                 },
                 Err(_) => self.strange(format!("{status} without a problem document")),
             },
@@ -216,6 +216,14 @@ impl Api {
     }
 }
 
+/// What the API tells programs to look at, as what a person types.
+fn for_operators(detail: &str) -> String {
+    ["hosts", "baselines", "tokens"].iter().fold(detail.to_owned(), |detail, list| {
+        let noun = if *list == "baselines" { "baseline" } else { list };
+        detail.replace(&format!("see /api/v1/{list}"), &format!("see `trueline {noun} list`"))
+    })
+}
+
 /// The innermost cause: reqwest's own text repeats the address.
 fn reason(error: &reqwest::Error) -> String {
     let mut cause: &dyn std::error::Error = error;
@@ -223,4 +231,15 @@ fn reason(error: &reqwest::Error) -> String {
         cause = next;
     }
     cause.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_person_is_pointed_to_commands_not_to_addresses() {
+        assert_eq!(for_operators("there is no host `a`; see /api/v1/hosts"), "there is no host `a`; see `trueline hosts list`");
+        assert_eq!(for_operators("there is no baseline 3; see /api/v1/baselines"), "there is no baseline 3; see `trueline baseline list`");
+    }
 }

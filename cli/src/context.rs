@@ -27,6 +27,8 @@ pub enum ContextError {
          \n    url = \"https://collector.example:8089\"\n    token = \"tl_api_…\"   # from `trueline tokens create --kind api` or the collector's operator\n"
     )]
     None { looked_at: String },
+    #[error("there is no context file {path}: name one that is there, or run `trueline quickstart` and name its .trueline/context.toml")]
+    Missing { path: String },
     #[error("cannot read the context {path}: {source}{hint}")]
     Read { path: String, source: std::io::Error, hint: &'static str },
     #[error("the context {path} is no regular file of at most {FILE_LIMIT} bytes")]
@@ -102,11 +104,7 @@ impl Places {
 
 pub fn load(places: &Places) -> Result<Context, ContextError> {
     if let Some(path) = places.option.as_ref().or(places.variable.as_ref()) {
-        return read(path, false)?.ok_or_else(|| ContextError::Read {
-            path: shown(path),
-            source: std::io::ErrorKind::NotFound.into(),
-            hint: "",
-        });
+        return read(path, false)?.ok_or_else(|| ContextError::Missing { path: shown(path) });
     }
     if let Some(context) = read(&places.here, true)? {
         return Ok(context);
@@ -244,7 +242,7 @@ mod tests {
     fn a_named_context_that_is_missing_is_an_error_not_a_fallback() {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("here.toml"), GOOD).unwrap();
-        assert!(matches!(load(&places(folder.path())), Err(ContextError::Read { .. })));
+        assert!(matches!(load(&places(folder.path())), Err(ContextError::Missing { .. })));
     }
 
     #[test]

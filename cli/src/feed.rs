@@ -4,10 +4,12 @@
 
 use std::collections::VecDeque;
 
-use trueline_drift::Actor;
+use trueline_drift::baseline::EXISTS;
+use trueline_drift::{Actor, FieldChange, ItemId};
 use unicode_width::UnicodeWidthStr;
 
 use crate::age::{clock, now};
+use crate::counted::counted;
 use crate::failure::Failure;
 use crate::screen::{Screen, Tone};
 use crate::shape::{self, Change, Drift, Gap};
@@ -27,9 +29,19 @@ pub struct Feed {
     screen: Screen,
     /// Several hosts speak: each line says whose it is.
     name_hosts: bool,
-    /// Changes shown lately, newest last: a drift that follows need not name its actor again, and
-    /// not even its item right beneath the change.
+    /// Changes shown lately, newest last: a drift that follows need not name its actor again.
     shown: VecDeque<i64>,
+    /// What the last line but drift beneath it was of: only what is of the same host and item may stand beneath.
+    above: Option<Above>,
+}
+
+/// A change that drift may stand beneath.
+#[derive(Debug)]
+struct Above {
+    host: String,
+    item: ItemId,
+    change: i64,
+    fields: Vec<FieldChange>,
 }
 
 /// How many changes back a drift may refer.
@@ -37,7 +49,7 @@ const SHOWN: usize = 256;
 
 impl Feed {
     pub fn new(screen: Screen, name_hosts: bool) -> Self {
-        Self { screen, name_hosts, shown: VecDeque::new() }
+        Self { screen, name_hosts, shown: VecDeque::new(), above: None }
     }
 
     pub fn show(&mut self, event: &Event) -> Result<(), Failure> {
@@ -60,6 +72,8 @@ impl Feed {
         if self.shown.len() > SHOWN {
             self.shown.pop_front();
         }
+        self.above =
+            Some(Above { host: change.host_name.clone(), item: change.item.clone(), change: change.id, fields: change.fields.clone() });
         let verdict = change.verdict.as_deref().unwrap_or("unjudged");
         let item = self.item(&change.host_name, &change.item.to_string());
         let head = (Tone::of_verdict(verdict), verdict.replace('_', " "));
@@ -75,14 +89,25 @@ impl Feed {
         };
         let explained = if event == "resolved" { drift.resolved_by } else { drift.change };
         let (expected, actual) = shape::departure(drift);
-        let field = if drift.field == "exists" { String::new() } else { format!("{} ", drift.field) };
+        let exists = drift.field == EXISTS.as_str();
+        // An item is absent again; a field is what it was again.
+        let field = if exists && event == "resolved" { String::new() } else { format!("{} ", drift.field) };
         let gravity = (Tone::Dim, format!("({}, {})", drift.severity, drift.drift_type));
-        let beneath = explained.is_some() && explained.as_ref() == self.shown.back();
+        let above = self
+            .above
+            .as_ref()
+            .filter(|above| Some(above.change) == explained && above.item == drift.item && above.host == drift.host_name);
+        let is_told = above.is_some_and(|above| {
+            let same =
+                |field: &FieldChange| field.name.as_str() == drift.field && field.before == drift.expected && field.after == drift.actual;
+            above.fields.iter().any(same)
+        });
+        let beneath = above.is_some();
         let mut what = vec![(Tone::Dim, format!("drift {} {event}: ", drift.id)), (Tone::Plain, field)];
         match event.as_str() {
             "resolved" => what.extend([(Tone::Dim, "is ".into()), (Tone::After, expected), (Tone::Dim, " again".into())]),
             // The change right above has told the values.
-            "opened" if beneath => what.push(gravity),
+            "opened" if is_told => what.push(gravity),
             _ => {
                 what.extend([
                     (Tone::Dim, "expected ".into()),
@@ -97,6 +122,7 @@ impl Feed {
         if beneath {
             return self.row("", (Tone::Plain, String::new()), &what);
         }
+        self.above = None;
         let at = match event.as_str() {
             "resolved" => drift.resolved_at.unwrap_or(drift.updated_at),
             "opened" => drift.opened_at,
@@ -107,11 +133,12 @@ impl Feed {
         self.lines(&clock(at), (tone, event), self.item(&drift.host_name, &drift.item.to_string()), what, actor)
     }
 
-    fn gap(&self, gap: &Gap) -> String {
+    fn gap(&mut self, gap: &Gap) -> String {
+        self.above = None;
         let until = gap.ended_at.map_or_else(|| "now".to_owned(), clock);
         let mut what = vec![(Tone::Plain, format!("{}, from {} to {until}", gap.explanation, clock(gap.began_at)))];
         if let Some(lost) = gap.lost {
-            what.push((Tone::Plain, format!(", {lost} events lost")));
+            what.push((Tone::Plain, format!(", {} lost", counted(lost, "event"))));
         }
         if let Some(remedy) = &gap.remedy {
             what.push((Tone::Dim, format!("; {remedy}")));
@@ -222,5 +249,54 @@ mod tests {
         let beneath = feed.drift(&drift("opened"));
         assert!(beneath.contains("drift 4 opened: size (info, functional)"), "{beneath}");
         assert!(!beneath.contains("/etc/hosts"), "{beneath}");
+    }
+
+    #[test]
+    fn a_drift_names_its_item_again_when_another_line_came_between() {
+        let other = |name: &str| {
+            let mut drift = drift("opened");
+            drift.item = name.parse().unwrap();
+            drift.change = Some(8);
+            drift
+        };
+        let mut feed = feed(None);
+        feed.change(&change());
+        feed.drift(&other("file:/etc/passwd"));
+        let after = feed.drift(&drift("opened"));
+        assert!(after.contains("file:/etc/hosts  drift 4 opened: size expected 180, is 188"), "{after}");
+        // Explained by the change above, and yet of another item.
+        let mut feed = self::feed(None);
+        feed.change(&change());
+        let mut stranger = other("sysctl:vm.swappiness");
+        stranger.change = Some(9);
+        let stranger = feed.drift(&stranger);
+        assert!(stranger.contains("sysctl:vm.swappiness"), "{stranger}");
+    }
+
+    #[test]
+    fn the_values_are_told_where_the_change_above_did_not_go_from_what_is_expected() {
+        let mut feed = feed(None);
+        feed.change(&change());
+        let mut wrong_before = drift("opened");
+        wrong_before.expected = Some(trueline_drift::Value::Integer(170));
+        let text = feed.drift(&wrong_before);
+        assert!(text.contains("drift 4 opened: size expected 170, is 188 (info, functional)"), "{text}");
+    }
+
+    #[test]
+    fn an_item_that_came_or_went_is_told_in_words() {
+        let exists = |event: &str| {
+            let mut drift = drift(event);
+            (drift.field, drift.expected, drift.actual) = ("exists".to_owned(), Some(false.into()), Some(true.into()));
+            drift
+        };
+        let mut feed = feed(None);
+        let mut created = change();
+        created.kind = "created".to_owned();
+        feed.change(&created);
+        let opened = feed.drift(&exists("opened"));
+        assert!(opened.contains("drift 4 opened: exists expected absent, is present (info, functional)"), "{opened}");
+        let resolved = feed.drift(&exists("resolved"));
+        assert!(resolved.contains("drift 4 resolved: is absent again"), "{resolved}");
     }
 }

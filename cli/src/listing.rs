@@ -17,7 +17,7 @@ const LARGEST_PAGE: u32 = 500;
 
 #[derive(Debug, Clone, Args)]
 pub struct Paging {
-    /// At most this many, 1 to 500
+    /// At most this many, 1 to 500; 100 where not given
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(LARGEST_PAGE)))]
     limit: Option<u32>,
     /// What comes after this cursor: `next` of an earlier page
@@ -35,10 +35,13 @@ impl Paging {
     }
 }
 
+/// An object as a row of cells, at a time.
+type Row<T> = Box<dyn Fn(&T, Time) -> Vec<Cell> + Send + Sync>;
+
 /// What a list is made of: its columns, and an object as a row of them.
 pub struct Listing<T> {
     pub columns: Vec<Column>,
-    pub row: fn(&T, Time) -> Vec<Cell>,
+    pub row: Row<T>,
     /// Said where the list is empty; the empty text where the caller says more.
     pub nothing: &'static str,
 }

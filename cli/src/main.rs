@@ -5,6 +5,7 @@ mod age;
 mod api;
 mod commands;
 mod context;
+mod counted;
 mod failure;
 mod feed;
 mod listing;
@@ -35,16 +36,19 @@ struct Arguments {
     command: Command,
 }
 
+/// Options that every command has stand by themselves in its help.
+const GLOBAL: &str = "Global options";
+
 #[derive(Debug, Args)]
 struct Global {
     /// How results are printed
-    #[arg(long, short, global = true, value_enum, default_value_t, value_name = "FORMAT")]
+    #[arg(long, short, global = true, value_enum, default_value_t, value_name = "FORMAT", help_heading = GLOBAL)]
     output: Format,
     /// File with the collector's URL and a token
-    #[arg(long, global = true, value_name = "FILE")]
+    #[arg(long, global = true, value_name = "FILE", help_heading = GLOBAL)]
     context: Option<PathBuf>,
     /// When to use colours
-    #[arg(long, global = true, value_enum, default_value_t, value_name = "WHEN")]
+    #[arg(long, global = true, value_enum, default_value_t, value_name = "WHEN", help_heading = GLOBAL)]
     color: ColorChoice,
 }
 

@@ -4,6 +4,8 @@ use std::time::{Duration, Instant};
 
 use indicatif::{HumanBytes, HumanCount, ProgressBar, ProgressStyle};
 
+use crate::counted::counted;
+
 /// How often figures move, and how often what is waited for is asked for.
 pub const STEP: Duration = Duration::from_millis(100);
 
@@ -61,7 +63,7 @@ impl Drop for Meter {
 /// `214,332 items, 1.2 GiB in 3.5 s, 61,000 items/s`.
 pub fn figures(items: u64, bytes: u64, took: Duration) -> String {
     let rate = items as f64 / took.as_secs_f64().max(0.001);
-    format!("{} items, {} in {:.1} s, {} items/s", HumanCount(items), HumanBytes(bytes), took.as_secs_f64(), HumanCount(rate as u64))
+    format!("{}, {} in {:.1} s, {} items/s", counted(items, "item"), HumanBytes(bytes), took.as_secs_f64(), HumanCount(rate as u64))
 }
 
 /// `214,332`.

@@ -37,6 +37,11 @@ pub struct Host {
 }
 
 impl Host {
+    /// Its state for people: a host whose agent has not come yet is not silent.
+    pub fn standing(&self) -> &str {
+        if self.state == "silent" && self.last_seen_at.is_none() { "new" } else { &self.state }
+    }
+
     /// Whether its open drift is all that its baseline and what is known of it amount to.
     pub fn is_compared(&self) -> bool {
         self.comparison.as_deref() == Some("current")
@@ -47,6 +52,12 @@ impl Host {
 pub struct BaselineName {
     pub name: String,
     pub version: u64,
+}
+
+impl BaselineName {
+    pub fn is(&self, baseline: &Baseline) -> bool {
+        self.name == baseline.name && self.version == baseline.version
+    }
 }
 
 impl std::fmt::Display for BaselineName {

@@ -10,6 +10,9 @@ use crate::screen::{Paint, Tone};
 const GAP: &str = "  ";
 /// A column that may shrink keeps at least this many columns.
 const NARROWEST: usize = 6;
+/// Columns beyond this go before any item's, and an item's beyond that before the rest.
+const SPARE: usize = 10;
+const KEY_SPARE: usize = 24;
 
 /// What a column gives up when the terminal is too narrow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,8 +21,10 @@ pub enum Fit {
     Whole,
     /// The end is cut: sentences.
     End,
-    /// The middle is cut: paths, whose ends say most.
+    /// The middle is cut: names of which both ends tell.
     Middle,
+    /// The head of the key is cut, last of all: items, whose tails tell them apart.
+    Key,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -80,8 +85,10 @@ impl Cell {
     }
 
     fn cut(&self, fit: Fit, width: usize) -> Vec<(Tone, String)> {
-        if let ([(tone, text)], Fit::Middle) = (self.pieces.as_slice(), fit) {
-            return vec![(*tone, cut_middle(text, width))];
+        match (self.pieces.as_slice(), fit) {
+            ([(tone, text)], Fit::Middle) => return vec![(*tone, cut_middle(text, width))],
+            ([(tone, text)], Fit::Key) => return vec![(*tone, cut_key(text, width))],
+            _ => {}
         }
         let mut room = width.saturating_sub(1);
         let mut kept = Vec::new();
@@ -149,6 +156,16 @@ pub fn cut_middle(text: &str, width: usize) -> String {
     format!("{}…{}", head(text, front), tail(text, room - front))
 }
 
+/// An item without the head of its key: `file:…/ssh/sshd_config`.
+pub fn cut_key(text: &str, width: usize) -> String {
+    if text.width() <= width {
+        return text.to_owned();
+    }
+    let kind = text.find(':').map_or("", |at| &text[..=at]);
+    let kind = if kind.width() * 3 <= width { kind } else { "" };
+    format!("{kind}…{}", tail(&text[kind.len()..], width.saturating_sub(kind.width() + 1)))
+}
+
 /// Rows under a heading. The columns' widths are set by the first page and kept for the ones after.
 #[derive(Debug)]
 pub struct Table {
@@ -210,8 +227,13 @@ impl Table {
         let gaps = GAP.len() * self.columns.len().saturating_sub(1);
         let mut total: usize = widths.iter().sum::<usize>() + gaps;
         while total > limit {
-            let widest =
-                (0..widths.len()).filter(|at| self.columns[*at].fit != Fit::Whole && widths[*at] > NARROWEST).max_by_key(|at| widths[*at]);
+            // Items keep their room until nothing else has any to spare.
+            let among = |least: usize, fits: fn(Fit) -> bool| {
+                (0..widths.len()).filter(|at| fits(self.columns[*at].fit) && widths[*at] > least).max_by_key(|at| widths[*at])
+            };
+            let widest = among(SPARE, |fit| matches!(fit, Fit::End | Fit::Middle))
+                .or_else(|| among(KEY_SPARE, |fit| fit == Fit::Key))
+                .or_else(|| among(NARROWEST, |fit| fit != Fit::Whole));
             let Some(widest) = widest else { break };
             widths[widest] -= 1;
             total -= 1;
@@ -317,6 +339,36 @@ mod tests {
         let text = Table::new(columns()).page(&[row("1", long, "alice as root · vim /etc/hosts (pid 812)")], Paint::PLAIN, Some(60));
         assert!(text.lines().all(|line| line.width() <= 60), "{text}");
         assert!(text.contains("pam_unix.so") && text.contains('…'), "{text}");
+    }
+
+    #[test]
+    fn items_that_differ_in_their_tails_stay_different_on_a_narrow_terminal() {
+        let columns = vec![
+            Column::number("ID"),
+            Column::new("AGE", Fit::Whole),
+            Column::new("HOST", Fit::Middle),
+            Column::new("ITEM", Fit::Key),
+            Column::new("FIELD", Fit::End),
+            Column::new("EXPECTED → ACTUAL", Fit::End),
+            Column::new("BY", Fit::End),
+            Column::new("VERDICT", Fit::Whole),
+        ];
+        let rows: Vec<Vec<Cell>> = ["accept_ra", "accept_redirects", "forwarding", "hop_limit"]
+            .iter()
+            .map(|name| {
+                let item = format!("sysctl:net.ipv6.conf.default.{name}");
+                ["12", "3m", "database-primary-1", &item, "value", "0 → 1", "alice as root · sysctl -w (pid 812)", "notable"]
+                    .map(Cell::new)
+                    .to_vec()
+            })
+            .collect();
+        let text = Table::new(columns).page(&rows, Paint::PLAIN, Some(80));
+        assert!(text.lines().all(|line| line.width() <= 80), "{text}");
+        for name in ["accept_ra ", "accept_redirects ", "forwarding ", "hop_limit "] {
+            assert!(text.contains(name), "{name}: {text}");
+        }
+        assert_eq!(cut_key("file:/usr/lib/x86_64-linux-gnu/security/pam_unix.so", 24), "file:…curity/pam_unix.so");
+        assert_eq!(cut_key("sysctl:net.ipv4.ip_forward", 12), "….ip_forward");
     }
 
     #[test]

@@ -6,11 +6,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use trueline_drift::Time;
-use trueline_drift::baseline::departures;
+use trueline_drift::baseline::{EXISTS, Expectation, departures};
 use trueline_drift::judge::{BaselineName, weigh};
-use trueline_drift::reconcile::reconcile;
-use trueline_store::{CompareRow, Compared, DriftWrite, HostToCompare, StoreError};
+use trueline_drift::reconcile::{OpenDrift, Step, reconcile};
+use trueline_drift::{Time, Value};
+use trueline_store::{CompareRow, Compared, DriftWrite, HostToCompare, KnownState, StoreError};
 
 use crate::hub::{Hub, Part, now};
 
@@ -69,18 +69,46 @@ async fn compare_host(hub: &Hub, host: &HostToCompare) -> Result<(), StoreError>
 }
 
 /// The steps that make the open drifts of these items equal their departures.
+///
+/// What is in view no longer is not known to depart and not known to have come back: nothing opens on it, and what is open
+/// stays as it was last seen for as long as the baseline asks for the same.
 pub fn compare_rows(host: &HostToCompare, rows: Vec<CompareRow>, at: Time) -> Vec<DriftWrite> {
     let baseline: Option<&BaselineName> = host.baseline.as_ref().map(|(_, name)| name);
     let mut writes = Vec::new();
     for row in rows {
+        let fields = match &row.state {
+            KnownState::There(fields) => Some(fields),
+            KnownState::Missing => None,
+            KnownState::Unwatched => {
+                let asked_otherwise = row.open.iter().filter(|drift| baseline.is_none() || !asks(&row.expectation, drift));
+                let steps: Vec<Step> = asked_otherwise.map(|drift| Step::Resolve(drift.field.clone())).collect();
+                writes.extend(steps.into_iter().map(|step| write(host, &row, step, at)));
+                continue;
+            }
+        };
         let findings = baseline.map_or_else(Vec::new, |name| {
-            departures(&row.expectation, row.fields.as_ref()).into_iter().map(|departure| weigh(&row.item, departure, name)).collect()
+            departures(&row.expectation, fields).into_iter().map(|departure| weigh(&row.item, departure, name)).collect()
         });
         for step in reconcile(&row.open, findings, |_| false) {
-            writes.push(DriftWrite { host: host.host, item: row.item.clone(), item_row: row.item_row, at, change: None, step });
+            writes.push(write(host, &row, step, at));
         }
     }
     writes
+}
+
+fn write(host: &HostToCompare, row: &CompareRow, step: Step, at: Time) -> DriftWrite {
+    DriftWrite { host: host.host, item: row.item.clone(), item_row: row.item_row, at, change: None, step }
+}
+
+/// Whether this is still what is expected of the field.
+fn asks(expectation: &Expectation, drift: &OpenDrift) -> bool {
+    let is_there = |expected: bool| (drift.field == EXISTS).then_some(Value::Boolean(expected));
+    let asked = match expectation {
+        Expectation::Free => None,
+        Expectation::Absent => is_there(false),
+        Expectation::Fields(fields) => is_there(true).or_else(|| fields.value(drift.field.as_str()).cloned()),
+    };
+    asked.is_some() && asked == drift.expected
 }
 
 /// Runs on its bell and on a timer.
@@ -97,35 +125,69 @@ pub async fn run(hub: Arc<Hub>) -> Result<(), StoreError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use trueline_drift::baseline::Expectation;
-    use trueline_drift::reconcile::{OpenDrift, Step};
-    use trueline_drift::{FieldName, Fields, HostId, ItemId, Value};
+    use trueline_drift::{FieldName, Fields, HostId, ItemId};
 
     fn host(baseline: bool) -> HostToCompare {
         let baseline = baseline.then(|| (1, BaselineName { name: "web".to_owned(), version: 1 }));
         HostToCompare { host: HostId(uuid::Uuid::nil()), baseline, generation: 1 }
     }
 
-    fn row(fields: Option<Fields>, expectation: Expectation, open: Vec<OpenDrift>) -> CompareRow {
+    fn row(state: KnownState, expectation: Expectation, open: Vec<OpenDrift>) -> CompareRow {
         let item: ItemId = "file:/etc/x".parse().unwrap();
-        CompareRow { fingerprint: item.fingerprint(), item, item_row: Some(1), fields, expectation, open }
+        CompareRow { fingerprint: item.fingerprint(), item, item_row: Some(1), state, expectation, open }
+    }
+
+    fn mode(expected: &str) -> Expectation {
+        Expectation::Fields(Fields::new().with("mode", expected))
+    }
+
+    fn open(field: FieldName, expected: Value, actual: Value) -> OpenDrift {
+        OpenDrift { field, expected: Some(expected), actual: Some(actual), explained: true }
     }
 
     fn open_mode() -> OpenDrift {
-        OpenDrift { field: FieldName::known("mode"), expected: None, actual: Some(Value::text("0666")), explained: true }
+        open(FieldName::known("mode"), Value::text("0644"), Value::text("0666"))
     }
 
     #[test]
     fn a_missing_item_opens_drift_without_a_cause() {
-        let expectation = Expectation::Fields(Fields::new().with("mode", "0644"));
-        let writes = compare_rows(&host(true), vec![row(None, expectation, vec![])], Time::from_seconds(1));
+        let writes = compare_rows(&host(true), vec![row(KnownState::Missing, mode("0644"), vec![])], Time::from_seconds(1));
         assert!(matches!(&writes[..], [DriftWrite { change: None, step: Step::Open(_), .. }]));
     }
 
     #[test]
     fn a_host_that_lost_its_baseline_has_no_drift() {
-        let fields = Fields::new().with("mode", "0666");
-        let writes = compare_rows(&host(false), vec![row(Some(fields), Expectation::Free, vec![open_mode()])], Time::from_seconds(1));
-        assert!(matches!(&writes[..], [DriftWrite { step: Step::Resolve(_), .. }]));
+        for state in [KnownState::There(Fields::new().with("mode", "0666")), KnownState::Missing, KnownState::Unwatched] {
+            let writes = compare_rows(&host(false), vec![row(state, Expectation::Free, vec![open_mode()])], Time::from_seconds(1));
+            assert!(matches!(&writes[..], [DriftWrite { step: Step::Resolve(_), .. }]));
+        }
+    }
+
+    #[test]
+    fn what_is_in_view_no_longer_opens_nothing_and_keeps_what_is_open_while_the_baseline_asks_for_the_same() {
+        let exists = |expected| open(EXISTS, Value::Boolean(expected), Value::Boolean(!expected));
+        let resolves = |expectation: &Expectation, drift: Vec<OpenDrift>| {
+            let row = row(KnownState::Unwatched, expectation.clone(), drift);
+            let writes = compare_rows(&host(true), vec![row], Time::from_seconds(1));
+            assert!(writes.iter().all(|write| matches!(write.step, Step::Resolve(_))), "{writes:?}");
+            writes.len()
+        };
+        for expectation in [mode("0644"), mode("0600"), Expectation::Absent, Expectation::Free] {
+            assert_eq!(resolves(&expectation, vec![]), 0, "{expectation:?}");
+        }
+        for (expectation, drift) in [(mode("0644"), open_mode()), (mode("0644"), exists(true)), (Expectation::Absent, exists(false))] {
+            assert_eq!(resolves(&expectation, vec![drift]), 0, "{expectation:?} is what it was");
+        }
+        for (expectation, drift) in [
+            (mode("0600"), open_mode()),
+            (Expectation::Fields(Fields::new()), open_mode()),
+            (Expectation::Absent, open_mode()),
+            (Expectation::Free, open_mode()),
+            (Expectation::Absent, exists(true)),
+            (mode("0644"), exists(false)),
+            (Expectation::Free, exists(false)),
+        ] {
+            assert_eq!(resolves(&expectation, vec![drift]), 1, "{expectation:?} is another");
+        }
     }
 }

@@ -55,10 +55,10 @@ impl Default for Tries {
 #[tonic::async_trait]
 impl v1::enrolment_server::Enrolment for EnrolmentService {
     async fn enrol(&self, request: Request<v1::EnrolRequest>) -> Result<Response<v1::EnrolResponse>, Status> {
-        let Some(Peer { address, local, .. }) = request.extensions().get::<Peer>().cloned() else {
+        let Some(peer) = request.extensions().get::<Peer>().cloned() else {
             return Err(Status::internal("the connection has no peer"));
         };
-        let enrolled = self.enrol_host(address.ip(), local.ip().to_canonical(), request.into_inner()).await;
+        let enrolled = self.enrol_host(&peer, request.into_inner()).await;
         let outcome = if enrolled.is_ok() { "enrolled" } else { "refused" };
         metrics::counter!("trueline_enrolments_total", "outcome" => outcome).increment(1);
         enrolled.map(Response::new)
@@ -66,16 +66,17 @@ impl v1::enrolment_server::Enrolment for EnrolmentService {
 }
 
 impl EnrolmentService {
-    async fn enrol_host(&self, address: IpAddr, local: IpAddr, request: v1::EnrolRequest) -> Result<v1::EnrolResponse, Status> {
+    async fn enrol_host(&self, peer: &Peer, request: v1::EnrolRequest) -> Result<v1::EnrolResponse, Status> {
+        let (address, local) = (peer.address.ip(), peer.local.ip().to_canonical());
         let tried_at = Instant::now();
         if !self.tries.failed.is_left(address, tried_at) || !self.tries.all.spend(address, tried_at) {
             let reason = "too many enrolments from this address; try again in a minute";
-            self.refusals.note(address, Refusal::TooManyTries, reason);
+            self.refusals.note(peer, Refusal::TooManyTries, reason);
             return Err(Status::resource_exhausted(reason));
         }
         let refuse = |refusal, status: Status| {
             self.tries.failed.spend(address, Instant::now());
-            self.refusals.note(address, refusal, status.message());
+            self.refusals.note(peer, refusal, status.message());
             status
         };
         let facts = request.facts.ok_or_else(|| refuse(Refusal::RequestInvalid, Status::invalid_argument("facts are missing")))?;

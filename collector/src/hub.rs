@@ -13,6 +13,8 @@ use tokio_util::sync::CancellationToken;
 use trueline_drift::{HostId, Time};
 use trueline_store::Store;
 
+use crate::tls::HostConnections;
+
 /// Parts of the collector whose state an operator should know.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Part {
@@ -146,6 +148,9 @@ impl Streams {
     }
 }
 
+/// One for its stream, one for a renewal, and some that it has lost and that are not known to be dead yet.
+const HOST_CONNECTIONS: usize = 8;
+
 #[derive(Debug)]
 pub struct Hub {
     pub store: Arc<dyn Store>,
@@ -156,6 +161,8 @@ pub struct Hub {
     /// Rung when a host's state must be compared with its baseline.
     pub compare: Bell,
     pub streams: Streams,
+    /// Of hosts that have shown a certificate, with a stream or without.
+    pub connections: Arc<HostConnections>,
     pub health: Health,
     /// Numbers the streams, so that an ended one never frees the seat of another.
     seats: AtomicU64,
@@ -171,10 +178,17 @@ impl Hub {
             news: Bell::default(),
             compare: Bell::default(),
             streams: Streams::default(),
+            connections: HostConnections::new(HOST_CONNECTIONS),
             health: Health::default(),
             seats: AtomicU64::new(0),
             shutdown,
         })
+    }
+
+    /// Ends what a host has here that was revoked: its stream at once, its connections when they have told it so.
+    pub fn end_host(&self, host: HostId) {
+        self.streams.end(host);
+        self.connections.end(host);
     }
 
     /// Registers a stream; an older one of the same host is ended.

@@ -3,8 +3,9 @@
 //! Invariants:
 //! - A batch is answered only after its group is committed. Nothing waits on purpose: a group is what
 //!   gathered while the one before was committed.
-//! - Decoded records that are not yet committed never exceed [`BUDGET_KIB`]; who wants more waits,
-//!   and so, over HTTP/2, does the agent, which keeps them in its spool.
+//! - Records that wait for their commit never take more memory than [`BUDGET_KIB`], as they are kept and not as they
+//!   came; who wants more waits, and so, over HTTP/2, does the agent, which keeps them in its spool. A frame takes
+//!   many times its size while it is decoded: no more than a few are at once, see [`Slot`].
 //! - While the database is away or full the group is kept and tried again. A batch that the database
 //!   refuses for good is answered alone; the others of its group are taken.
 
@@ -12,7 +13,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
-use trueline_proto::frame::FRAME_LIMIT;
 use trueline_store::{AppendOutcome, Batch, Prepared, StoreError, prepare};
 
 use crate::hub::{Hub, Part, now};
@@ -23,6 +23,8 @@ const GROUP_RECORDS: usize = 8_192;
 const INLINE_RECORDS: usize = 32;
 const QUEUE_BATCHES: usize = 1_024;
 const BUDGET_KIB: usize = 64 * 1024;
+/// Frames decoded at once, at most, however many processors there are.
+const SLOTS_MOST: usize = 16;
 const RETRY_FIRST: Duration = Duration::from_millis(100);
 const RETRY_MOST: Duration = Duration::from_secs(5);
 /// How long a group is still tried after shutdown began. Agents keep what is not acknowledged.
@@ -44,28 +46,21 @@ struct Job {
     room: Room,
 }
 
-/// Memory set aside for decoded records, given back when it is dropped.
+/// Memory set aside for records that wait, given back when it is dropped.
 #[derive(Debug)]
-pub struct Room(OwnedSemaphorePermit);
+struct Room(#[expect(dead_code, reason = "given back by being dropped")] OwnedSemaphorePermit);
 
-impl Room {
-    /// Keeps only what the records need after all.
-    pub fn shrink_to(&mut self, bytes: usize) {
-        let held = self.0.num_permits();
-        // What is split off is given back at once.
-        drop(self.0.split(held.saturating_sub(kib(bytes))));
-    }
-}
-
-fn kib(bytes: usize) -> usize {
-    bytes.div_ceil(1024).max(1)
-}
+/// Leave to decode one frame, from before it is opened until its batch was handed in. Whoever has one may wait for room, and
+/// whoever has room waits for nothing but the commit.
+#[derive(Debug)]
+pub struct Slot(#[expect(dead_code, reason = "given back by being dropped")] OwnedSemaphorePermit);
 
 /// Where streams hand in their batches.
 #[derive(Debug, Clone)]
 pub struct Ingest {
     jobs: mpsc::Sender<Job>,
     budget: Arc<Semaphore>,
+    slots: Arc<Semaphore>,
 }
 
 /// The other end: what [`Intake::run`] commits.
@@ -76,18 +71,19 @@ pub struct Intake {
 
 pub fn ingest() -> (Ingest, Intake) {
     let (sender, receiver) = mpsc::channel(QUEUE_BATCHES);
-    (Ingest { jobs: sender, budget: Arc::new(Semaphore::new(BUDGET_KIB)) }, Intake { jobs: receiver })
+    let slots = 2 * std::thread::available_parallelism().map_or(1, usize::from);
+    let ingest =
+        Ingest { jobs: sender, budget: Arc::new(Semaphore::new(BUDGET_KIB)), slots: Arc::new(Semaphore::new(slots.min(SLOTS_MOST))) };
+    (ingest, Intake { jobs: receiver })
 }
 
 impl Ingest {
-    /// Room for one frame, of whatever size it turns out to be.
-    pub async fn room(&self) -> Result<Room, IngestError> {
-        let permits = u32::try_from(kib(FRAME_LIMIT)).unwrap_or(u32::MAX);
-        Arc::clone(&self.budget).acquire_many_owned(permits).await.map(Room).map_err(|_| IngestError::Closed)
+    pub async fn slot(&self) -> Result<Slot, IngestError> {
+        Arc::clone(&self.slots).acquire_owned().await.map(Slot).map_err(|_| IngestError::Closed)
     }
 
     /// Hands a batch in; the receiver hears of it when it is durable or refused.
-    pub async fn submit(&self, batch: Batch, room: Room) -> Result<oneshot::Receiver<Answer>, IngestError> {
+    pub async fn submit(&self, batch: Batch, slot: Slot) -> Result<oneshot::Receiver<Answer>, IngestError> {
         let batch = if batch.records.len() <= INLINE_RECORDS {
             prepare(batch)
         } else {
@@ -95,6 +91,9 @@ impl Ingest {
             let prepared = tokio::task::spawn_blocking(move || prepare(batch)).await;
             prepared.map_err(|error| IngestError::Refused(error.to_string()))?
         };
+        let kib = u32::try_from(batch.bytes().div_ceil(1024).clamp(1, BUDGET_KIB)).unwrap_or(u32::MAX);
+        let room = Arc::clone(&self.budget).acquire_many_owned(kib).await.map(Room).map_err(|_| IngestError::Closed)?;
+        drop(slot);
         let (answer, outcome) = oneshot::channel();
         self.jobs.send(Job { batch, answer, room }).await.map_err(|_| IngestError::Closed)?;
         Ok(outcome)
@@ -171,7 +170,7 @@ async fn append(hub: &Hub, batches: &[Prepared]) -> Result<Vec<AppendOutcome>, A
     let mut drain_until = None;
     loop {
         let began = Instant::now();
-        let error = match hub.store.append_prepared(batches.to_vec(), now()).await {
+        let error = match hub.store.append_prepared(batches, now()).await {
             Ok(outcomes) if outcomes.len() == batches.len() => {
                 metrics::histogram!("trueline_ingest_append_seconds").record(began.elapsed().as_secs_f64());
                 hub.health.is_well(Part::Ingest);
@@ -228,5 +227,60 @@ fn note_outcomes(hub: &Hub, batches: &[Prepared], outcomes: &[AppendOutcome]) {
     }
     if records > 0 {
         hub.news.ring();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures_util::FutureExt;
+    use trueline_drift::{Epoch, HostId, Observation, RecordBody, Sequence, Time};
+    use trueline_proto::ChainLink;
+
+    fn batch(records: usize) -> Batch {
+        let observed = |number: usize| {
+            RecordBody::Observed(Observation {
+                item: format!("file:/{number}").parse().unwrap(),
+                fields: trueline_drift::Fields::new(),
+                observed_at: Time::from_seconds(1),
+            })
+        };
+        Batch {
+            host: HostId(uuid::Uuid::nil()),
+            epoch: Epoch(1),
+            first: Sequence(1),
+            records: (0..records).map(observed).collect(),
+            previous: ChainLink::START,
+            link: ChainLink::START,
+        }
+    }
+
+    #[tokio::test]
+    async fn records_are_charged_for_what_they_take_and_not_for_what_they_came_as() {
+        let (ingest, mut intake) = ingest();
+        let slot = ingest.slot().await.unwrap();
+        let free = ingest.budget.available_permits();
+        let _answer = ingest.submit(batch(4_000), slot).await.unwrap();
+        let job = intake.jobs.try_recv().unwrap();
+        let charged = (free - ingest.budget.available_permits()) * 1024;
+        assert!(charged >= job.batch.bytes(), "{charged} of {}", job.batch.bytes());
+        // On the wire a record as short as these has some twenty bytes.
+        assert!(charged > 4_000 * 64, "{charged}");
+        drop(job);
+        assert_eq!(ingest.budget.available_permits(), free);
+    }
+
+    #[tokio::test]
+    async fn a_batch_waits_for_room_and_others_for_its_slot() {
+        let (ingest, intake) = ingest();
+        let all = Arc::clone(&ingest.budget).acquire_many_owned(BUDGET_KIB as u32).await.unwrap();
+        let slots = ingest.slots.available_permits();
+        let slot = ingest.slot().await.unwrap();
+        let mut waiting = Box::pin(ingest.submit(batch(1), slot));
+        assert!((&mut waiting).now_or_never().is_none());
+        assert_eq!((ingest.slots.available_permits(), intake.jobs.len()), (slots - 1, 0));
+        drop(all);
+        waiting.await.unwrap();
+        assert_eq!((ingest.slots.available_permits(), intake.jobs.len()), (slots, 1));
     }
 }

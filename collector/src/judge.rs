@@ -15,7 +15,7 @@ use trueline_store::{DriftWrite, JudgeInput, JudgeOutput, Position, StoreError, 
 
 use crate::hub::Hub;
 
-/// Most changes judged in one transaction.
+/// Most changes judged in one transaction; fewer where they are large.
 const CHUNK: u32 = 5_000;
 
 /// Judges what is there to judge.
@@ -44,7 +44,9 @@ pub fn judge_changes(input: JudgeInput) -> Option<JudgeOutput> {
     let mut account: HashMap<(HostId, i64), Vec<OpenDrift>> = HashMap::new();
     let mut judgements: Vec<(Position, Judgement)> = Vec::with_capacity(input.changes.len());
     let mut drift = Vec::new();
-    for UnjudgedChange { position, host, item_row, change, baseline, open } in input.changes {
+    for unjudged in input.changes {
+        let at = unjudged.happened_at();
+        let UnjudgedChange { position, host, item_row, change, baseline, open, .. } = unjudged;
         let (judgement, findings) = judge::judge(&change, baseline.as_ref().map(|(name, expectation)| (name, expectation)));
         judgements.push((position, judgement));
         let open = account.entry((host, item_row)).or_insert(open);
@@ -52,14 +54,7 @@ pub fn judge_changes(input: JudgeInput) -> Option<JudgeOutput> {
         apply(open, &steps, |field| moves(&change, field));
         drift.extend(steps.into_iter().map(|step| {
             let made_here = moves(&change, field_of(&step));
-            DriftWrite {
-                host,
-                item: change.item.clone(),
-                item_row: Some(item_row),
-                at: change.observed_at,
-                change: made_here.then_some(position),
-                step,
-            }
+            DriftWrite { host, item: change.item.clone(), item_row: Some(item_row), at, change: made_here.then_some(position), step }
         }));
     }
     Some(JudgeOutput { from: input.from, to, judgements, drift })
@@ -119,7 +114,8 @@ mod tests {
 
     fn unjudged(position: i64, item_row: i64, change: Change, expectation: Option<Expectation>, open: Vec<OpenDrift>) -> UnjudgedChange {
         let baseline = expectation.map(|expectation| (BaselineName { name: "web".to_owned(), version: 1 }, expectation));
-        UnjudgedChange { position: Position(position), host: HostId(uuid::Uuid::nil()), item_row, change, baseline, open }
+        let (host, received_at) = (HostId(uuid::Uuid::nil()), Time::from_seconds(3));
+        UnjudgedChange { position: Position(position), host, item_row, change, received_at, baseline, open }
     }
 
     fn mode(expected: &str) -> Option<Expectation> {
@@ -141,6 +137,16 @@ mod tests {
         assert!(matches!(output.drift[0].step, Step::Open(_)));
         assert!(matches!(output.drift[1].step, Step::Resolve(_)));
         assert_eq!(output.drift.iter().map(|write| write.change).collect::<Vec<_>>(), [Some(Position(7)), Some(Position(9))]);
+    }
+
+    #[test]
+    fn drift_begins_when_its_change_was_observed_or_was_received_if_the_hosts_clock_is_ahead() {
+        for (observed_at, opened_at) in [(2, 2), (86_400, 3)] {
+            let mut away = change("file:/etc/x", ChangeKind::Modified, &[("mode", Some("0644"), Some("0666"))]);
+            away.observed_at = Time::from_seconds(observed_at);
+            let output = judged(vec![unjudged(1, 1, away, mode("0644"), vec![])]);
+            assert_eq!(output.drift[0].at, Time::from_seconds(opened_at));
+        }
     }
 
     #[test]

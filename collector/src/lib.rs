@@ -11,6 +11,7 @@ pub mod compare;
 pub mod config;
 pub mod console;
 pub mod enrolment;
+pub mod http;
 pub mod hub;
 pub mod ingest;
 pub mod judge;

@@ -1,15 +1,14 @@
 //! The agents' link, port 9440: the gRPC service, who may use it, and the streams it runs.
 //!
 //! Invariants: the identity in the verified client certificate is the only identity, whatever a
-//! message says; its serial is looked up in the store after the stream is registered, so that a revocation
-//! either refuses the stream or ends it; every stream's task is owned here and joined.
+//! message says; its serial is looked up in the store before a stream is registered, so that who may not speak ends no
+//! other, and again after, so that a revocation either refuses the stream or ends it; every stream's task is owned here and joined.
 
 mod end;
 mod progress;
 mod session;
 mod status;
 
-use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -85,15 +84,15 @@ fn note_panic(ended: Result<(), tokio::task::JoinError>) {
     }
 }
 
-fn peer_of<T>(request: &Request<T>) -> Result<(IpAddr, PeerIdentity), Status> {
+fn peer_of<T>(request: &Request<T>) -> Result<(Peer, PeerIdentity), Status> {
     match request.extensions().get::<Peer>() {
-        Some(Peer { address, identity: Some(identity), .. }) => Ok((address.ip(), identity.clone())),
+        Some(peer @ Peer { identity: Some(identity), .. }) => Ok((peer.clone(), identity.clone())),
         _ => Err(Status::unauthenticated("this port needs a client certificate")),
     }
 }
 
 /// Whether the certificate may still speak for its host.
-async fn check_credential(hub: &Hub, identity: &PeerIdentity) -> Result<(), (Option<Refusal>, Status)> {
+pub async fn check_credential(hub: &Hub, identity: &PeerIdentity) -> Result<(), (Option<Refusal>, Status)> {
     let credential = hub.store.credential(&identity.serial).await.map_err(|error| (None, unavailable(error)))?;
     match credential {
         Some(credential) if credential.revoked_at.is_some() => {
@@ -143,7 +142,7 @@ impl v1::link_server::Link for LinkService {
     type StreamStream = ReceiverStream<Result<v1::FromCollector, Status>>;
 
     async fn stream(&self, request: Request<Streaming<v1::FromAgent>>) -> Result<Response<Self::StreamStream>, Status> {
-        let (address, identity) = peer_of(&request)?;
+        let (peer, identity) = peer_of(&request)?;
         let (outbox, messages) = mpsc::channel(OUTBOX);
         let session = Session {
             hub: Arc::clone(&self.hub),
@@ -151,7 +150,7 @@ impl v1::link_server::Link for LinkService {
             ingest: self.ingest.clone(),
             policy: self.policy.clone(),
             heartbeat_seconds: self.heartbeat_seconds,
-            address,
+            peer,
             identity,
             outbox,
         };
@@ -169,10 +168,10 @@ impl v1::link_server::Link for LinkService {
 
 impl LinkService {
     async fn renew_host(&self, request: Request<v1::RenewRequest>) -> Result<v1::RenewResponse, Status> {
-        let (address, identity) = peer_of(&request)?;
+        let (peer, identity) = peer_of(&request)?;
         let refuse = |(refusal, status): (Option<Refusal>, Status)| {
             if let Some(refusal) = refusal {
-                self.refusals.note(address, refusal, status.message());
+                self.refusals.note(&peer, refusal, format_args!("host {}: {}", identity.host, status.message()));
             }
             status
         };

@@ -11,9 +11,9 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 use trueline_collector::ca::CertificateAuthority;
-use trueline_collector::config::{Config, Settings};
+use trueline_collector::config::{Config, ConfigError, Settings};
 use trueline_collector::hub::now;
-use trueline_collector::serve::{create_data_dir, serve};
+use trueline_collector::serve::{Serving, create_data_dir, serve};
 use trueline_collector::token::TokenText;
 use trueline_drift::TenantId;
 use trueline_store::{NewAction, NewToken, Role, TokenKind};
@@ -161,7 +161,8 @@ async fn run(line: CommandLine) -> anyhow::Result<()> {
     match line.command {
         Command::Serve(flags) => {
             let announce = flags.announce;
-            run_daemon(flags.settings(common).or(file).into_config()?, announce).await
+            let policy = PolicyPath { given: flags.watch_policy.clone(), config: line.config };
+            run_daemon(flags.settings(common).or(file).into_config()?, announce, policy).await
         }
         Command::Migrate => {
             let config = common.or(file).into_config()?;
@@ -200,7 +201,26 @@ impl ServeFlags {
     }
 }
 
-async fn run_daemon(config: Config, announce: bool) -> anyhow::Result<()> {
+/// Where the watch policy is said to lie: on the command line, or in a configuration that may have been edited.
+struct PolicyPath {
+    given: Option<PathBuf>,
+    config: Option<PathBuf>,
+}
+
+impl PolicyPath {
+    fn now(&self) -> Result<Option<PathBuf>, ConfigError> {
+        match &self.given {
+            Some(path) => Ok(Some(path.clone())),
+            None => Ok(Settings::read(self.config.as_deref())?.watch_policy),
+        }
+    }
+}
+
+async fn reload(serving: &Serving, policy: &PolicyPath) -> Result<(), ConfigError> {
+    serving.reload(policy.now()?).await
+}
+
+async fn run_daemon(config: Config, announce: bool, policy: PolicyPath) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hang_up = signal(SignalKind::hangup())?;
@@ -220,7 +240,7 @@ async fn run_daemon(config: Config, announce: bool) -> anyhow::Result<()> {
         tokio::select! {
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
-            _ = hang_up.recv() => match serving.reload().await {
+            _ = hang_up.recv() => match reload(&serving, &policy).await {
                 Ok(()) => tracing::info!("the watch policy was read again"),
                 Err(error) => tracing::error!(%error, "the watch policy stays as it was"),
             },

@@ -13,10 +13,10 @@ use std::time::Duration;
 
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use serde::Serialize;
+use sha2::{Digest, Sha256};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
-use tokio_rustls::rustls::ServerConfig;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
@@ -28,6 +28,7 @@ use trueline_store::{Store, StoreError};
 use crate::ca::{CaError, CertificateAuthority};
 use crate::config::{Config, ConfigError, read_policy};
 use crate::enrolment::{EnrolmentService, Tries};
+use crate::http::HttpServer;
 use crate::hub::{Hub, now};
 use crate::ingest::ingest;
 use crate::link::{LinkService, Policy, Sessions, renewals};
@@ -38,9 +39,15 @@ use crate::tls::{Door, DoorLimits, PeerStream, Refusals, ServerLeaf, TlsError, a
 const LINK_PORT: u16 = 9440;
 /// Accepted connections that no server has taken yet.
 const ACCEPTED: usize = 64;
-const AGENTS: DoorLimits = DoorLimits { connections: 65_536, handshakes: 1_024 };
-const ENROLMENT: DoorLimits = DoorLimits { connections: 4_096, handshakes: 512 };
-const REST: DoorLimits = DoorLimits { connections: 4_096, handshakes: 256 };
+/// A fleet may be behind one address, and each of its connections shows a certificate. HTTP/2 sees to it that something
+/// passes on every connection whose peer lives.
+const AGENTS: DoorLimits =
+    DoorLimits { connections: 65_536, connections_each: 32_768, handshakes: 1_024, patience: Duration::from_secs(90) };
+const ENROLMENT: DoorLimits = DoorLimits { connections: 4_096, connections_each: 512, handshakes: 512, patience: Duration::from_secs(30) };
+/// All may come through one proxy, which keeps its connections.
+const REST: DoorLimits = DoorLimits { connections: 4_096, connections_each: 1_024, handshakes: 256, patience: Duration::from_secs(120) };
+/// For the head of a request.
+const REST_PATIENCE: Duration = Duration::from_secs(20);
 const KEEPALIVE: Duration = Duration::from_secs(20);
 /// Enrolment is one call; a connection that stays is of no use.
 const ENROLMENT_AGE: Duration = Duration::from_secs(60);
@@ -87,22 +94,14 @@ pub struct Serving {
     /// What agents pin, hexadecimal.
     pub ca_sha256: String,
     pub join: JoinHandle<()>,
-    policy_path: Option<PathBuf>,
     policy: watch::Sender<Policy>,
 }
 
 impl Serving {
-    /// Reads the watch policy again and sends it to the agents. A policy with faults changes nothing.
-    pub async fn reload(&self) -> Result<(), ConfigError> {
-        let fresh = policy_at(self.policy_path.clone()).await?;
-        if let (Some(path), Some(current), Some(fresh)) = (&self.policy_path, &*self.policy.borrow(), &fresh)
-            && current.version == fresh.version
-            && current.text != fresh.text
-        {
-            let fault =
-                format!("version: the policy has changed and is still version {}, which agents have: give a greater one", fresh.version);
-            return Err(ConfigError::Policy { path: path.clone(), fault });
-        }
+    /// Reads the watch policy again from where it is configured now, and sends it to the agents; none withdraws it. A policy
+    /// with faults changes nothing.
+    pub async fn reload(&self, path: Option<PathBuf>) -> Result<(), ConfigError> {
+        let fresh = policy_at(path, self.hub.store.as_ref()).await?;
         self.policy.send_if_modified(|current| {
             let differs = *current != fresh;
             *current = fresh;
@@ -115,8 +114,8 @@ impl Serving {
 /// Starts a collector and returns once it takes connections.
 pub async fn serve(config: Config, shutdown: CancellationToken) -> Result<Serving, ServeError> {
     create_data_dir(&config)?;
-    let policy = policy_at(config.watch_policy.clone()).await?;
     let store = trueline_store::open(&config.database).await?;
+    let policy = policy_at(config.watch_policy.clone(), store.as_ref()).await?;
     let ca = Arc::new(CertificateAuthority::open(&config.data_dir, now())?);
     share_ca(store.as_ref(), &ca).await?;
     let (leaf, leaf_due) = ServerLeaf::issue(&ca, config.names.clone(), config.server_certificate_lifetime, now())?;
@@ -157,9 +156,10 @@ pub async fn serve(config: Config, shutdown: CancellationToken) -> Result<Servin
     };
 
     let mut servers = JoinSet::new();
-    let incoming = accept(&mut servers, Door::for_hosts(agents.0, agents_tls, Arc::clone(&refusals), AGENTS), &shutdown);
+    let incoming = accept(&mut servers, Door::for_hosts(agents.0, agents_tls, Arc::clone(&hub), Arc::clone(&refusals), AGENTS), &shutdown);
     servers.spawn(serve_agents(link, incoming, shutdown.clone()));
-    let incoming = accept(&mut servers, Door::for_anyone(enrolment.0, enrolment_tls, Arc::clone(&refusals), ENROLMENT), &shutdown);
+    let door = Door::for_anyone("enrolment", enrolment.0, Some(enrolment_tls), Arc::clone(&refusals), ENROLMENT);
+    let incoming = accept(&mut servers, door, &shutdown);
     servers.spawn(serve_enrolment(enrol, incoming, shutdown.clone()));
     let scheme = if rest_tls.is_some() { "https" } else { "http" };
     let context = rest::RestContext {
@@ -168,15 +168,8 @@ pub async fn serve(config: Config, shutdown: CancellationToken) -> Result<Servin
         public_url: format!("{scheme}://{}", addresses.rest),
     };
     let router = rest::router(Arc::clone(&hub), context);
-    match rest_tls {
-        None => {
-            servers.spawn(serve_rest(rest_listener.0, router, shutdown.clone()));
-        }
-        Some(tls) => {
-            let listener = tls_listener(&mut servers, rest_listener, tls, &refusals, &shutdown);
-            servers.spawn(serve_rest(listener, router, shutdown.clone()));
-        }
-    }
+    let incoming = accept(&mut servers, Door::for_anyone("REST", rest_listener.0, rest_tls, Arc::clone(&refusals), REST), &shutdown);
+    servers.spawn(HttpServer::new(router, refusals, REST_PATIENCE, shutdown.clone()).serve(incoming));
 
     let committing = tokio::spawn(intake.run(Arc::clone(&hub)));
     let mut tasks = crate::tasks::start(&hub, Arc::clone(&ca), leaf, leaf_due);
@@ -198,7 +191,7 @@ pub async fn serve(config: Config, shutdown: CancellationToken) -> Result<Servin
     });
     let ca_sha256 = ca.sha256();
     tracing::info!(agents = %addresses.agents, enrolment = %addresses.enrolment, rest = %addresses.rest, ca_sha256, "the collector serves");
-    Ok(Serving { addresses, hub, ca_sha256, join, policy_path: config.watch_policy, policy })
+    Ok(Serving { addresses, hub, ca_sha256, join, policy })
 }
 
 pub fn create_data_dir(config: &Config) -> Result<(), ServeError> {
@@ -216,12 +209,23 @@ async fn share_ca(store: &dyn Store, ca: &CertificateAuthority) -> Result<(), Se
     if kept == found { Ok(()) } else { Err(ServeError::OtherCa { kept, found }) }
 }
 
-async fn policy_at(path: Option<PathBuf>) -> Result<Policy, ConfigError> {
+/// An agent that is away has what it was told under a version, and is told nothing while the version is the same: one
+/// version is one text, for every collector of the database and for good.
+async fn policy_at(path: Option<PathBuf>, store: &dyn Store) -> Result<Policy, ConfigError> {
     let Some(path) = path else { return Ok(None) };
     let subject = path.clone();
     let read = tokio::task::spawn_blocking(move || read_policy(&path)).await;
-    let failed = |error: tokio::task::JoinError| ConfigError::File { path: subject, source: io::Error::other(error) };
-    Ok(Some(Arc::new(read.map_err(failed)??)))
+    let failed = |error: tokio::task::JoinError| ConfigError::File { path: subject.clone(), source: io::Error::other(error) };
+    let policy = read.map_err(failed)??;
+    let text = Sha256::digest(policy.text.as_bytes());
+    let kept = store.keep(&format!("watch_policy.{}", policy.version), &text).await;
+    let kept = kept.map_err(|error| ConfigError::File { path: subject.clone(), source: io::Error::other(error) })?;
+    if kept[..] != text[..] {
+        let version = policy.version;
+        let fault = format!("version: the policy has changed and is still version {version}, which agents have: give a greater one");
+        return Err(ConfigError::Policy { path: subject, fault });
+    }
+    Ok(Some(Arc::new(policy)))
 }
 
 async fn listen(subject: &'static str, address: SocketAddr) -> Result<(TcpListener, SocketAddr), ServeError> {
@@ -265,56 +269,6 @@ async fn serve_enrolment(enrol: EnrolmentService, incoming: mpsc::Receiver<io::R
         .serve_with_incoming_shutdown(service, ReceiverStream::new(incoming), shutdown.cancelled_owned());
     if let Err(error) = server.await {
         tracing::error!(%error, "the server for enrolment failed");
-    }
-}
-
-async fn serve_rest<L>(listener: L, router: axum::Router, shutdown: CancellationToken)
-where
-    L: axum::serve::Listener,
-    L::Addr: std::fmt::Debug,
-{
-    if let Err(error) = axum::serve(listener, router).with_graceful_shutdown(shutdown.cancelled_owned()).await {
-        tracing::error!(%error, "the server for REST failed");
-    }
-}
-
-/// Connections that a [`Door`] has let in, as axum takes them.
-struct TlsListener {
-    accepted: mpsc::Receiver<io::Result<PeerStream>>,
-    address: SocketAddr,
-}
-
-fn tls_listener(
-    servers: &mut JoinSet<()>,
-    (listener, address): (TcpListener, SocketAddr),
-    tls: ServerConfig,
-    refusals: &Arc<Refusals>,
-    shutdown: &CancellationToken,
-) -> TlsListener {
-    let accepted = accept(servers, Door::for_anyone(listener, tls, Arc::clone(refusals), REST), shutdown);
-    TlsListener { accepted, address }
-}
-
-impl axum::serve::Listener for TlsListener {
-    type Io = PeerStream;
-    type Addr = SocketAddr;
-
-    async fn accept(&mut self) -> (PeerStream, SocketAddr) {
-        loop {
-            match self.accepted.recv().await {
-                Some(Ok(stream)) => {
-                    let address = stream.peer().address;
-                    return (stream, address);
-                }
-                Some(Err(_)) => {}
-                // The door is closed: nothing comes any more.
-                None => std::future::pending().await,
-            }
-        }
-    }
-
-    fn local_addr(&self) -> io::Result<SocketAddr> {
-        Ok(self.address)
     }
 }
 

@@ -82,13 +82,13 @@ async fn prove_writes(hub: Arc<Hub>) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Ends the streams of hosts that were revoked, by whichever collector.
+/// Ends the streams and connections of hosts that were revoked, by whichever collector.
 async fn end_revoked(hub: Arc<Hub>) -> Result<(), StoreError> {
     let mut since = now().plus_seconds(-REVOCATION_OVERLAP_SECONDS);
     while !hub.shutdown.is_cancelled() {
         let asked_at = now();
         for host in hub.store.hosts_revoked_since(since).await? {
-            hub.streams.end(host);
+            hub.end_host(host);
         }
         since = asked_at.plus_seconds(-REVOCATION_OVERLAP_SECONDS);
         tokio::select! {

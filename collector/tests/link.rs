@@ -260,6 +260,48 @@ async fn revocation_ends_the_live_stream_and_refuses_the_next() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn one_address_cannot_have_all_of_enrolment() {
+    let collector = Collector::start().await;
+    let token = collector.join_token(None, None).await;
+    let enrolment = collector.serving.addresses.enrolment;
+    // Half of the handshakes, none of which is ever ended.
+    let mut silent = Vec::new();
+    for _ in 0..600 {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.2.9:0".parse().unwrap()).unwrap();
+        silent.push(socket.connect(enrolment).await.unwrap());
+    }
+    collector.enrol(&token).await.unwrap();
+    drop(silent);
+    collector.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_has_so_many_connections_and_a_revoked_one_none() {
+    let collector = Collector::start().await;
+    let mut steady = collector.steady().await;
+    let agent = collector.enrolled().await;
+    let mut open = Vec::new();
+    for _ in 0..8 {
+        open.push(agent.connected().await.unwrap());
+    }
+    let mut beyond = agent.connected().await.unwrap();
+    agent::ended(&mut beyond).await;
+    steady.goes_on().await;
+
+    let host = agent.host.parse().unwrap();
+    assert!(collector.store().revoke_host(&TenantId::main(), host, now()).await.unwrap());
+    // By the task that looks for those revoked by any collector.
+    for stream in &mut open {
+        agent::ended(stream).await;
+    }
+    let mut revoked = agent.connected().await.unwrap();
+    agent::ended(&mut revoked).await;
+    steady.goes_on().await;
+    collector.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_newer_stream_of_a_host_takes_over() {
     let collector = Collector::start().await;
     let agent = collector.enrolled().await;
@@ -268,6 +310,60 @@ async fn a_newer_stream_of_a_host_takes_over() {
     assert_eq!(older.acknowledged_up_to(1).await.unwrap_err().code(), Code::Aborted);
     newer.send(vec![Chain::new(1).frame(vec![observed("/etc/a")])]).await;
     newer.acknowledged_up_to(1).await.unwrap();
+    collector.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_may_not_speak_for_a_host_does_not_end_its_stream() {
+    let collector = Collector::start().await;
+    let agent = collector.enrolled().await;
+    let mut stream = agent.stream(1).await.unwrap();
+    let stranger = agent.of_other_tenant(&collector.ca);
+    // Its own connection is ended, and no other of that name.
+    agent::ended(&mut stranger.connected().await.unwrap()).await;
+    assert_eq!(stranger.stream(1).await.unwrap_err().code(), Code::PermissionDenied);
+    stream.send(vec![Chain::new(1).frame(vec![observed("/etc/a")])]).await;
+    stream.acknowledged_up_to(1).await.unwrap();
+    collector.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_epoch_beyond_what_can_be_stored_is_the_peers_fault() {
+    let collector = Collector::start().await;
+    let agent = collector.enrolled().await;
+    let status = agent.stream(u64::MAX).await.unwrap_err();
+    assert_eq!(status.code(), Code::InvalidArgument);
+    assert!(status.message().contains("epoch 18446744073709551615"), "{status}");
+    agent.stream(1).await.unwrap();
+    collector.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watch_policy_is_sent_changed_and_withdrawn_and_a_version_is_one_text() {
+    let collector = Collector::start().await;
+    let agent = collector.enrolled().await;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("watch.yaml");
+    let text = |version: u64, watched: &str| format!("version: {version}\npaths: [{watched}]\n");
+    let mut stream = agent.stream(1).await.unwrap();
+    for (version, watched) in [(1, "/etc"), (2, "/usr")] {
+        std::fs::write(&path, text(version, watched)).unwrap();
+        collector.serving.reload(Some(path.clone())).await.unwrap();
+        assert_eq!(stream.policy().await, (version, text(version, watched)));
+    }
+    collector.serving.reload(None).await.unwrap();
+    assert_eq!(stream.policy().await, (0, String::new()));
+    // Who was away hears of it at its next Hello.
+    let mut back = agent.stream_with(|hello| hello.policy_version = 2).await.unwrap();
+    assert_eq!(back.policy().await, (0, String::new()));
+
+    // What is withdrawn in between is not forgotten: who is away still has version 2.
+    std::fs::write(&path, text(2, "/opt")).unwrap();
+    let refused = collector.serving.reload(Some(path.clone())).await.unwrap_err().to_string();
+    assert!(refused.contains("is still version 2") && refused.contains("give a greater one"), "{refused}");
+    std::fs::write(&path, text(2, "/usr")).unwrap();
+    collector.serving.reload(Some(path)).await.unwrap();
+    assert_eq!(back.policy().await, (2, text(2, "/usr")));
     collector.stop().await;
 }
 

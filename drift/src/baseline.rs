@@ -3,13 +3,18 @@
 //! A baseline speaks for the items it lists and for the scopes it closes. In a closed scope an item
 //! that is not listed should not exist; outside it is no concern of the baseline.
 
+mod check;
+mod draft;
+mod fields;
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::document::{DocumentError, parse_yaml};
 use crate::pattern::Pattern;
 use crate::{FieldName, Fields, ItemId, ItemKind, Value};
+
+pub use check::{BaselineFaults, name_fault, scope_fault};
 
 /// Fields that move without anybody deciding: never part of a captured baseline.
 const VOLATILE: &[&str] = &["mtime", "nlink"];
@@ -51,35 +56,34 @@ impl ClosedScope {
 ///   "sysctl:net.ipv4.ip_forward": { value: "0" }
 ///   "package:telnetd": absent
 /// ```
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct BaselineDocument {
     pub name: String,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub description: Option<String>,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub closed: Vec<ClosedScope>,
-    #[serde(default)]
     pub items: BTreeMap<ItemId, ExpectedItem>,
 }
 
 /// `absent`, or the fields that are expected.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(untagged)]
 pub enum ExpectedItem {
     Absent(AbsentWord),
     Fields(Fields),
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum AbsentWord {
     Absent,
 }
 
 impl BaselineDocument {
-    pub fn parse(source_name: &str, text: &str) -> Result<Self, DocumentError> {
-        parse_yaml(source_name, text)
+    /// Reads a written baseline: what no host could ever fulfil is refused, all of it at once.
+    pub fn parse(source_name: &str, text: &str) -> Result<Self, BaselineFaults> {
+        check::parse(source_name, text)
     }
 
     pub fn expectation(&self, item: &ItemId) -> Expectation {
@@ -170,6 +174,121 @@ items:
     fn an_unknown_key_is_refused_with_its_line() {
         let error = BaselineDocument::parse("web.yaml", "name: web\nitem: {}\n").unwrap_err().to_string();
         assert!(error.starts_with("web.yaml:2:1: unknown key `item`: did you mean `items`?"), "{error}");
+    }
+
+    fn faults(text: &str) -> Vec<String> {
+        BaselineDocument::parse("bad.yaml", text).unwrap_err().0.iter().map(ToString::to_string).collect()
+    }
+
+    /// One item a line, from line 3 on.
+    fn fault_of(item: &str) -> String {
+        let found = faults(&format!("name: web\nitems:\n  {item}\n"));
+        assert_eq!(found.len(), 1, "{found:#?}");
+        found[0].clone()
+    }
+
+    #[test]
+    fn a_value_of_another_type_than_hosts_report_is_refused_with_what_to_write() {
+        for (item, message) in [
+            ("sysctl:vm.swappiness: { value: 0 }", "bad.yaml:3:34: value is text; write value: \"0\""),
+            ("file:/a: { mode: 644 }", "bad.yaml:3:20: mode is text, four octal digits in quotes; write mode: \"0644\""),
+            ("file:/a: { mode: 0644 }", "bad.yaml:3:20: mode is text, four octal digits in quotes; write mode: \"0644\""),
+            ("file:/a: { size: \"49\" }", "bad.yaml:3:20: size is a number, without quotes; write size: 49"),
+            ("file:/a: { uid: root }", "bad.yaml:3:19: uid is a whole number, as in uid: 0"),
+            ("file:/a: { mode: \"644\" }", "bad.yaml:3:20: mode: a mode has four octal digits; write mode: \"0644\""),
+            ("file:/a: { mode: \"0648\" }", "bad.yaml:3:20: mode: `0648` is no mode; write four octal digits, as in mode: \"0644\""),
+            ("file:/a: { type: dir }", "bad.yaml:3:20: type: `dir` is none of file, folder, symlink, fifo, socket, block, char"),
+            ("file:/a: { sha256: ab }", "bad.yaml:3:22: sha256: a SHA-256 has 64 hexadecimal digits"),
+            ("package:a: { version: 1.10 }", "bad.yaml:3:25: version is text; write version: \"1.10\""),
+            ("user:a: { locked: \"yes\" }", "bad.yaml:3:21: locked is true or false, without quotes"),
+            ("user:a: { gecos: \"\" }", "bad.yaml:3:20: gecos: no host reports an empty text; leave the field out"),
+            ("group:a: { members: b }", "bad.yaml:3:23: members is a list; write members: [b]"),
+            ("group:a: { members: [1] }", "bad.yaml:3:24: members: a list holds texts; write \"1\""),
+        ] {
+            assert_eq!(fault_of(item), message);
+        }
+    }
+
+    #[test]
+    fn what_no_host_has_is_refused_with_what_to_write() {
+        for (item, message) in [
+            ("file:/a: { mod: \"0644\" }", "bad.yaml:3:14: a file has no field `mod`: did you mean `mode`? Known here: acl, "),
+            ("sysctl:a.b: { val: \"0\" }", "bad.yaml:3:17: a sysctl has no field `val`: did you mean `value`? Known here: value"),
+            ("file:etc/a: absent", "bad.yaml:3:3: `file:etc/a`: a file's path is absolute; write \"file:/etc/a\""),
+            ("file:/etc/: absent", "bad.yaml:3:3: `file:/etc/`: take the `/` at its end away"),
+            ("file:/etc/../a: absent", "bad.yaml:3:3: `file:/etc/../a`: write the path without `.` and `..`"),
+            ("file:/etc//a: absent", "bad.yaml:3:3: `file:/etc//a`: write one `/` for `//`"),
+            (
+                "sysctl:net/ipv4/ip_forward: absent",
+                "bad.yaml:3:3: `sysctl:net/ipv4/ip_forward`: write it with full stops, \"sysctl:net.ipv4.ip_forward\"",
+            ),
+            ("unit:ssh: absent", "bad.yaml:3:3: `unit:ssh`: a unit's name ends in its type, as in \"unit:ssh.service\""),
+            ("fil:/etc/a: absent", "bad.yaml:3:3: `fil` is not a kind of item: use file, package, sysctl, user, group or unit"),
+            (
+                "file:/a: absnt",
+                "bad.yaml:3:12: `absnt` is nothing that can be expected of an item: write `absent`, or the fields that are expected, as in ",
+            ),
+            ("file:/a: { owner: }", "bad.yaml:3:14: owner: write a value here, not nothing"),
+            ("file:/a:", "bad.yaml:3:3: nothing is expected of `file:/a`: write `absent`, "),
+            ("file:/a: [x]", "bad.yaml:3:12: a list is nothing that can be expected of an item: "),
+        ] {
+            let fault = fault_of(item);
+            assert!(fault.starts_with(message), "{fault}");
+        }
+    }
+
+    #[test]
+    fn closed_scopes_that_hold_nothing_are_refused() {
+        for (scope, message) in [
+            ("{ kind: file, keys: etc/* }", "bad.yaml:3:25: keys: `etc/*` matches no file, for paths are absolute; write \"/etc/*\""),
+            ("{ kind: file, keys: /etc/ }", "bad.yaml:3:25: keys: `/etc/` matches no file: take the `/` at its end away"),
+            (
+                "{ kind: fil, keys: /etc/* }",
+                "bad.yaml:3:13: `fil` is not a kind of item: use file, package, sysctl, user, group or unit; did you mean `file`?",
+            ),
+            ("{ kind: file }", "bad.yaml:3:5: the key `keys` is missing: "),
+            ("{ kind: file, key: /etc/* }", "bad.yaml:3:19: unknown key `key`: did you mean `keys`? Known here: kind, keys"),
+        ] {
+            let found = faults(&format!("name: web\nclosed:\n  - {scope}\n"));
+            assert!(found.len() == 1 && found[0].starts_with(message), "{found:#?}");
+        }
+        let all = "name: web\nclosed:\n  - { kind: file, keys: \"**\" }\n  - { kind: unit, keys: \"*\" }\n";
+        assert_eq!(BaselineDocument::parse("good.yaml", all).unwrap().closed.len(), 2);
+    }
+
+    #[test]
+    fn all_faults_are_told_at_once_in_the_order_of_their_lines() {
+        let found = faults(
+            "name: web server\nitems:\n  file:/b: { mode: 644, uid: \"0\" }\n  file:/a: absnt\n  'file:/c\\x0a': absent\n  \"file:/c\\n\": absent\nclosed: x\n",
+        );
+        let places: Vec<&str> = found.iter().map(|fault| &fault[..fault.find(": ").unwrap()]).collect();
+        assert_eq!(
+            places,
+            ["bad.yaml:1:7", "bad.yaml:3:20", "bad.yaml:3:30", "bad.yaml:4:12", "bad.yaml:6:3", "bad.yaml:7:9"],
+            "{found:#?}"
+        );
+        let many = (0..60).map(|at| format!("  file:/{at}: absnt\n")).collect::<String>();
+        let told = BaselineDocument::parse("bad.yaml", &format!("name: web\nitems:\n{many}")).unwrap_err().to_string();
+        assert!(told.lines().count() == 51 && told.ends_with("\nand 10 more"), "{told}");
+    }
+
+    #[test]
+    fn a_baseline_written_out_reads_back_the_same() {
+        let text = r#"
+name: "5"
+description: "yes"
+closed: [{ kind: file, keys: "/etc/cron.d/*" }]
+items:
+  "file:/etc/a: b": { mode: "0644", size: 12, type: file, "xattr.user.note": "null" }
+  "sysctl:net.ipv4.tcp_rmem": { value: "4096	87380" }
+  "user:a": { locked: true, uid: 7 }
+  "group:a": { members: [c, b] }
+  "package:telnetd": absent
+"#;
+        let document = BaselineDocument::parse("a.yaml", text).unwrap();
+        let written = crate::document::to_yaml(&document);
+        assert_eq!(BaselineDocument::parse("b.yaml", &written).unwrap(), document, "{written}");
+        assert!(written.contains("4096 87380"), "{written}");
     }
 
     #[test]

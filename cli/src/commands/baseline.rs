@@ -4,18 +4,19 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use trueline_drift::Time;
 use trueline_drift::baseline::BaselineDocument;
 
 use super::Session;
 use crate::age::age;
 use crate::api::Query;
+use crate::counted::counted;
 use crate::failure::Failure;
 use crate::listing::{Listing, Paging, list};
 use crate::screen::{Screen, Tone};
-use crate::shape::{self, Baseline, Host};
-use crate::table::{Cell, Column, Fit};
+use crate::shape::{self, Baseline, BaselineName, Host};
+use crate::table::{Cell, Column, Fit, lines_visible, visible};
 
 /// The collector's own bound on a written baseline, in bytes.
 const DOCUMENT_LIMIT: u64 = 16 * 1024 * 1024;
@@ -36,14 +37,27 @@ pub enum Verb {
         #[arg(long)]
         no_assign: bool,
     },
-    /// Every baseline, each version by itself, newest first
+    /// Every baseline, each version by itself, newest first, with the hosts held against it
     List(Paging),
+    /// What a baseline holds, as YAML that `apply` takes (or --output json)
+    Show {
+        /// NAME for its newest version, or NAME@VERSION
+        baseline: String,
+    },
     /// Send a YAML baseline to the collector as a new version
     Apply {
         file: PathBuf,
         /// Hold this host against it
         #[arg(long)]
         host: Option<String>,
+    },
+    /// Hold a host against an older version of its baseline
+    Rollback {
+        /// Name or id
+        host: String,
+        /// The version; the one before the present one where not given
+        #[arg(long, value_name = "VERSION", value_parser = clap::value_parser!(u64).range(1..))]
+        to: Option<u64>,
     },
     /// Check a YAML baseline without a collector
     Lint { file: PathBuf },
@@ -53,23 +67,28 @@ pub enum Verb {
 pub fn lint(file: &Path, screen: Screen) -> Result<(), Failure> {
     let (_, document) = read(file)?;
     let sentence = format!(
-        "{}: baseline {}, {} items, {} closed scopes: fine",
+        "{}: baseline {}, {}, {}: fine",
         file.display(),
         document.name,
-        document.items.len(),
-        document.closed.len()
+        counted(document.items.len() as u64, "item"),
+        counted(document.closed.len() as u64, "closed scope")
     );
     if screen.is_json() {
         let counts = json!({ "name": document.name, "items": document.items.len(), "closed": document.closed.len() });
         return Ok(screen.document(&counts)?);
     }
-    Ok(screen.line(&screen.paint.text(Tone::Good, &crate::table::visible(&sentence)))?)
+    Ok(screen.line(&screen.paint.text(Tone::Good, &visible(&sentence)))?)
 }
 
 pub async fn run(session: &Session, verb: Verb) -> Result<(), Failure> {
     match verb {
         Verb::Lint { file } => lint(&file, session.screen),
-        Verb::List(paging) => list(session, &["baselines"], Query::default(), &paging, listing()).await.map(|_| ()),
+        Verb::List(paging) => {
+            let hosts = if session.screen.is_json() { Vec::new() } else { super::hosts::all(session).await? };
+            list(session, &["baselines"], Query::default(), &paging, listing(hosts)).await.map(|_| ())
+        }
+        Verb::Show { baseline } => show(session, &baseline).await,
+        Verb::Rollback { host, to } => roll_back(session, &host, to).await,
         Verb::Capture { host, name, assign: _, no_assign } => {
             let host: Host = shape::read(&session.api.get(&["hosts", &host], &Query::default()).await?)?;
             let name = name.unwrap_or_else(|| baseline_name(&host.name));
@@ -79,13 +98,92 @@ pub async fn run(session: &Session, verb: Verb) -> Result<(), Failure> {
         }
         Verb::Apply { file, host } => {
             let (text, _) = read(&file)?;
+            // Found first: a version that no host is held against would otherwise stay behind.
+            let host: Option<Host> = match &host {
+                Some(host) => Some(shape::read(&session.api.get(&["hosts", host], &Query::default()).await?)?),
+                None => None,
+            };
             let value = session.api.post_yaml(&["baselines"], text).await?;
             if let Some(host) = &host {
-                session.api.post(&["hosts", host, "baseline"], &json!({ "baseline": value["id"] })).await?;
+                session.api.post(&["hosts", &host.id, "baseline"], &json!({ "baseline": value["id"] })).await?;
             }
-            tell(session, &value, host.as_deref())
+            tell(session, &value, host.as_ref().map(|host| host.name.as_str()))?;
+            match &host {
+                Some(host) if host.inventory_completed_at.is_some() => warn_of_unwatched(session, &value, host).await,
+                _ => Ok(()),
+            }
         }
     }
+}
+
+/// Most items that are not watched told by name.
+const UNWATCHED_TOLD: usize = 10;
+
+async fn warn_of_unwatched(session: &Session, baseline: &Value, host: &Host) -> Result<(), Failure> {
+    let (id, query) = (baseline["id"].to_string(), Query::default().with("host", Some(&host.id)));
+    let (_, page) = session.api.page(&["baselines", &id, "unwatched"], &query).await?;
+    for item in page.items.iter().take(UNWATCHED_TOLD) {
+        session.screen.note(&visible(&format!("warning: {} is not watched on {}", item["item"].as_str().unwrap_or_default(), host.name)));
+    }
+    match page.items.len().saturating_sub(UNWATCHED_TOLD) {
+        0 => {}
+        more => session.screen.note(&visible(&format!("warning: {} more are not watched on {}", more, host.name))),
+    }
+    Ok(())
+}
+
+async fn show(session: &Session, reference: &str) -> Result<(), Failure> {
+    let mut value = session.api.get(&["baselines", reference], &Query::default()).await?;
+    let baseline: Baseline = shape::read(&value)?;
+    // By its id from here on: a newer version may come meanwhile.
+    let id = baseline.id.to_string();
+    let (mut items, mut after) = (Map::new(), None);
+    loop {
+        let query = Query::default().with("limit", Some(500)).with("after", after.as_ref());
+        let (_, page) = session.api.page(&["baselines", &id, "items"], &query).await?;
+        for item in page.items {
+            items.insert(item["item"].as_str().unwrap_or_default().to_owned(), item["expected"].clone());
+        }
+        after = page.next;
+        if after.is_none() {
+            break;
+        }
+    }
+    if session.screen.is_json() {
+        value["items"] = Value::Object(items);
+        return Ok(session.screen.document(&value)?);
+    }
+    let document = Written { name: &baseline.name, closed: &value["closed"], items: &items };
+    session.screen.line(&format!("# {} v{}, {} by {}", baseline.name, baseline.version, baseline.origin, visible(&baseline.created_by)))?;
+    Ok(session.screen.raw(&lines_visible(&trueline_drift::document::to_yaml(&document)))?)
+}
+
+/// A baseline in the order in which it is written.
+#[derive(serde::Serialize)]
+struct Written<'a> {
+    name: &'a str,
+    closed: &'a Value,
+    items: &'a Map<String, Value>,
+}
+
+async fn roll_back(session: &Session, host: &str, to: Option<u64>) -> Result<(), Failure> {
+    let host: Host = shape::read(&session.api.get(&["hosts", host], &Query::default()).await?)?;
+    let Some(BaselineName { name, version }) = &host.baseline else {
+        return Err(Failure::Refused(format!("{} is held against no baseline: there is nothing to go back from", host.name)));
+    };
+    let to = match to {
+        Some(to) if to == *version => return Err(Failure::Refused(format!("{} is held against {name} v{to} already", host.name))),
+        Some(to) => to,
+        None if *version == 1 => {
+            return Err(Failure::Refused(format!("{} is held against {name} v1, the first version: there is none before it", host.name)));
+        }
+        None => version - 1,
+    };
+    let value = session.api.post(&["hosts", &host.id, "baseline"], &json!({ "baseline": format!("{name}@{to}") })).await?;
+    if session.screen.is_json() {
+        return Ok(session.screen.document(&value)?);
+    }
+    Ok(session.screen.line(&visible(&format!("{} is held against {name} v{to}; it was {name} v{version}.", host.name)))?)
 }
 
 /// A host's name as a baseline's: letters, digits, `-`, `_` and `.`.
@@ -101,8 +199,8 @@ fn tell(session: &Session, value: &Value, host: Option<&str>) -> Result<(), Fail
     }
     let baseline: Baseline = shape::read(value)?;
     let held = host.map(|host| format!("; {host} is held against it")).unwrap_or_default();
-    let sentence = format!("Baseline {} v{} has {} items{held}.", baseline.name, baseline.version, baseline.items);
-    Ok(session.screen.line(&crate::table::visible(&sentence))?)
+    let sentence = format!("Baseline {} v{} has {}{held}.", baseline.name, baseline.version, counted(baseline.items, "item"));
+    Ok(session.screen.line(&visible(&sentence))?)
 }
 
 fn read(file: &Path) -> Result<(String, BaselineDocument), Failure> {
@@ -118,26 +216,46 @@ fn read(file: &Path) -> Result<(String, BaselineDocument), Failure> {
     Ok((text, document))
 }
 
-fn listing() -> Listing<Baseline> {
+/// Most hosts of a baseline told by name.
+const HOSTS_TOLD: usize = 3;
+
+fn listing(hosts: Vec<Host>) -> Listing<Baseline> {
     let columns = vec![
         Column::number("ID"),
         Column::new("BASELINE", Fit::Middle),
         Column::new("ORIGIN", Fit::Whole),
         Column::number("ITEMS"),
-        Column::number("HOSTS"),
+        Column::new("HOSTS", Fit::End),
         Column::new("AGE", Fit::Whole),
         Column::new("BY", Fit::End),
     ];
-    Listing { columns, row, nothing: "No baseline yet: `trueline baseline capture HOST` takes a host's present state as one." }
+    let row = move |baseline: &Baseline, now: Time| row(baseline, &hosts, now);
+    Listing {
+        columns,
+        row: Box::new(row),
+        nothing: "No baseline yet: `trueline baseline capture HOST` takes a host's present state as one.",
+    }
 }
 
-fn row(baseline: &Baseline, now: Time) -> Vec<Cell> {
+/// `web1, web2, web3 and 4 more`.
+fn held(baseline: &Baseline, hosts: &[Host]) -> String {
+    let is_held = |host: &&Host| host.revoked_at.is_none() && host.baseline.as_ref().is_some_and(|held| held.is(baseline));
+    let names: Vec<&str> = hosts.iter().filter(is_held).take(HOSTS_TOLD).map(|host| host.name.as_str()).collect();
+    match baseline.hosts.saturating_sub(names.len() as u64) {
+        _ if baseline.hosts == 0 => "–".to_owned(),
+        0 => names.join(", "),
+        _ if names.is_empty() => baseline.hosts.to_string(),
+        more => format!("{} and {more} more", names.join(", ")),
+    }
+}
+
+fn row(baseline: &Baseline, hosts: &[Host], now: Time) -> Vec<Cell> {
     vec![
         Cell::new(&baseline.id.to_string()),
         Cell::toned(Tone::Heading, &format!("{} v{}", baseline.name, baseline.version)),
         Cell::new(&baseline.origin),
         Cell::new(&baseline.items.to_string()),
-        Cell::new(&baseline.hosts.to_string()),
+        Cell::new(&held(baseline, hosts)),
         Cell::new(&age(baseline.created_at, now)),
         Cell::new(&baseline.created_by),
     ]

@@ -17,7 +17,11 @@ pub enum Verb {
     /// Changes, newest first
     List(Selection),
     /// One change: every field, the actor with its parents, the reasons of its verdict
-    Show { id: u64 },
+    Show {
+        /// A number from `trueline changes list`
+        #[arg(value_parser = id)]
+        id: u64,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -47,17 +51,21 @@ pub async fn run(session: &Session, verb: Verb) -> Result<(), Failure> {
     }
 }
 
+fn id(text: &str) -> Result<u64, String> {
+    text.parse().map_err(|_| "a change's id is a number: the first column of `trueline changes list`".to_owned())
+}
+
 fn listing() -> Listing<Change> {
     let columns = vec![
         Column::number("ID"),
         Column::new("AGE", Fit::Whole),
         Column::new("HOST", Fit::Middle),
-        Column::new("ITEM", Fit::Middle),
+        Column::new("ITEM", Fit::Key),
         Column::new("BEFORE → AFTER", Fit::End),
         Column::new("BY", Fit::End),
         Column::new("VERDICT", Fit::Whole),
     ];
-    Listing { columns, row, nothing: "No changes." }
+    Listing { columns, row: Box::new(row), nothing: "No changes." }
 }
 
 fn row(change: &Change, now: Time) -> Vec<Cell> {

@@ -10,6 +10,7 @@ use serde_json::json;
 
 use super::Session;
 use crate::api::Query;
+use crate::counted::counted;
 use crate::failure::Failure;
 use crate::listing::list;
 use crate::progress::{Meter, STEP};
@@ -45,12 +46,12 @@ pub async fn run(session: &Session, options: Options) -> Result<(), Failure> {
     listing.nothing = "";
     let count = list(session, &["drift"], query, &options.paging, listing).await?;
     if count > 0 || host.open_drifts > 0 {
-        let sentence = format!("{} departs from its baseline in {} fields.", host.name, host.open_drifts.max(count as u64));
+        let sentence = format!("{} departs from its baseline in {}.", host.name, counted(host.open_drifts.max(count as u64), "field"));
         session.screen.note(&visible(&sentence));
         return Err(Failure::Drift);
     }
     if !session.screen.is_json() {
-        let sentence = format!("{} agrees with {}: {} items.", host.name, baseline(&host), host.items);
+        let sentence = format!("{} agrees with {}: {}.", host.name, baseline(&host), counted(host.items, "item"));
         session.screen.line(&session.screen.paint.text(Tone::Good, &visible(&sentence)))?;
     }
     Ok(())

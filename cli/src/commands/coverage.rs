@@ -6,15 +6,19 @@ use trueline_drift::Time;
 use super::Session;
 use crate::age::{age, clock};
 use crate::api::Query;
+use crate::counted::counted;
 use crate::failure::Failure;
 use crate::listing::{Listing, Paging, list};
 use crate::screen::Tone;
-use crate::shape::Gap;
-use crate::table::{Cell, Column, Fit};
+use crate::shape::{self, Gap, Host};
+use crate::table::{Cell, Column, Fit, visible};
 
 #[derive(Debug, Subcommand)]
 pub enum Verb {
     /// Coverage gaps, newest first
+    ///
+    /// LOST is how many events are known to be lost; it is blank where the kernel does not say. DONE is what was done
+    /// about the gap.
     List {
         /// Of this host, by name or id
         #[arg(long)]
@@ -36,8 +40,29 @@ pub async fn run(session: &Session, verb: Verb) -> Result<(), Failure> {
         Column::new("REASON", Fit::End),
         Column::new("DONE", Fit::End),
     ];
-    let listing = Listing { columns, row, nothing: "No coverage gaps: nothing can have been missed." };
-    list(session, &["coverage"], Query::default().with("host", host), &paging, listing).await.map(|_| ())
+    let listing = Listing { columns, row: Box::new(row), nothing: "No coverage gaps recorded." };
+    let count = list(session, &["coverage"], Query::default().with("host", host.as_ref()), &paging, listing).await?;
+    if count == 0 && !session.screen.is_json() {
+        tell_blind(session, host.as_deref()).await?;
+    }
+    Ok(())
+}
+
+/// Where a sensor does not watch there need be no gap for a change to be missed.
+async fn tell_blind(session: &Session, host: Option<&str>) -> Result<(), Failure> {
+    let hosts: Vec<Host> = match host {
+        Some(host) => vec![shape::read(&session.api.get(&["hosts", host], &Query::default()).await?)?],
+        None => super::hosts::all(session).await?,
+    };
+    for host in hosts {
+        let blind = host.status.sensors.iter().filter(|sensor| !sensor.watching).count();
+        if blind > 0 {
+            let scopes = counted(blind as u64, "scope");
+            let line = format!("On {} the sensors do not watch {scopes}; see `trueline hosts show {}`.", host.name, host.name);
+            session.screen.note(&visible(&line));
+        }
+    }
+    Ok(())
 }
 
 fn row(gap: &Gap, now: Time) -> Vec<Cell> {
@@ -47,7 +72,7 @@ fn row(gap: &Gap, now: Time) -> Vec<Cell> {
         Cell::toned(Tone::Heading, &gap.scope),
         Cell::new(&clock(gap.began_at)),
         gap.ended_at.map_or_else(|| Cell::toned(Tone::Notable, "open"), |at| Cell::new(&clock(at))),
-        Cell::new(&gap.lost.map_or_else(|| "?".to_owned(), |lost| lost.to_string())),
+        Cell::new(&gap.lost.map_or_else(String::new, |lost| lost.to_string())),
         Cell::new(&gap.reason),
         Cell::new(gap.remedy.as_deref().unwrap_or("")),
     ]

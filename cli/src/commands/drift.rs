@@ -3,6 +3,7 @@
 use clap::{Args, Subcommand};
 use serde_json::json;
 use trueline_drift::Time;
+use trueline_drift::baseline::EXISTS;
 
 use super::{Filters, Session};
 use crate::age::{age, moment_and_age, now};
@@ -18,9 +19,15 @@ pub enum Verb {
     /// Drift, newest first; what is unresolved, unless --state says otherwise
     List(Selection),
     /// One drift: what was expected, what is, since when, by whom
-    Show { id: u64 },
+    Show {
+        /// A number from `trueline drift list`
+        #[arg(value_parser = id)]
+        id: u64,
+    },
     /// Say that you have seen a drift; it stays until it is resolved
     Ack {
+        /// A number from `trueline drift list`
+        #[arg(value_parser = id)]
         id: u64,
         /// Why, for those who come after
         #[arg(long)]
@@ -59,25 +66,29 @@ pub async fn run(session: &Session, verb: Verb) -> Result<(), Failure> {
     }
 }
 
+fn id(text: &str) -> Result<u64, String> {
+    text.parse().map_err(|_| "a drift's id is a number: the first column of `trueline drift list`".to_owned())
+}
+
 pub fn listing() -> Listing<Drift> {
     let columns = vec![
         Column::number("ID"),
         Column::new("AGE", Fit::Whole),
         Column::new("HOST", Fit::Middle),
-        Column::new("ITEM", Fit::Middle),
+        Column::new("ITEM", Fit::Key),
         Column::new("FIELD", Fit::End),
         Column::new("EXPECTED → ACTUAL", Fit::End),
         Column::new("BY", Fit::End),
         Column::new("VERDICT", Fit::Whole),
     ];
-    Listing { columns, row, nothing: "No drift." }
+    Listing { columns, row: Box::new(row), nothing: "No drift." }
 }
 
 fn row(drift: &Drift, now: Time) -> Vec<Cell> {
     let (expected, actual) = shape::departure(drift);
     let verdict = match drift.state.as_str() {
         "open" => Cell::toned(Tone::of_verdict(&drift.verdict), &drift.verdict),
-        "resolved" => Cell::toned(Tone::Good, "resolved"),
+        "resolved" => Cell::toned(Tone::of_verdict(&drift.verdict), &drift.verdict).then(Tone::Good, ", resolved"),
         _ => Cell::toned(Tone::of_verdict(&drift.verdict), &drift.verdict).then(Tone::Dim, ", seen"),
     };
     vec![
@@ -99,11 +110,13 @@ fn show(session: &Session, value: &serde_json::Value) -> Result<(), Failure> {
     let drift: Drift = shape::read(value)?;
     let now = now();
     let whole = |value: &Option<trueline_drift::Value>| value.as_ref().map_or_else(|| "–".to_owned(), ToString::to_string);
+    let (expected, actual) =
+        if drift.field == EXISTS.as_str() { shape::departure(&drift) } else { (whole(&drift.expected), whole(&drift.actual)) };
     let mut sheet = Sheet::default();
     sheet.toned("drift", Tone::Heading, &format!("{} · {} {}", drift.id, drift.item, drift.field));
     sheet.row("host", &drift.host_name);
-    sheet.toned("expected", Tone::Before, &whole(&drift.expected));
-    sheet.toned("actual", Tone::After, &whole(&drift.actual));
+    sheet.toned("expected", Tone::Before, &expected);
+    sheet.toned("actual", Tone::After, &actual);
     sheet.toned("verdict", Tone::of_verdict(&drift.verdict), &format!("{} ({}, {})", drift.verdict, drift.severity, drift.drift_type));
     for reason in &drift.reasons {
         sheet.row("because", reason);
@@ -124,6 +137,7 @@ fn show(session: &Session, value: &serde_json::Value) -> Result<(), Failure> {
     if let Some(actor) = &drift.actor {
         super::changes::describe(&mut sheet, actor);
     }
-    sheet.maybe("change", drift.change.map(|change| format!("{change} (trueline changes show {change})")).as_deref());
+    let label = if drift.updated_at == drift.opened_at { "opened by" } else { "last change" };
+    sheet.maybe(label, drift.change.map(|change| format!("{change} (trueline changes show {change})")).as_deref());
     Ok(session.screen.raw(&sheet.text(session.screen.paint, session.screen.width))?)
 }

@@ -7,6 +7,7 @@ use trueline_drift::Time;
 use super::Session;
 use crate::age::{age, moment, moment_and_age, now};
 use crate::api::Query;
+use crate::counted::counted;
 use crate::failure::Failure;
 use crate::listing::{Listing, Paging, list};
 use crate::screen::Tone;
@@ -40,8 +41,11 @@ pub enum Verb {
 pub async fn run(session: &Session, verb: Verb) -> Result<(), Failure> {
     match verb {
         Verb::List(paging) => {
-            let listing =
-                Listing { columns: columns(), row, nothing: "No host is enrolled yet: `trueline tokens create --kind join` begins it." };
+            let listing = Listing {
+                columns: columns(),
+                row: Box::new(row),
+                nothing: "No host is enrolled yet: `trueline tokens create --kind join` begins it.",
+            };
             list(session, &["hosts"], Query::default(), &paging, listing).await.map(|_| ())
         }
         Verb::Show { host } => show(session, &host).await,
@@ -66,6 +70,7 @@ fn columns() -> Vec<Column> {
 fn state_tone(state: &str) -> Tone {
     match state {
         "connected" => Tone::Good,
+        "new" => Tone::Plain,
         "silent" => Tone::Notable,
         _ => Tone::Critical,
     }
@@ -78,14 +83,33 @@ fn drift_tone(count: u64) -> Tone {
 fn row(host: &Host, now: Time) -> Vec<Cell> {
     vec![
         Cell::toned(Tone::Heading, &host.name),
-        Cell::toned(state_tone(&host.state), &host.state),
+        Cell::toned(state_tone(host.standing()), host.standing()),
         Cell::new(&host.items.to_string()),
         Cell::toned(drift_tone(host.open_drifts), &host.open_drifts.to_string()),
         Cell::new(&host.baseline.as_ref().map_or_else(|| "none".to_owned(), ToString::to_string)),
         Cell::new(host.facts.os.as_deref().unwrap_or("–")),
         Cell::new(host.agent_version.as_deref().unwrap_or("–")),
-        Cell::new(&host.last_seen_at.map_or_else(|| "never".to_owned(), |seen| age(seen, now))),
+        Cell::new(&host.last_seen_at.map_or_else(|| "not yet".to_owned(), |seen| age(seen, now))),
     ]
+}
+
+/// Most pages of hosts that are asked for.
+const PAGES: usize = 20;
+
+/// Every host, of the first ten thousand.
+pub async fn all(session: &Session) -> Result<Vec<Host>, Failure> {
+    let (mut hosts, mut after) = (Vec::new(), None);
+    for _ in 0..PAGES {
+        let (_, page) = session.api.page(&["hosts"], &Query::default().with("limit", Some(500)).with("after", after.as_ref())).await?;
+        for host in &page.items {
+            hosts.push(shape::read(host)?);
+        }
+        after = page.next;
+        if after.is_none() {
+            break;
+        }
+    }
+    Ok(hosts)
 }
 
 async fn show(session: &Session, host: &str) -> Result<(), Failure> {
@@ -98,7 +122,7 @@ async fn show(session: &Session, host: &str) -> Result<(), Failure> {
     let mut sheet = Sheet::default();
     sheet.toned("host", Tone::Heading, &host.name);
     sheet.row("id", &host.id);
-    sheet.toned("state", state_tone(&host.state), &host.state);
+    sheet.toned("state", state_tone(host.standing()), host.standing());
     sheet.maybe("os", host.facts.os.as_deref());
     sheet.maybe("kernel", host.facts.kernel.as_deref());
     sheet.maybe("architecture", host.facts.architecture.as_deref());
@@ -108,8 +132,8 @@ async fn show(session: &Session, host: &str) -> Result<(), Failure> {
     sheet.maybe("revoked", host.revoked_at.map(|at| moment_and_age(at, now)).as_deref());
     sheet.maybe("certificate until", host.certificate_expires_at.map(moment).as_deref());
     match host.inventory_completed_at {
-        Some(at) => sheet.row("inventory", &format!("{} items, whole since {}", host.items, moment_and_age(at, now))),
-        None => sheet.toned("inventory", Tone::Notable, &format!("{} items so far, not whole yet", host.items)),
+        Some(at) => sheet.row("inventory", &format!("{}, whole since {}", counted(host.items, "item"), moment_and_age(at, now))),
+        None => sheet.toned("inventory", Tone::Notable, &format!("{} so far, not whole yet", counted(host.items, "item"))),
     }
     sheet.row("records taken in", &host.acknowledged.to_string());
     match &host.baseline {

@@ -9,6 +9,7 @@ use trueline_drift::Time;
 use super::Session;
 use crate::age::{age, moment, parse_duration};
 use crate::api::Query;
+use crate::counted::counted;
 use crate::failure::Failure;
 use crate::listing::{Listing, Paging, list};
 use crate::screen::Tone;
@@ -22,7 +23,11 @@ pub enum Verb {
     /// Tokens, newest first, without their text
     List(Paging),
     /// Make a token useless at once
-    Revoke { id: u64 },
+    Revoke {
+        /// A number from `trueline tokens list`
+        #[arg(value_parser = id)]
+        id: u64,
+    },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -31,7 +36,7 @@ enum Kind {
     Join,
     /// Speaks to the REST API
     Api,
-    /// Opens the console once
+    /// A link that opens the console once
     Login,
 }
 
@@ -42,13 +47,13 @@ pub struct Wish {
     /// Who or what it is for
     #[arg(long)]
     name: Option<String>,
-    /// viewer reads, operator acknowledges and captures, admin makes tokens and revokes
-    #[arg(long, value_parser = ["viewer", "operator", "admin"])]
-    role: Option<String>,
-    /// How long it lives: 15m, 24h, 7d
+    /// viewer reads, operator acknowledges and captures, admin makes tokens and revokes; of no account for join
+    #[arg(long, default_value = "viewer", value_parser = ["viewer", "operator", "admin"])]
+    role: String,
+    /// How long it lives: 15m, 24h, 7d; where not given, join 1h, login 15m, api 90d
     #[arg(long, value_parser = parse_duration, value_name = "DURATION")]
     expires: Option<Duration>,
-    /// How often it may be used
+    /// How often a join token may be used; once where not given
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     uses: Option<u32>,
 }
@@ -87,13 +92,22 @@ async fn create(session: &Session, wish: Wish) -> Result<(), Failure> {
     let Some(text) = &token.token else {
         return Err(Failure::Refused("the collector made the token but did not show it: revoke it and try again".to_owned()));
     };
-    // The token alone on standard output, so that a script can take it.
+    let until = token.expires_at.map(|at| format!(", until {}", moment(at))).unwrap_or_default();
+    // The token or link alone on standard output, so that a script can take it.
+    if wish.kind == Kind::Login {
+        screen.line(&crate::table::visible(&format!("{}/login?token={text}", session.api.address())))?;
+        screen.note(&format!("Opens the console once, with the role {}{until}. It is not shown again.", token.role));
+        return Ok(());
+    }
     screen.line(&crate::table::visible(text))?;
     let role = if wish.kind == Kind::Join { String::new() } else { format!(", role {}", token.role) };
-    let until = token.expires_at.map(|at| format!(", until {}", moment(at))).unwrap_or_default();
-    let uses = token.uses_left.map(|uses| format!(", for {uses} {}", if uses == 1 { "use" } else { "uses" })).unwrap_or_default();
+    let uses = token.uses_left.map(|uses| format!(", for {}", counted(u64::from(uses), "use"))).unwrap_or_default();
     screen.note(&format!("Token {} ({kind}{role}{until}{uses}). It is not shown again.", token.id));
     Ok(())
+}
+
+fn id(text: &str) -> Result<u64, String> {
+    text.parse().map_err(|_| "a token's id is a number: the first column of `trueline tokens list`".to_owned())
 }
 
 fn listing() -> Listing<Token> {
@@ -107,7 +121,7 @@ fn listing() -> Listing<Token> {
         Column::new("EXPIRES", Fit::Whole),
         Column::new("AGE", Fit::Whole),
     ];
-    Listing { columns, row, nothing: "No tokens." }
+    Listing { columns, row: Box::new(row), nothing: "No tokens." }
 }
 
 fn row(token: &Token, now: Time) -> Vec<Cell> {

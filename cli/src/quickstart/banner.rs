@@ -8,7 +8,7 @@ use trueline_drift::ItemKind;
 use trueline_drift::watch::WatchPolicy;
 
 use super::folder::{Folder, WatchList};
-use crate::progress::count;
+use crate::counted::counted;
 use crate::screen::{Screen, Tone};
 use crate::table::{Sheet, visible};
 
@@ -112,11 +112,10 @@ impl Scene<'_> {
             let (files, others) = sensors.entry(row.name).or_default();
             if row.scope.starts_with("file:") { *files += 1 } else { others.push(&row.scope) }
         }
-        let plural = |count: usize| if count == 1 { "" } else { "s" };
         sensors
             .into_iter()
             .map(|(name, (files, others))| {
-                let files = (files > 0).then(|| format!("{files} file scope{}", plural(files)));
+                let files = (files > 0).then(|| counted(files as u64, "file scope"));
                 format!("{name}: {}", files.into_iter().chain(others.into_iter().map(str::to_owned)).collect::<Vec<_>>().join(", "))
             })
             .collect()
@@ -152,19 +151,24 @@ impl Scene<'_> {
             let target = if is_folder { format!("{path}/trueline-try") } else { path.to_owned() };
             return vec![format!("echo '# test' >> '{}'", target.replace('\'', r"'\''"))];
         }
-        vec!["echo '# test' | sudo tee -a /etc/hosts".to_owned(), "sudo sysctl -w net.ipv4.ip_forward=1".to_owned()]
+        let tries = if self.is_root {
+            ["echo '# test' >> /etc/hosts", "sysctl -w net.ipv4.ip_forward=1"]
+        } else {
+            ["echo '# test' | sudo tee -a /etc/hosts", "sudo sysctl -w net.ipv4.ip_forward=1"]
+        };
+        tries.map(str::to_owned).to_vec()
     }
 }
 
 /// `214,332 items: /etc, /boot, /usr/bin and 14 more; packages, sysctls, users, groups, units`.
 fn watched(items: u64, policy: &WatchPolicy) -> String {
     let shown = policy.paths.iter().take(4).cloned().collect::<Vec<_>>().join(", ");
-    let more = if policy.paths.len() > 4 { format!(" and {} more paths", policy.paths.len() - 4) } else { String::new() };
+    let more = if policy.paths.len() > 4 { format!(" and {} more", policy.paths.len() - 4) } else { String::new() };
     let kinds: Vec<String> = ItemKind::ALL
         .into_iter()
         .filter(|kind| *kind != ItemKind::File && policy.watches_kind(*kind))
         .map(|kind| format!("{kind}s"))
         .collect();
     let kinds = if kinds.is_empty() { String::new() } else { format!("; {}", kinds.join(", ")) };
-    format!("{} items: {shown}{more}{kinds}", count(items))
+    format!("{}: {shown}{more}{kinds}", counted(items, "item"))
 }

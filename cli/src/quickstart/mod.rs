@@ -32,6 +32,7 @@ use self::folder::{Folder, WatchList};
 use crate::age::now;
 use crate::api::{Api, Query};
 use crate::commands::baseline::baseline_name;
+use crate::counted::counted;
 use crate::failure::Failure;
 use crate::feed::Feed;
 use crate::progress::{Meter, STEP, count, figures};
@@ -157,7 +158,11 @@ impl Stage<'_> {
         meter.map(Meter::finish);
         let captured: shape::Baseline = shape::read(&baseline)?;
         let line = json!({ "phase": "baseline", "baseline": baseline });
-        say(self.screen, line, &format!("Baseline {} v{} captured: {} items.", captured.name, captured.version, count(captured.items)))?;
+        say(
+            self.screen,
+            line,
+            &format!("Baseline {} v{} captured: {}.", captured.name, captured.version, counted(captured.items, "item")),
+        )?;
         shape::read(&api.get(&["hosts", &host.id], &Query::default()).await?)
     }
 
@@ -165,7 +170,7 @@ impl Stage<'_> {
     async fn resume(&self, host: &str, before: &Summary, began: Time) -> Result<Host, Failure> {
         let api = &self.collector.api;
         let line = json!({ "phase": "resuming", "changes": before.changes(), "open_drift": before.open_drifts });
-        let history = format!("Resuming: {} changes, {} open drift.", count(before.changes()), count(before.open_drifts));
+        let history = format!("Resuming: {}, {} open drift.", counted(before.changes(), "change"), count(before.open_drifts));
         say(self.screen, line, &history)?;
         let meter = self.meter("Reading again");
         let (items, bytes) = self.read_through(meter.as_ref()).await?;
@@ -183,9 +188,10 @@ impl Stage<'_> {
         let took = meter.map(Meter::finish).unwrap_or_default();
         let query = Query::default().with("host", Some(host)).with("since", Some(began)).with("limit", Some(500));
         let (_, page) = api.page(&["changes"], &query).await?;
-        let changed = format!("{}{}", page.items.len(), if page.next.is_some() { " or more" } else { "" });
+        let more = if page.next.is_some() { " or more" } else { "" };
+        let changed = format!("{}{more}", counted(page.items.len() as u64, "change"));
         let line = json!({ "phase": "caught_up", "items": items, "changes": page.items.len(), "more": page.next.is_some() });
-        say(self.screen, line, &format!("Read again: {}. While it was stopped: {changed} changes.", figures(items, bytes, took)))?;
+        say(self.screen, line, &format!("Read again: {}. While it was stopped: {changed}.", figures(items, bytes, took)))?;
         let host: Host = shape::read(&api.get(&["hosts", host], &Query::default()).await?)?;
         // The first run was stopped before it had a baseline.
         if host.baseline.is_none() { self.inventory(&host.id).await } else { Ok(host) }
@@ -254,7 +260,7 @@ impl Stage<'_> {
 async fn farewell(api: &Api, folder: &Folder, screen: Screen) -> Result<(), Failure> {
     let summary = api.get(&["summary"], &Query::default().with("since", Some(Time::default()))).await?;
     let summary: Summary = shape::read(&summary)?;
-    let kept = format!("Kept in {}: {} changes, {} open drift.", folder.shown, count(summary.changes()), count(summary.open_drifts));
+    let kept = format!("Kept in {}: {}, {} open drift.", folder.shown, counted(summary.changes(), "change"), count(summary.open_drifts));
     let line = json!({ "phase": "stopped", "changes": summary.changes(), "open_drift": summary.open_drifts });
     let resume = format!("Go on with `{}`; forget all of it with `rm -r {}`.", folder.resume_command(), folder.shown);
     let resume = screen.paint.text(Tone::Dim, &resume);

@@ -25,7 +25,10 @@ fn wrong_usage_is_exit_code_2_and_says_what_would_be_right() {
         (&["tokens", "create", "--kind", "api", "--expires", "24"], "24h"),
         (&["drift", "list", "--limit", "0"], "1..=500"),
         (&["drift", "list"], "trueline quickstart"),
-        (&["drift", "list", "--context", "missing.toml"], "missing.toml"),
+        (&["drift", "list", "--context", "missing.toml"], "there is no context file missing.toml"),
+        (&["drift", "show", "abc"], "trueline drift list"),
+        (&["changes", "show", "abc"], "trueline changes list"),
+        (&["tokens", "revoke", "abc"], "trueline tokens list"),
     ] {
         let output =
             trueline().current_dir(home.path()).env("HOME", home.path()).env_remove("XDG_CONFIG_HOME").args(words).output().unwrap();
@@ -92,9 +95,13 @@ fn a_baseline_is_checked_without_a_collector() {
     std::fs::write(&good, "name: web\nitems:\n  \"sysctl:net.ipv4.ip_forward\": { value: \"0\" }\n").unwrap();
     std::fs::write(&bad, "name: web\nitms: {}\n").unwrap();
     let fine = trueline().args(["baseline", "lint"]).arg(&good).output().unwrap();
-    assert!(fine.status.success() && text(&fine).contains("1 items"), "{}", errors(&fine));
+    assert!(fine.status.success() && text(&fine).contains("baseline web, 1 item, 0 closed scopes: fine"), "{}", errors(&fine));
     let faulty = trueline().args(["baseline", "lint"]).arg(&bad).output().unwrap();
     assert_eq!(faulty.status.code(), Some(1));
+    let nonsense = home.path().join("nonsense.yaml");
+    std::fs::write(&nonsense, "name: web\nitems:\n  \"file:/a\": { mode: 644 }\n  \"file:b\": absnt\n").unwrap();
+    let told = trueline().args(["baseline", "lint"]).arg(&nonsense).output().unwrap();
+    assert_eq!((told.status.code(), errors(&told).matches("nonsense.yaml:").count()), (Some(1), 3), "{}", errors(&told));
     assert!(errors(&faulty).contains("bad.yaml:2:1: unknown key `itms`: did you mean `items`?"), "{}", errors(&faulty));
 }
 

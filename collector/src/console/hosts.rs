@@ -14,7 +14,7 @@ use crate::rest::access::Caller;
 use crate::rest::endpoint::{Endpoint, Routes};
 use crate::rest::problem::Problem;
 use crate::rest::query::{AFTER, Query};
-use crate::rest::shape::state_of;
+use crate::rest::shape::{HostState, state_of};
 
 static HOSTS: Endpoint = Endpoint { path: "/hosts", name: "hosts_page", query: &[AFTER], ..Endpoint::PAGE };
 
@@ -70,7 +70,11 @@ async fn list(State(api): State<Api>, caller: Caller, query: Query) -> Result<Re
 
 impl HostView {
     fn of(host: Host, hub: &Hub, now: Time) -> Self {
-        let state = state_of(&host, hub, now).name();
+        let state = match state_of(&host, hub, now) {
+            // Enrolled, and its agent has not come yet.
+            HostState::Silent if host.last_seen_at.is_none() => "new",
+            state => state.name(),
+        };
         let facts = &host.facts;
         let system = [facts.os.as_deref(), facts.kernel.as_deref(), facts.architecture.as_deref()];
         let holding = host.status.spool.as_ref().and_then(|spool| {

@@ -25,11 +25,14 @@ static PAGE: Endpoint = Endpoint {
     path: "/login",
     name: "login_page",
     needs: Needs::Nothing,
-    query: &[Parameter::new("token", "A one-time login token.")],
+    query: &[Parameter::new("token", "A one-time login token."), FROM],
     ..Endpoint::PAGE
 };
 static FORM: Endpoint = Endpoint { method: Method::Post, path: "/login", name: "login", needs: Needs::Nothing, ..Endpoint::PAGE };
 static LOGOUT: Endpoint = Endpoint { method: Method::Post, path: "/logout", name: "logout", ..Endpoint::PAGE };
+
+/// The page that was asked for before the login.
+const FROM: Parameter = Parameter::new("from", "A path of the console to go on to.");
 
 const SESSION_SECONDS: i64 = 12 * 3600;
 const TOKEN_LIMIT: usize = 128;
@@ -43,40 +46,48 @@ pub fn routes(routes: Routes) -> Routes {
 struct Login {
     version: &'static str,
     error: Option<String>,
+    from: String,
 }
 
-fn refuse(api: &Api, error: impl Into<String>) -> Response {
-    let page = Login { version: api.context.version, error: Some(error.into()) };
-    (StatusCode::UNAUTHORIZED, html(&page)).into_response()
+/// A try to log in: with what token, and where to go then.
+struct Attempt<'a> {
+    token: &'a str,
+    from: &'a str,
+}
+
+impl Attempt<'_> {
+    fn refuse(&self, api: &Api, error: impl Into<String>) -> Response {
+        let page = Login { version: api.context.version, error: Some(error.into()), from: local(self.from).to_owned() };
+        (StatusCode::UNAUTHORIZED, html(&page)).into_response()
+    }
+}
+
+/// Longest path gone on to, in bytes.
+const FROM_LIMIT: usize = 2048;
+
+/// A path of this console, or the feed: whoever sends a link to the login must not choose another site to end on.
+fn local(from: &str) -> &str {
+    let is_path = from.starts_with('/') && !from.starts_with("//") && from.len() <= FROM_LIMIT;
+    // A browser takes a backslash for a slash and passes over tabs and ends of lines.
+    let is_plain = from.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'\\');
+    let page = from.split(['?', '#']).next().unwrap_or_default();
+    if is_path && is_plain && !matches!(page, "/login" | "/logout") { from } else { "/" }
 }
 
 async fn page(State(api): State<Api>, caller: Option<Caller>, query: Query) -> Result<Response, Problem> {
-    let Some(text) = query.text("token") else {
-        if caller.is_some_and(|caller| caller.kind == TokenKind::Session) {
-            return Ok(Redirect::to("/").into_response());
-        }
-        return Ok(html(&Login { version: api.context.version, error: None }));
-    };
-    if text.len() > TOKEN_LIMIT {
-        return Ok(refuse(&api, "This is not a login link of this collector."));
-    }
-    match api.hub.store.spend_token(&digest(text), TokenKind::Login, hub::now()).await? {
-        Spent::Token(token) => open(&api, token).await,
-        Spent::Unknown => Ok(refuse(&api, "This login link is not known here.")),
-        Spent::Refused(standing) => Ok(refuse(
-            &api,
-            match standing {
-                Standing::Expired => "This login link has expired.",
-                Standing::Revoked => "This login link was revoked.",
-                Standing::UsedUp | Standing::Good => "This login link has been used: each opens the console once.",
-            },
-        )),
+    let from = query.text("from").unwrap_or("/");
+    match query.text("token") {
+        Some(token) => attempt(&api, Attempt { token, from }, TokenKind::Login).await,
+        None if caller.is_some_and(|caller| caller.kind == TokenKind::Session) => Ok(Redirect::to(local(from)).into_response()),
+        None => Ok(html(&Login { version: api.context.version, error: None, from: local(from).to_owned() })),
     }
 }
 
 #[derive(Deserialize)]
 struct LoginForm {
     token: String,
+    #[serde(default)]
+    from: String,
 }
 
 async fn form(State(api): State<Api>, request: Request) -> Result<Response, Problem> {
@@ -84,24 +95,44 @@ async fn form(State(api): State<Api>, request: Request) -> Result<Response, Prob
     let Ok(Form(form)) = Form::<LoginForm>::from_request(request, &()).await else {
         return Err(Problem::bad_request("the login form has one field, the token"));
     };
+    // Of a whole link that was pasted, its token counts.
     let text = form.token.trim();
-    if text.len() > TOKEN_LIMIT {
-        return Ok(refuse(&api, "This is not a token: it is too long."));
-    }
-    let token = api.hub.store.token_by_digest(&digest(text)).await?;
-    let Some(token) = token.filter(|token| token.kind == TokenKind::Api) else {
-        return Ok(refuse(&api, "This is not an API token of this collector."));
-    };
-    match token.standing(hub::now()) {
-        Standing::Good => open(&api, token).await,
-        Standing::Expired => Ok(refuse(&api, "This token has expired.")),
-        Standing::Revoked => Ok(refuse(&api, "This token was revoked.")),
-        Standing::UsedUp => Ok(refuse(&api, "This token has been used up.")),
-    }
+    let token = text.rsplit_once("token=").map_or(text, |(_, token)| token.split('&').next().unwrap_or(token));
+    attempt(&api, Attempt { token, from: &form.from }, TokenKind::Api).await
 }
 
-/// Opens a session with the role of the token, and goes to the feed.
-async fn open(api: &Api, token: Token) -> Result<Response, Problem> {
+/// `shown` is what the token was shown as: a link only opens with a login token, the form with either kind.
+async fn attempt(api: &Api, attempt: Attempt<'_>, shown: TokenKind) -> Result<Response, Problem> {
+    let what = if shown == TokenKind::Login { "login link" } else { "token" };
+    let unknown = || attempt.refuse(api, format!("This {what} is not known here: it may be of another collector."));
+    if attempt.token.len() > TOKEN_LIMIT {
+        return Ok(unknown());
+    }
+    let (now, digest) = (hub::now(), digest(attempt.token));
+    let kind = api.hub.store.token_by_digest(&digest).await?.map(|token| token.kind);
+    let standing = match kind {
+        Some(TokenKind::Login) => match api.hub.store.spend_token(&digest, TokenKind::Login, now).await? {
+            Spent::Token(token) => return open(api, token, attempt.from).await,
+            Spent::Unknown => return Ok(unknown()),
+            Spent::Refused(standing) => standing,
+        },
+        Some(TokenKind::Api) if shown == TokenKind::Api => match api.hub.store.token_by_digest(&digest).await? {
+            Some(token) if token.standing(now) == Standing::Good => return open(api, token, attempt.from).await,
+            Some(token) => token.standing(now),
+            None => return Ok(unknown()),
+        },
+        _ => return Ok(unknown()),
+    };
+    let fault = match standing {
+        Standing::Expired => format!("This {what} has expired."),
+        Standing::Revoked => format!("This {what} was revoked."),
+        Standing::UsedUp | Standing::Good => format!("This {what} has been used: each opens the console once."),
+    };
+    Ok(attempt.refuse(api, fault))
+}
+
+/// Opens a session with the role of the token, and goes to the page that was asked for.
+async fn open(api: &Api, token: Token, from: &str) -> Result<Response, Problem> {
     let now = hub::now();
     let full = now.plus_seconds(SESSION_SECONDS);
     let expires_at = match (token.kind, token.expires_at) {
@@ -124,7 +155,7 @@ async fn open(api: &Api, token: Token) -> Result<Response, Problem> {
     let caller =
         Caller { tenant: token.tenant, name: token.name, role: token.role, kind: TokenKind::Session, id: token.id, digest: text.digest() };
     caller.note(api, now, "console.login", format!("token:{}", token.id), None).await;
-    Ok(with_cookie(api, Redirect::to("/").into_response(), text.as_str(), seconds_until(expires_at, now)))
+    Ok(with_cookie(api, Redirect::to(local(from)).into_response(), text.as_str(), seconds_until(expires_at, now)))
 }
 
 fn seconds_until(expiry: Time, now: Time) -> i64 {
@@ -147,4 +178,33 @@ async fn logout(State(api): State<Api>, caller: Caller) -> Result<Response, Prob
         api.hub.store.revoke_token(&caller.tenant, caller.id, hub::now()).await?;
     }
     Ok(with_cookie(&api, Redirect::to("/login").into_response(), "", 0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_login_ends_on_our_own_pages_only() {
+        for path in ["/hosts", "/drift/4", "/?host=web1&verdict=critical", "/loginx"] {
+            assert_eq!(local(path), path);
+        }
+        let long = format!("/{}", "a".repeat(FROM_LIMIT));
+        for other in [
+            "",
+            "hosts",
+            "//evil.example",
+            "/\\evil.example",
+            "/\t/evil.example",
+            "https://evil.example",
+            "/a\r\nb: c",
+            "/login",
+            "/login?from=/",
+            "/logout",
+            "/é",
+            &long,
+        ] {
+            assert_eq!(local(other), "/", "{other:?}");
+        }
+    }
 }

@@ -13,6 +13,7 @@ mod login;
 mod page;
 mod row;
 
+use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 
 use crate::rest::Api;
@@ -25,6 +26,11 @@ pub fn routes(routes: Routes) -> Routes {
 
 /// A problem as a page.
 pub fn refusal(api: &Api, problem: &Problem) -> Response {
-    let page = page::Refusal { version: api.context.version, title: problem.title, detail: &problem.detail };
+    // What is said to programs of an address without a page means nothing to a person.
+    let detail = match problem.status {
+        StatusCode::NOT_FOUND if problem.detail.contains("openapi.json") => "There is no page at this address.",
+        _ => &problem.detail,
+    };
+    let page = page::Refusal { version: api.context.version, title: problem.title, detail };
     (problem.status, page::html(&page)).into_response()
 }

@@ -1,7 +1,6 @@
 //! How far a stream has come, and opening its frames.
 
 use futures_util::stream::FuturesOrdered;
-use prost::Message;
 use tokio::sync::oneshot;
 use tonic::Status;
 use trueline_drift::{Epoch, RecordBody, Sequence};
@@ -55,20 +54,17 @@ impl Progress {
 pub struct Opened {
     pub records: Vec<RecordBody>,
     pub link: ChainLink,
-    /// Of the records, decompressed.
-    pub bytes: usize,
 }
 
 /// Continues the chain and decodes the records.
 pub fn open(epoch: Epoch, previous: ChainLink, frame: &v1::Frame) -> Result<Opened, FrameError> {
     let link = previous.next(epoch, Sequence(frame.first_sequence), frame.count, &frame.payload);
     let wire = decode_wire(frame)?;
-    let bytes = wire.iter().map(Message::encoded_len).sum();
     let records = wire
         .into_iter()
         .map(|record| RecordBody::try_from(record).map_err(|source| FrameError::Record { first: frame.first_sequence, source }))
         .collect::<Result<_, _>>()?;
-    Ok(Opened { records, link, bytes })
+    Ok(Opened { records, link })
 }
 
 /// The last sequence of a frame; `None` for numbers that no frame has.

@@ -5,7 +5,6 @@
 //! it. A stream that breaks a rule is ended with the reason, and no other stream notices. `DATA_LOSS` says
 //! that its frames do not continue what is here, so that the agent numbers them anew.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,7 +25,7 @@ use super::{Policy, check_credential};
 use crate::enrolment::unavailable;
 use crate::hub::{Errand, Hub, StreamSeat, now};
 use crate::ingest::Ingest;
-use crate::tls::{PeerIdentity, Refusal, Refusals};
+use crate::tls::{Peer, PeerIdentity, Refusal, Refusals};
 
 /// Frames of one stream between decoding and commit.
 const IN_FLIGHT: usize = 16;
@@ -44,31 +43,44 @@ pub struct Session {
     pub ingest: Ingest,
     pub policy: watch::Receiver<Policy>,
     pub heartbeat_seconds: u32,
-    pub address: IpAddr,
+    pub peer: Peer,
     pub identity: PeerIdentity,
     pub outbox: mpsc::Sender<Result<v1::FromCollector, Status>>,
 }
 
 impl Session {
     pub async fn run(self, inbound: Streaming<v1::FromAgent>) {
-        let mut seat = self.hub.seat(self.identity.host);
-        let end = self.serve(&mut seat, inbound).await;
-        // A refusal is logged once for its peer and reason: each stream's end would tell it again.
-        let is_told = matches!(end, End::Refused(..));
-        let status = match end {
-            End::Gone => None,
-            End::Said(status) => Some(status),
-            End::Refused(refusal, status) => {
-                self.refusals.note(self.address, refusal, format_args!("host {}: {}", self.identity.host, status.message()));
-                Some(status)
+        // Who may not speak for the host does not end the stream that it has.
+        let end = match self.may_speak().await {
+            Err(end) => end,
+            Ok(()) => {
+                let mut seat = self.hub.seat(self.identity.host);
+                let end = self.serve(&mut seat, inbound).await;
+                drop(seat);
+                self.hub.news.ring();
+                end
             }
-            End::Asked => Some(self.asked().await),
         };
-        drop(seat);
-        self.hub.news.ring();
-        if !is_told {
-            let reason = status.as_ref().map_or("the agent left", Status::message);
-            tracing::info!(host = %self.identity.host, peer = %self.address, "stream ended: {}", short(reason));
+        let (status, is_news) = match end {
+            End::Gone => (None, !self.refusals.knows(&self.peer)),
+            End::Said(status) => (Some(status), true),
+            End::Refused(refusal, status) => {
+                let is_news = self.note(refusal, &status);
+                (Some(status), is_news)
+            }
+            End::Asked => {
+                let (refusal, status) = self.asked().await;
+                let is_news = refusal.is_none_or(|refusal| self.note(refusal, &status));
+                (Some(status), is_news)
+            }
+        };
+        let (host, peer) = (self.identity.host, self.peer.address.ip());
+        let reason = status.as_ref().map_or("the agent left", Status::message);
+        // What is refused again and again is counted, and was told once.
+        if is_news {
+            tracing::info!(%host, %peer, "stream ended: {}", short(reason));
+        } else {
+            tracing::debug!(%host, %peer, "stream ended: {}", short(reason));
         }
         if let Some(status) = status {
             // A peer that does not read its messages does not read this one either.
@@ -76,19 +88,26 @@ impl Session {
         }
     }
 
+    /// Whether that is news.
+    fn note(&self, refusal: Refusal, status: &Status) -> bool {
+        self.refusals.note(&self.peer, refusal, format_args!("host {}: {}", self.identity.host, status.message()))
+    }
+
+    async fn may_speak(&self) -> Result<(), End> {
+        check_credential(&self.hub, &self.identity).await.map_err(|(refusal, status)| match refusal {
+            Some(refusal) => End::Refused(refusal, status),
+            None => End::Said(status),
+        })
+    }
+
     /// Why the hub ended the stream.
-    async fn asked(&self) -> Status {
+    async fn asked(&self) -> (Option<Refusal>, Status) {
         if self.hub.shutdown.is_cancelled() {
-            return Status::unavailable("the collector is shutting down; connect again");
+            return (None, Status::unavailable("the collector is shutting down; connect again"));
         }
         match check_credential(&self.hub, &self.identity).await {
-            Err((refusal, status)) => {
-                if let Some(refusal) = refusal {
-                    self.refusals.note(self.address, refusal, status.message());
-                }
-                status
-            }
-            Ok(()) => Status::aborted("a newer stream of this host took over"),
+            Err(refused) => refused,
+            Ok(()) => (None, Status::aborted("a newer stream of this host took over")),
         }
     }
 
@@ -111,10 +130,7 @@ impl Session {
 
     /// Credential, Hello, Welcome, policy.
     async fn begin(&self, seat: &StreamSeat, inbound: &mut Streaming<v1::FromAgent>) -> Result<(Progress, watch::Receiver<Policy>), End> {
-        check_credential(&self.hub, &self.identity).await.map_err(|(refusal, status)| match refusal {
-            Some(refusal) => End::Refused(refusal, status),
-            None => End::Said(status),
-        })?;
+        self.may_speak().await?;
         let first = tokio::select! {
             () = seat.end.cancelled() => return Err(End::Asked),
             first = tokio::time::timeout(HELLO_TIMEOUT, inbound.message()) => first,
@@ -134,6 +150,11 @@ impl Session {
         let facts = hello.facts.ok_or_else(|| refused(Refusal::MessageInvalid, Status::invalid_argument("Hello has no facts")))?;
         let facts =
             Facts::try_from(facts).map_err(|error| refused(Refusal::MessageInvalid, Status::invalid_argument(error.to_string())))?;
+        if i64::try_from(hello.epoch).is_err() {
+            // Both databases count to 2^63 - 1.
+            let reason = format!("Hello has the epoch {}; allowed are up to {}", hello.epoch, i64::MAX);
+            return Err(refused(Refusal::MessageInvalid, Status::invalid_argument(reason)));
+        }
         let epoch = Epoch(hello.epoch);
         let version = short(&hello.agent_version);
         let position = self
@@ -149,15 +170,17 @@ impl Session {
             epoch: position.epoch.0,
         };
         self.say(seat, v1::from_collector::Message::Welcome(welcome)).await?;
-        tracing::info!(host = %self.identity.host, peer = %self.address, hostname = facts.hostname, version, "stream began");
+        let (host, peer) = (self.identity.host, self.peer.address.ip());
+        if self.refusals.knows(&self.peer) {
+            tracing::debug!(%host, %peer, hostname = facts.hostname, version, "stream began");
+        } else {
+            tracing::info!(%host, %peer, hostname = facts.hostname, version, "stream began");
+        }
         self.hub.news.ring();
         let mut policy = self.policy.clone();
         let current = policy.borrow_and_update().clone();
         // None here and one there: it was withdrawn.
-        let document = current.map_or_else(v1::WatchPolicy::default, |document| v1::WatchPolicy {
-            version: document.version,
-            document: document.text.clone(),
-        });
+        let document = told(&current);
         if document.version != hello.policy_version {
             self.say(seat, v1::from_collector::Message::Policy(document)).await?;
         }
@@ -232,9 +255,8 @@ impl Session {
                 changed = policy.changed(), if policy_lives => {
                     policy_lives = changed.is_ok();
                     let current = policy.borrow_and_update().clone();
-                    if let Some(document) = current.filter(|_| policy_lives) {
-                        let document = v1::WatchPolicy { version: document.version, document: document.text.clone() };
-                        self.say(seat, v1::from_collector::Message::Policy(document)).await?;
+                    if policy_lives {
+                        self.say(seat, v1::from_collector::Message::Policy(told(&current))).await?;
                     }
                 }
                 () = tokio::time::sleep_until(heard_at + patience), if progress.in_flight.is_empty() => {
@@ -272,7 +294,7 @@ impl Session {
                 let Some(answer) = next_or_end(seat, progress.in_flight.next()).await? else { break };
                 self.settle(seat, progress, answer).await?;
             }
-            let mut room = next_or_end(seat, self.ingest.room()).await??;
+            let slot = next_or_end(seat, self.ingest.slot()).await??;
             let (epoch, previous, count) = (progress.epoch, progress.link, frame.count);
             let link = ChainLink::from_bytes(&frame.link);
             let decoded = if frame.payload.len() <= INLINE_LIMIT {
@@ -287,10 +309,9 @@ impl Session {
             if link != Some(opened.link) {
                 return Err(chain_broken(first));
             }
-            room.shrink_to(opened.bytes);
             debug_assert_eq!(opened.records.len(), count as usize);
             let batch = Batch { host: self.identity.host, epoch, first, records: opened.records, previous, link: opened.link };
-            let answer = next_or_end(seat, self.ingest.submit(batch, room)).await??;
+            let answer = next_or_end(seat, self.ingest.submit(batch, slot)).await??;
             progress.in_flight.push_back(answer);
             progress.taken = last;
             progress.link = opened.link;
@@ -341,6 +362,13 @@ impl Session {
         let message = v1::FromCollector { message: Some(message) };
         next_or_end(seat, self.outbox.send(Ok(message))).await?.map_err(|_| End::Gone)
     }
+}
+
+/// As agents are told. The version zero, which no policy has, sends them back to their own configuration.
+fn told(policy: &Policy) -> v1::WatchPolicy {
+    policy
+        .as_ref()
+        .map_or_else(v1::WatchPolicy::default, |policy| v1::WatchPolicy { version: policy.version, document: policy.text.clone() })
 }
 
 async fn next_or_end<T>(seat: &StreamSeat, next: impl Future<Output = T>) -> Result<T, End> {

@@ -91,7 +91,7 @@ pub async fn guard(State(guard): State<Guard>, mut request: Request, next: Next)
         Err(problem) => {
             let is_login = problem.status == axum::http::StatusCode::UNAUTHORIZED;
             if is_login && endpoint.audience == Audience::Browsers && !endpoint.method.writes() && wants_html(request.headers()) {
-                return Redirect::to("/login").into_response();
+                return Redirect::to(&login_page(request.uri())).into_response();
             }
             return problem.into_response();
         }
@@ -100,6 +100,24 @@ pub async fn guard(State(guard): State<Guard>, mut request: Request, next: Next)
         Ok(response) => response,
         Err(_) => Problem::unavailable(format!("this took longer than {} seconds and was given up", endpoint.seconds)).into_response(),
     }
+}
+
+/// The login, which leads on to the page that was asked for.
+fn login_page(asked: &axum::http::Uri) -> String {
+    match asked.path_and_query().map_or("/", |asked| asked.as_str()) {
+        "/" => "/login".to_owned(),
+        asked => format!("/login?from={}", percent_encoded(asked)),
+    }
+}
+
+fn percent_encoded(text: &str) -> String {
+    text.bytes().fold(String::new(), |mut encoded, byte| {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'-' | b'_' | b'.' | b'~' => encoded.push(char::from(byte)),
+            _ => encoded.push_str(&format!("%{byte:02X}")),
+        }
+        encoded
+    })
 }
 
 /// A page load, as opposed to a script's request.

@@ -1,19 +1,21 @@
 //! Baselines: captured from a host, or written as YAML.
 
 use axum::Json;
-use axum::extract::State;
+use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use serde::Deserialize;
-use trueline_drift::baseline::{BaselineDocument, ClosedScope};
-use trueline_store::{NewCapture, Role};
+use trueline_drift::baseline::{BaselineDocument, ClosedScope, name_fault, scope_fault};
+use trueline_drift::{HostId, ItemId, ItemKey, ItemKind};
+use trueline_store::{ItemFilter, Listed, NewCapture, Page, Role};
 use utoipa::ToSchema;
 
 use super::Api;
 use super::access::Caller;
 use super::endpoint::{Content, Endpoint, Method, Needs, Routes, one};
+use super::hosts::named;
 use super::problem::Problem;
-use super::query::{AFTER, Body, LIMIT, Query, Yaml, host};
-use super::shape::{BaselineShape, List, ScopeShape};
+use super::query::{AFTER, Body, HOST, LIMIT, Query, Yaml, host};
+use super::shape::{BaselineItemShape, BaselineShape, List, ScopeShape, UnwatchedShape};
 use crate::hub;
 
 static LISTED: Endpoint = Endpoint {
@@ -22,6 +24,33 @@ static LISTED: Endpoint = Endpoint {
     summary: "Baselines, each version by itself, newest first.",
     query: &[LIMIT, AFTER],
     gives: Content::List(one::<BaselineShape>),
+    ..Endpoint::DEFAULT
+};
+
+static SHOWN: Endpoint = Endpoint {
+    path: "/api/v1/baselines/{id}",
+    name: "baseline",
+    summary: "One version of a baseline, by its id, its name (the newest version) or `name@version`.",
+    gives: Content::Json(one::<BaselineShape>),
+    ..Endpoint::DEFAULT
+};
+
+static ITEMS: Endpoint = Endpoint {
+    path: "/api/v1/baselines/{id}/items",
+    name: "baseline_items",
+    summary: "What a version of a baseline says of each item that it lists.",
+    query: &[LIMIT, AFTER],
+    gives: Content::List(one::<BaselineItemShape>),
+    ..Endpoint::DEFAULT
+};
+
+static UNWATCHED: Endpoint = Endpoint {
+    path: "/api/v1/baselines/{id}/unwatched",
+    name: "baseline_unwatched",
+    summary: "Items that a version of a baseline lists and that lie outside what a host reports: 500 at most.",
+    query: &[HOST],
+    gives: Content::List(one::<UnwatchedShape>),
+    seconds: 120,
     ..Endpoint::DEFAULT
 };
 
@@ -42,7 +71,7 @@ static WRITTEN: Endpoint = Endpoint {
     method: Method::Post,
     path: "/api/v1/baselines",
     name: "write_baseline",
-    summary: "A new version of a baseline from a YAML document. An unknown key is an error with its line.",
+    summary: "A new version of a baseline from a YAML document. All that no host could fulfil is an error with its line.",
     needs: Needs::Role(Role::Operator),
     takes: Content::Yaml,
     status: 201,
@@ -52,8 +81,8 @@ static WRITTEN: Endpoint = Endpoint {
     ..Endpoint::DEFAULT
 };
 
-/// Longest name of a baseline, in bytes.
-const NAME_LIMIT: usize = 128;
+/// Most items told as not watched.
+const UNWATCHED_TOLD: usize = 500;
 /// Most scopes of one capture.
 const SCOPES: usize = 256;
 
@@ -73,7 +102,71 @@ struct Capture {
 }
 
 pub fn routes(routes: Routes) -> Routes {
-    routes.add(&LISTED, list).add(&CAPTURED, capture).add(&WRITTEN, write)
+    routes.add(&LISTED, list).add(&CAPTURED, capture).add(&WRITTEN, write).add(&SHOWN, show).add(&ITEMS, items).add(&UNWATCHED, unwatched)
+}
+
+async fn show(State(api): State<Api>, caller: Caller, Path(id): Path<String>) -> Result<Json<BaselineShape>, Problem> {
+    Ok(Json(named(&api, &caller, &id).await?.into()))
+}
+
+async fn items(
+    State(api): State<Api>,
+    caller: Caller,
+    Path(id): Path<String>,
+    query: Query,
+) -> Result<Json<List<BaselineItemShape>>, Problem> {
+    let baseline = named(&api, &caller, &id).await?;
+    let listed = api.hub.store.baseline_items(&caller.tenant, baseline.id, query.page()?).await?;
+    Ok(Json(List::of(listed, BaselineItemShape::from)))
+}
+
+async fn unwatched(
+    State(api): State<Api>,
+    caller: Caller,
+    Path(id): Path<String>,
+    query: Query,
+) -> Result<Json<List<UnwatchedShape>>, Problem> {
+    let host = query.host(&api, &caller).await?.ok_or_else(|| Problem::bad_request("host: say of which host"))?;
+    let baseline = named(&api, &caller, &id).await?;
+    let (mut found, mut after) = (Vec::new(), None);
+    loop {
+        let listed = api.hub.store.baseline_items(&caller.tenant, baseline.id, Page { limit: 500, after }).await?;
+        found.extend(outside(&api, &caller, host, listed.items.into_iter().map(|item| item.item).collect()).await?);
+        after = listed.next;
+        if after.is_none() || found.len() >= UNWATCHED_TOLD {
+            break;
+        }
+    }
+    found.truncate(UNWATCHED_TOLD);
+    Ok(Json(List::of(Listed { items: found, next: None }, |item| UnwatchedShape { item })))
+}
+
+/// Those of the items that a host would not report if they were there: of its kind it reports none, or, of a file, neither
+/// itself nor any folder above it.
+async fn outside(api: &Api, caller: &Caller, host: HostId, items: Vec<ItemId>) -> Result<Vec<ItemId>, Problem> {
+    let mut kinds = Vec::new();
+    for kind in ItemKind::ALL {
+        let filter = ItemFilter { kind: Some(kind), prefix: None };
+        if !api.hub.store.host_items(&caller.tenant, host, &filter, Page { limit: 1, after: None }).await?.items.is_empty() {
+            kinds.push(kind);
+        }
+    }
+    let mut looked_for: Vec<ItemId> = items.iter().filter(|item| item.kind == ItemKind::File).flat_map(path_upwards).collect();
+    looked_for.sort_unstable();
+    looked_for.dedup();
+    let mut present = api.hub.store.present_items(&caller.tenant, host, &looked_for).await?;
+    present.sort_unstable();
+    let is_seen = |item: &ItemId| {
+        kinds.contains(&item.kind)
+            && (item.kind != ItemKind::File || path_upwards(item).iter().any(|folder| present.binary_search(folder).is_ok()))
+    };
+    Ok(items.into_iter().filter(|item| !is_seen(item)).collect())
+}
+
+/// A file and the folders above it, as items.
+fn path_upwards(file: &ItemId) -> Vec<ItemId> {
+    let paths = std::path::Path::new(file.key.as_str()).ancestors().filter_map(|path| path.to_str());
+    paths.filter_map(|path| ItemKey::from_text(path).ok()).map(|key| ItemId::new(ItemKind::File, key)).collect()
 }
 
 async fn list(State(api): State<Api>, caller: Caller, query: Query) -> Result<Json<List<BaselineShape>>, Problem> {
@@ -82,13 +175,7 @@ async fn list(State(api): State<Api>, caller: Caller, query: Query) -> Result<Js
 }
 
 fn check_name(name: &str) -> Result<(), Problem> {
-    let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-    if name.is_empty() || name.len() > NAME_LIMIT || !name.chars().all(fits) {
-        return Err(Problem::bad_request(format!(
-            "name: a baseline's name has 1 to {NAME_LIMIT} letters, digits, hyphens, underscores and full stops"
-        )));
-    }
-    Ok(())
+    name_fault(name).map_or(Ok(()), |fault| Err(Problem::bad_request(fault)))
 }
 
 async fn capture(
@@ -99,6 +186,9 @@ async fn capture(
     check_name(&capture.name)?;
     if capture.scopes.len() > SCOPES {
         return Err(Problem::bad_request(format!("scopes: at most {SCOPES}")));
+    }
+    if let Some(fault) = capture.scopes.iter().find_map(|scope| scope_fault(scope.kind, scope.keys.as_str())) {
+        return Err(Problem::bad_request(fault));
     }
     let host = host(&api, &caller, &capture.host).await?;
     if host.inventory_completed_at.is_none() {
@@ -141,7 +231,6 @@ async fn write(State(api): State<Api>, caller: Caller, Yaml(text): Yaml) -> Resu
             return Err(Problem::internal());
         }
     };
-    check_name(&document.name)?;
     let at = hub::now();
     let baseline = api.hub.store.write_baseline(&caller.tenant, &document, &caller.name, at).await?;
     caller.note(&api, at, "baseline.write", format!("baseline:{}", baseline.id), Some(baseline.name.to_string())).await;

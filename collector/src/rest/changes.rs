@@ -15,7 +15,7 @@ use super::shape::{ChangeShape, List};
 static LISTED: Endpoint = Endpoint {
     path: "/api/v1/changes",
     name: "changes",
-    summary: "Changes, newest first.",
+    summary: "Changes, newest first. A page of large changes is shorter than its limit; `next` says whether more follow.",
     query: &[
         HOST,
         ITEM,

@@ -139,7 +139,7 @@ async fn revoke(State(api): State<Api>, caller: Caller, Path(id): Path<String>) 
     if !api.hub.store.revoke_host(&caller.tenant, host.id, now).await? {
         return Err(Problem::conflict(format!("the host {} is revoked already", host.facts.hostname)));
     }
-    api.hub.streams.end(host.id);
+    api.hub.end_host(host.id);
     api.hub.news.ring();
     caller.note(&api, now, "host.revoke", format!("host:{}", host.id), Some(host.facts.hostname)).await;
     Ok(StatusCode::NO_CONTENT)
@@ -204,7 +204,7 @@ async fn assign(
 const NAME_PAGES: usize = 20;
 
 /// The baseline that `name`, `name@version` or a number in text refers to.
-async fn named(api: &Api, caller: &Caller, reference: &str) -> Result<Baseline, Problem> {
+pub(crate) async fn named(api: &Api, caller: &Caller, reference: &str) -> Result<Baseline, Problem> {
     let number = reference.parse::<i64>().ok();
     let (name, version) = match reference.rsplit_once('@') {
         Some((name, version)) => match version.parse::<u64>() {

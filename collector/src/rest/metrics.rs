@@ -51,6 +51,7 @@ const COUNTERS: &[(&str, &str)] = &[
 
 const GAUGES: &[(&str, &str)] = &[
     ("trueline_build_info", "1, with the version that runs"),
+    ("trueline_connections", "Connections open, by port"),
     ("trueline_streams", "Agents whose stream ends at this collector"),
     ("trueline_event_streams", "Event streams open to consoles and programs"),
     ("trueline_ingest_queue_batches", "Batches that waited when the last commit began"),

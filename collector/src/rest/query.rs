@@ -25,6 +25,8 @@ pub const VERDICT: Parameter = Parameter::of("verdict", "With this verdict.", &[
 
 const DEFAULT_LIMIT: u32 = 100;
 const LARGEST_LIMIT: u32 = 500;
+/// For a whole body.
+const BODY_PATIENCE: std::time::Duration = std::time::Duration::from_secs(30);
 
 /// The parameters of a request; only names that its endpoint knows, each at most once.
 #[derive(Debug, Clone, Default)]
@@ -165,7 +167,9 @@ fn media_type(request: &Request) -> Option<String> {
 }
 
 async fn bytes<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes, Problem> {
-    Bytes::from_request(request, state).await.map_err(|rejection| match rejection.status() {
+    let read = tokio::time::timeout(BODY_PATIENCE, Bytes::from_request(request, state)).await;
+    let slow = |_| Problem::new(axum::http::StatusCode::REQUEST_TIMEOUT, "the body did not come to its end in time");
+    read.map_err(slow)?.map_err(|rejection| match rejection.status() {
         axum::http::StatusCode::PAYLOAD_TOO_LARGE => {
             Problem::new(axum::http::StatusCode::PAYLOAD_TOO_LARGE, "the body is larger than this endpoint takes")
         }

@@ -1,4 +1,4 @@
-//! Peers turned away: each logged once per address and reason, all of them counted.
+//! Peers turned away: each logged once per host, or per address where no host is known, and reason; all of them counted.
 //!
 //! Invariant: the table never holds more than [`ENTRIES`] entries, whoever knocks.
 
@@ -10,6 +10,9 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio_rustls::rustls::{CertificateError, Error as TlsError};
+use trueline_drift::HostId;
+
+use super::Peer;
 
 const ENTRIES: usize = 1024;
 /// After this long the same refusal is news again.
@@ -27,7 +30,11 @@ pub enum Refusal {
     PeerAborted,
     HungUp,
     Slow,
+    Idle,
     TooManyHandshakes,
+    TooManyConnections,
+    TooManyConnectionsOfAddress,
+    TooManyConnectionsOfHost,
     HandshakeFailed,
     CertificateUnknown,
     HostRevoked,
@@ -58,7 +65,11 @@ impl Refusal {
             Self::PeerAborted => "peer_aborted",
             Self::HungUp => "hung_up",
             Self::Slow => "slow",
+            Self::Idle => "idle",
             Self::TooManyHandshakes => "too_many_handshakes",
+            Self::TooManyConnections => "too_many_connections",
+            Self::TooManyConnectionsOfAddress => "too_many_connections_of_address",
+            Self::TooManyConnectionsOfHost => "too_many_connections_of_host",
             Self::HandshakeFailed => "handshake_failed",
             Self::CertificateUnknown => "certificate_unknown",
             Self::HostRevoked => "host_revoked",
@@ -96,23 +107,45 @@ impl Refusal {
     }
 }
 
+/// Whom a refusal is told of: many hosts may come from one address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Subject {
+    Host(HostId),
+    Address(IpAddr),
+}
+
+impl From<&Peer> for Subject {
+    fn from(peer: &Peer) -> Self {
+        peer.identity.as_ref().map_or_else(|| Self::Address(peer.address.ip()), |identity| Self::Host(identity.host))
+    }
+}
+
 #[derive(Debug, Default)]
-pub struct Refusals(Mutex<HashMap<(IpAddr, Refusal), Instant>>);
+pub struct Refusals(Mutex<HashMap<(Subject, Refusal), Instant>>);
 
 impl Refusals {
-    /// Counts a refusal, and logs it if this address was not refused for this reason lately.
-    pub fn note(&self, address: IpAddr, refusal: Refusal, detail: impl Display) {
+    /// Counts a refusal, and logs it if this peer was not refused for this reason lately. Tells whether that was news.
+    pub fn note(&self, peer: &Peer, refusal: Refusal, detail: impl Display) -> bool {
         metrics::counter!("trueline_refusals_total", "reason" => refusal.name()).increment(1);
-        if self.is_news(address, refusal, Instant::now()) {
+        let is_news = self.is_news(peer.into(), refusal, Instant::now());
+        if is_news {
             let detail = detail.to_string();
             let detail = trueline_drift::text::printable(detail.as_bytes());
-            tracing::warn!(peer = %address, reason = refusal.name(), "refused: {detail}");
+            tracing::warn!(peer = %peer.address.ip(), reason = refusal.name(), "refused: {detail}");
         }
+        is_news
     }
 
-    fn is_news(&self, address: IpAddr, refusal: Refusal, now: Instant) -> bool {
+    /// Whether this peer was refused lately, for whatever reason.
+    pub fn knows(&self, peer: &Peer) -> bool {
+        let subject = Subject::from(peer);
+        let seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.iter().any(|((of, _), at)| *of == subject && at.elapsed() < MEMORY)
+    }
+
+    fn is_news(&self, subject: Subject, refusal: Refusal, now: Instant) -> bool {
         let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if seen.get(&(address, refusal)).is_some_and(|at| now.duration_since(*at) < MEMORY) {
+        if seen.get(&(subject, refusal)).is_some_and(|at| now.duration_since(*at) < MEMORY) {
             return false;
         }
         if seen.len() >= ENTRIES {
@@ -123,7 +156,7 @@ impl Refusals {
         {
             seen.remove(&oldest);
         }
-        seen.insert((address, refusal), now);
+        seen.insert((subject, refusal), now);
         true
     }
 }
@@ -131,12 +164,25 @@ impl Refusals {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tls::PeerIdentity;
+    use trueline_drift::{TenantId, Time};
+
+    fn peer(address: &str, host: Option<u128>) -> Peer {
+        let address = std::net::SocketAddr::new(address.parse().unwrap(), 1);
+        let identity = host.map(|host| PeerIdentity {
+            host: HostId(uuid::Uuid::from_u128(host)),
+            tenant: TenantId::main(),
+            serial: "00".to_owned(),
+            expires_at: Time::from_seconds(1),
+        });
+        Peer { address, local: address, identity }
+    }
 
     #[test]
-    fn a_refusal_is_news_once_per_address_and_reason_until_it_is_forgotten() {
+    fn a_refusal_is_news_once_per_peer_and_reason_until_it_is_forgotten() {
         let refusals = Refusals::default();
         let start = Instant::now();
-        let (one, other): (IpAddr, IpAddr) = ("10.0.0.1".parse().unwrap(), "10.0.0.2".parse().unwrap());
+        let (one, other) = (Subject::from(&peer("10.0.0.1", None)), Subject::from(&peer("10.0.0.2", None)));
         assert!(refusals.is_news(one, Refusal::NotTls, start));
         assert!(!refusals.is_news(one, Refusal::NotTls, start));
         assert!(refusals.is_news(one, Refusal::Slow, start));
@@ -145,11 +191,21 @@ mod tests {
     }
 
     #[test]
+    fn each_host_behind_one_address_is_told_of_and_a_host_that_moves_is_not_news() {
+        let refusals = Refusals::default();
+        assert!(refusals.note(&peer("10.0.0.1", Some(1)), Refusal::HostRevoked, "x"));
+        assert!(refusals.note(&peer("10.0.0.1", Some(2)), Refusal::HostRevoked, "x"));
+        assert!(!refusals.note(&peer("10.0.0.9", Some(1)), Refusal::HostRevoked, "x"));
+        assert!(refusals.knows(&peer("10.0.0.7", Some(2))));
+        assert!(!refusals.knows(&peer("10.0.0.1", Some(3))) && !refusals.knows(&peer("10.0.0.1", None)));
+    }
+
+    #[test]
     fn the_table_stays_bounded_under_many_addresses() {
         let refusals = Refusals::default();
         let start = Instant::now();
         for number in 0..(ENTRIES as u32 * 2) {
-            assert!(refusals.is_news(IpAddr::from(number.to_be_bytes()), Refusal::NotTls, start));
+            assert!(refusals.is_news(Subject::Address(IpAddr::from(number.to_be_bytes())), Refusal::NotTls, start));
         }
         assert_eq!(refusals.0.lock().unwrap().len(), ENTRIES);
     }

@@ -13,6 +13,7 @@ use trueline_proto::v1;
 
 use crate::encoding::{self, Numbered, host_bytes, host_from_bytes};
 use crate::hosts;
+use crate::items::Presence;
 use crate::session::{Column, Lock, Session};
 use crate::stream::{Decision, Offer, Stream};
 use crate::{AppendOutcome, Batch, Result};
@@ -42,15 +43,33 @@ impl Prepared {
     pub fn ends_inventory(&self) -> bool {
         self.records.iter().any(|entry| matches!(entry, Entry::InventoryComplete { .. }))
     }
+
+    /// What it takes in memory.
+    pub fn bytes(&self) -> usize {
+        let held: usize = self.records.iter().map(Entry::held).sum();
+        size_of::<Self>() + self.records.len() * size_of::<Entry>() + held
+    }
 }
 
 #[derive(Debug, Clone)]
 enum Entry {
     Observed(ItemState),
-    Changed { state: ItemState, created: bool, observed_at: i64, body: Vec<u8> },
+    Changed { state: ItemState, kind: ChangeKind, observed_at: i64, body: Vec<u8> },
     Gap(Vec<u8>),
     Unwatched(ItemState),
     InventoryComplete { observed_at: i64 },
+}
+
+impl Entry {
+    /// What it takes in memory beside itself.
+    fn held(&self) -> usize {
+        match self {
+            Self::Observed(state) | Self::Unwatched(state) => state.held(),
+            Self::Changed { state, body, .. } => state.held() + body.capacity(),
+            Self::Gap(body) => body.capacity(),
+            Self::InventoryComplete { .. } => 0,
+        }
+    }
 }
 
 /// How an item is after a record.
@@ -65,12 +84,10 @@ struct ItemState {
     observed_at: i64,
 }
 
-/// The column `present` of an item.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Presence {
-    Gone = 0,
-    There = 1,
-    Unwatched = 2,
+impl ItemState {
+    fn held(&self) -> usize {
+        self.key.capacity() + self.fields.as_ref().map_or(0, Vec::capacity)
+    }
 }
 
 pub fn prepare(batch: Batch) -> Prepared {
@@ -114,7 +131,7 @@ fn changed(change: Change) -> Entry {
     let presence = if fields.is_some() { Presence::There } else { Presence::Gone };
     Entry::Changed {
         state: state(item, presence, fields, observed_at),
-        created: kind == ChangeKind::Created,
+        kind,
         observed_at: observed_at.micros(),
         body: wire.encode_to_vec(),
     }
@@ -139,79 +156,83 @@ struct Standing {
     row: i64,
     stream: Stream,
     moved: bool,
-    items: i64,
     /// An inventory that ended in this append: of which epoch, and when.
     inventory: Option<(Epoch, i64)>,
 }
 
 /// Rows that the accepted batches make.
 #[derive(Default)]
-struct Rows {
-    items: Vec<(i64, Epoch, ItemState)>,
+struct Rows<'a> {
+    items: Vec<ItemRow<'a>>,
     /// Where in `items` an item of a host is: of several states in one append only the last is written.
     places: HashMap<(i64, [u8; 16]), usize>,
-    changes: Vec<ChangeRow>,
-    gaps: Vec<GapRow>,
+    changes: Vec<ChangeRow<'a>>,
+    gaps: Vec<GapRow<'a>>,
 }
 
-struct ChangeRow {
+struct ItemRow<'a> {
+    host: i64,
+    epoch: Epoch,
+    state: &'a ItemState,
+    fields: Option<&'a [u8]>,
+    /// It may have been there or not before: another thing than a change of what is there was said of it.
+    may_come_or_go: bool,
+}
+
+struct ChangeRow<'a> {
     host: i64,
     /// Place in [`Rows::items`].
     item: usize,
     epoch: Epoch,
     sequence: u64,
     observed_at: i64,
-    body: Vec<u8>,
+    body: &'a [u8],
 }
 
-struct GapRow {
+struct GapRow<'a> {
     host: i64,
     epoch: Epoch,
     sequence: u64,
-    body: Vec<u8>,
+    body: &'a [u8],
 }
 
-impl Rows {
-    fn item(&mut self, host: i64, epoch: Epoch, state: ItemState) -> usize {
+impl<'a> Rows<'a> {
+    fn item(&mut self, host: i64, epoch: Epoch, state: &'a ItemState, may_come_or_go: bool) -> usize {
         let next = self.items.len();
         let place = *self.places.entry((host, state.fingerprint)).or_insert(next);
+        let mut row = ItemRow { host, epoch, state, fields: state.fields.as_deref(), may_come_or_go };
         if place == next {
-            self.items.push((host, epoch, state));
+            self.items.push(row);
         } else {
-            let before = std::mem::replace(&mut self.items[place], (host, epoch, state)).2;
-            let now = &mut self.items[place].2;
-            if now.presence == Presence::Unwatched {
-                now.fields = before.fields;
+            let before = &mut self.items[place];
+            row.may_come_or_go |= before.may_come_or_go;
+            if state.presence == Presence::Unwatched {
+                row.fields = before.fields;
             }
+            *before = row;
         }
         place
     }
 
-    fn record(&mut self, standing: &mut Standing, epoch: Epoch, sequence: Sequence, entry: Entry) {
+    fn record(&mut self, standing: &mut Standing, epoch: Epoch, sequence: Sequence, entry: &'a Entry) {
         let host = standing.row;
         match entry {
-            Entry::Observed(state) => {
-                standing.items += 1;
-                self.item(host, epoch, state);
+            Entry::Observed(state) | Entry::Unwatched(state) => {
+                self.item(host, epoch, state, true);
             }
-            Entry::Changed { state, created, observed_at, body } => {
-                standing.items += i64::from(created) - i64::from(state.fields.is_none());
-                let item = self.item(host, epoch, state);
-                self.changes.push(ChangeRow { host, item, epoch, sequence: sequence.0, observed_at, body });
-            }
-            Entry::Unwatched(state) => {
-                standing.items -= 1;
-                self.item(host, epoch, state);
+            Entry::Changed { state, kind, observed_at, body } => {
+                let item = self.item(host, epoch, state, *kind != ChangeKind::Modified);
+                self.changes.push(ChangeRow { host, item, epoch, sequence: sequence.0, observed_at: *observed_at, body });
             }
             Entry::Gap(body) => self.gaps.push(GapRow { host, epoch, sequence: sequence.0, body }),
-            Entry::InventoryComplete { observed_at } => standing.inventory = Some((epoch, observed_at)),
+            Entry::InventoryComplete { observed_at } => standing.inventory = Some((epoch, *observed_at)),
         }
     }
 }
 
-pub(crate) async fn append(session: &mut Session, batches: Vec<Prepared>, received_at: Time) -> Result<Vec<AppendOutcome>> {
+pub(crate) async fn append(session: &mut Session, batches: &[Prepared], received_at: Time) -> Result<Vec<AppendOutcome>> {
     session.lock(Lock::Log).await?;
-    let mut standings = standings(session, &batches).await?;
+    let mut standings = standings(session, batches).await?;
     let mut rows = Rows::default();
     let mut outcomes = Vec::with_capacity(batches.len());
     for batch in batches {
@@ -228,17 +249,18 @@ pub(crate) async fn append(session: &mut Session, batches: Vec<Prepared>, receiv
         };
         let before = rows.changes.len();
         standing.moved |= skip < batch.offer.records;
-        for (at, entry) in (0..).zip(batch.records).skip(skip as usize) {
+        for (at, entry) in (0..).zip(&batch.records).skip(skip as usize) {
             rows.record(standing, batch.offer.epoch, batch.offer.first.plus(at), entry);
         }
         let acknowledged = standing.stream.position(batch.offer.epoch).acknowledged;
         outcomes.push(AppendOutcome::Accepted { acknowledged, changes: (rows.changes.len() - before) as u64 });
     }
+    let came = items_that_came(session, &rows.items).await?;
     let items = write_items(session, &rows.items).await?;
     write_changes(session, rows.changes, &items, received_at).await?;
     write_gaps(session, rows.gaps, received_at).await?;
     let moved: Vec<&Standing> = standings.values().filter(|standing| standing.moved).collect();
-    move_hosts(session, &moved, received_at).await?;
+    move_hosts(session, &moved, &came, received_at).await?;
     for standing in moved {
         if let Some((epoch, observed_at)) = standing.inventory {
             complete_inventory(session, standing.row, epoch, observed_at).await?;
@@ -260,13 +282,30 @@ async fn standings(session: &mut Session, batches: &[Prepared]) -> Result<HashMa
             let mut cells = row.cells();
             let (row, host) = (cells.integer()?, host_from_bytes(&cells.blob()?)?);
             let stream = hosts::stream(&mut cells)?;
-            Ok((host, Standing { row, stream, moved: false, items: 0, inventory: None }))
+            Ok((host, Standing { row, stream, moved: false, inventory: None }))
         })
         .collect()
 }
 
+/// How many items more, or fewer, each host has than before these rows.
+async fn items_that_came(session: &mut Session, items: &[ItemRow<'_>]) -> Result<HashMap<i64, i64>> {
+    let moving = || items.iter().filter(|row| row.may_come_or_go);
+    let mut came: HashMap<i64, i64> = HashMap::new();
+    for row in moving().filter(|row| row.state.presence == Presence::There) {
+        *came.entry(row.host).or_default() += 1;
+    }
+    // CROSS JOIN keeps SQLite from going through all items for each part of these rows; PostgreSQL plans as it would for JOIN.
+    let sql = "WITH given (host, fingerprint) AS ({rows}) SELECT i.host FROM given CROSS JOIN items i \
+        WHERE i.host = given.host AND i.fingerprint = given.fingerprint AND i.present = 1";
+    let columns = vec![Column::integers(moving().map(|row| row.host)), Column::blobs(moving().map(|row| row.state.fingerprint.to_vec()))];
+    for row in session.bulk(sql, columns).await? {
+        *came.entry(row.cells().integer()?).or_default() -= 1;
+    }
+    Ok(came)
+}
+
 /// Returns the rows of the items, in their order.
-async fn write_items(session: &mut Session, items: &[(i64, Epoch, ItemState)]) -> Result<Vec<i64>> {
+async fn write_items(session: &mut Session, items: &[ItemRow<'_>]) -> Result<Vec<i64>> {
     let sql = "WITH given (host, fingerprint, kind, key, present, fields, observed_at, epoch) AS ({rows}) \
         INSERT INTO items (host, fingerprint, kind, key, present, fields, observed_at, epoch) \
         SELECT host, fingerprint, kind, key, present, fields, observed_at, epoch FROM given WHERE true \
@@ -274,14 +313,14 @@ async fn write_items(session: &mut Session, items: &[(i64, Epoch, ItemState)]) -
         fields = CASE WHEN excluded.present = 2 THEN COALESCE(excluded.fields, items.fields) ELSE excluded.fields END, \
         observed_at = excluded.observed_at, epoch = excluded.epoch RETURNING id, host, fingerprint";
     let columns = vec![
-        Column::integers(items.iter().map(|(host, ..)| *host)),
-        Column::blobs(items.iter().map(|(.., state)| state.fingerprint.to_vec())),
-        Column::integers(items.iter().map(|(.., state)| state.kind)),
-        Column::texts(items.iter().map(|(.., state)| state.key.clone())),
-        Column::integers(items.iter().map(|(.., state)| state.presence as i64)),
-        Column::Blobs(items.iter().map(|(.., state)| state.fields.clone()).collect()),
-        Column::integers(items.iter().map(|(.., state)| state.observed_at)),
-        Column::integers(items.iter().map(|(_, epoch, _)| epoch.0 as i64)),
+        Column::integers(items.iter().map(|row| row.host)),
+        Column::blobs(items.iter().map(|row| row.state.fingerprint.to_vec())),
+        Column::integers(items.iter().map(|row| row.state.kind)),
+        Column::texts(items.iter().map(|row| row.state.key.clone())),
+        Column::integers(items.iter().map(|row| row.state.presence.number())),
+        Column::Blobs(items.iter().map(|row| row.fields.map(<[u8]>::to_vec)).collect()),
+        Column::integers(items.iter().map(|row| row.state.observed_at)),
+        Column::integers(items.iter().map(|row| row.epoch.0 as i64)),
     ];
     let mut written = HashMap::with_capacity(items.len());
     for row in session.bulk(sql, columns).await? {
@@ -291,13 +330,14 @@ async fn write_items(session: &mut Session, items: &[(i64, Epoch, ItemState)]) -
     }
     items
         .iter()
-        .map(|(host, _, state)| {
-            written.get(&(*host, state.fingerprint)).copied().ok_or_else(|| encoding::corrupt("item", "was written and not returned"))
+        .map(|row| {
+            let id = written.get(&(row.host, row.state.fingerprint)).copied();
+            id.ok_or_else(|| encoding::corrupt("item", "was written and not returned"))
         })
         .collect()
 }
 
-async fn write_changes(session: &mut Session, changes: Vec<ChangeRow>, items: &[i64], received_at: Time) -> Result<()> {
+async fn write_changes(session: &mut Session, changes: Vec<ChangeRow<'_>>, items: &[i64], received_at: Time) -> Result<()> {
     if changes.is_empty() {
         return Ok(());
     }
@@ -314,12 +354,12 @@ async fn write_changes(session: &mut Session, changes: Vec<ChangeRow>, items: &[
         Column::integers(changes.iter().map(|change| change.sequence as i64)),
         Column::integers(changes.iter().map(|change| change.observed_at)),
         Column::integers(std::iter::repeat_n(received_at.micros(), count)),
-        Column::blobs(changes.into_iter().map(|change| change.body)),
+        Column::blobs(changes.iter().map(|change| change.body.to_vec())),
     ];
     session.bulk(sql, columns).await.map(drop)
 }
 
-async fn write_gaps(session: &mut Session, gaps: Vec<GapRow>, received_at: Time) -> Result<()> {
+async fn write_gaps(session: &mut Session, gaps: Vec<GapRow<'_>>, received_at: Time) -> Result<()> {
     if gaps.is_empty() {
         return Ok(());
     }
@@ -334,7 +374,7 @@ async fn write_gaps(session: &mut Session, gaps: Vec<GapRow>, received_at: Time)
         Column::integers(gaps.iter().map(|gap| gap.epoch.0 as i64)),
         Column::integers(gaps.iter().map(|gap| gap.sequence as i64)),
         Column::integers(std::iter::repeat_n(received_at.micros(), count)),
-        Column::blobs(gaps.into_iter().map(|gap| gap.body)),
+        Column::blobs(gaps.iter().map(|gap| gap.body.to_vec())),
     ];
     session.bulk(sql, columns).await.map(drop)
 }
@@ -347,7 +387,7 @@ pub(crate) async fn advance(session: &mut Session, log: &str, count: usize) -> R
     Ok(row.cells().integer()? - count + 1)
 }
 
-async fn move_hosts(session: &mut Session, moved: &[&Standing], received_at: Time) -> Result<()> {
+async fn move_hosts(session: &mut Session, moved: &[&Standing], came: &HashMap<i64, i64>, received_at: Time) -> Result<()> {
     let sql = "WITH given (id, epoch, acknowledged, link, seen_at, items) AS ({rows}) \
         UPDATE hosts SET epoch = given.epoch, acknowledged = given.acknowledged, link = given.link, last_seen_at = given.seen_at, \
         items = CASE WHEN hosts.items + given.items < 0 THEN 0 ELSE hosts.items + given.items END \
@@ -358,7 +398,7 @@ async fn move_hosts(session: &mut Session, moved: &[&Standing], received_at: Tim
         Column::integers(moved.iter().map(|standing| standing.stream.acknowledged.0 as i64)),
         Column::blobs(moved.iter().map(|standing| standing.stream.link.0.to_vec())),
         Column::integers(moved.iter().map(|_| received_at.micros())),
-        Column::integers(moved.iter().map(|standing| standing.items)),
+        Column::integers(moved.iter().map(|standing| came.get(&standing.row).copied().unwrap_or(0))),
     ];
     session.bulk(sql, columns).await.map(drop)
 }

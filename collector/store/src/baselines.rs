@@ -5,16 +5,16 @@
 
 use std::collections::HashMap;
 
-use trueline_drift::baseline::{self, BaselineDocument, ClosedScope, Expectation, ExpectedItem};
+use trueline_drift::baseline::{self, AbsentWord, BaselineDocument, ClosedScope, Expectation, ExpectedItem};
 use trueline_drift::judge::BaselineName;
 use trueline_drift::pattern::Pattern;
 use trueline_drift::{HostId, ItemId, ItemKind, TenantId, Time};
 
 use crate::append::advance;
-use crate::cursor::{after, listed, rows_wanted};
+use crate::cursor::{after, cursor, listed, rows_wanted};
 use crate::encoding::{self, Numbered, fields_bytes, fields_from_bytes, from_json, host_bytes, json};
 use crate::session::{Column, Lock, Query, Row, Session};
-use crate::{Baseline, BaselineOrigin, Listed, NewCapture, Page, Result, StoreError, hosts};
+use crate::{Baseline, BaselineItem, BaselineOrigin, Listed, NewCapture, Page, Result, StoreError, hosts};
 
 /// A baseline without its items: what is needed to read an expectation.
 #[derive(Debug, Clone)]
@@ -214,4 +214,43 @@ pub(crate) async fn list(session: &mut Session, tenant: &TenantId, page: &Page) 
         .with(" ORDER BY b.id DESC LIMIT ", rows_wanted(page));
     let baselines = query.fetch(session).await?.iter().map(read).collect::<Result<_>>()?;
     Ok(listed(baselines, page, "baselines", |baseline: &Baseline| baseline.id))
+}
+
+/// By fingerprint: keys are too long to be kept in order.
+pub(crate) async fn items(session: &mut Session, tenant: &TenantId, baseline: i64, page: &Page) -> Result<Listed<BaselineItem>> {
+    let after: Option<String> = after(page, "baseline items")?;
+    let after = after.map(|fingerprint| hex::decode(fingerprint).unwrap_or_default());
+    let mut query = Query::new(
+        "SELECT bi.fingerprint, bi.kind, bi.key, bi.absent, bi.fields, b.origin FROM baseline_items bi JOIN baselines b ON b.id = bi.baseline",
+    );
+    query
+        .with(" WHERE bi.baseline = ", baseline)
+        .with(" AND b.tenant = ", tenant.0.as_str())
+        .with_some(" AND bi.fingerprint > ", after)
+        .with(" ORDER BY bi.fingerprint LIMIT ", rows_wanted(page));
+    let mut rows = query.fetch(session).await?;
+    let limit = rows_wanted(page) as usize - 1;
+    let more = rows.len() > limit;
+    rows.truncate(limit);
+    let next = match rows.last().filter(|_| more) {
+        Some(last) => Some(cursor("baseline items", &hex::encode(last.cells().blob()?))),
+        None => None,
+    };
+    Ok(Listed { items: rows.iter().map(listed_item).collect::<Result<_>>()?, next })
+}
+
+fn listed_item(row: &Row) -> Result<BaselineItem> {
+    let mut cells = row.cells();
+    cells.blob()?;
+    let (kind, key) = (cells.integer()?, cells.text()?);
+    let (absent, fields) = (cells.integer()? == 1, cells.blob_or_none()?);
+    let origin = BaselineOrigin::from_number(cells.integer()?)?;
+    let expected = match fields.filter(|_| !absent) {
+        None => ExpectedItem::Absent(AbsentWord::Absent),
+        Some(fields) => {
+            let fields = fields_from_bytes(&fields)?;
+            ExpectedItem::Fields(if origin == BaselineOrigin::Captured { baseline::captured(&fields) } else { fields })
+        }
+    };
+    Ok(BaselineItem { item: encoding::item(kind, &key)?, expected })
 }

@@ -1,6 +1,6 @@
 //! Changes as people read them, newest first, with their judgements.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use trueline_drift::{Epoch, Sequence, TenantId, Verdict};
 
@@ -8,6 +8,7 @@ use crate::cursor::{after, cursor, rows_wanted};
 use crate::encoding::{self, Numbered, host_bytes, host_from_bytes};
 use crate::judgements::{Block, bit};
 use crate::session::{Column, Query, Row, Session};
+use crate::weight::{bytes, keep_within, small};
 use crate::{ChangeFilter, ChangeRow, Listed, Page, Position, Result};
 
 /// Judgements of this many runs are searched for one page of a verdict; then a page may be short, and
@@ -15,22 +16,78 @@ use crate::{ChangeFilter, ChangeRow, Listed, Page, Position, Result};
 const SEARCH_LIMIT: usize = 256;
 const SEARCH_STEP: i64 = 16;
 
+/// Of a page, as the changes are stored.
+const PAGE_BYTES: usize = 4 * 1024 * 1024;
+/// Collectors of one database may tell times that differ by this many microseconds, so that what was received later stands
+/// first.
+const CLOCKS: i64 = 60_000_000;
+
 /// CROSS JOIN keeps SQLite from starting at the hosts and sorting all their changes; PostgreSQL plans as
 /// it would for JOIN.
-const SELECT: &str = "SELECT c.position, \
-    (SELECT j.first FROM judgements j WHERE j.first <= c.position ORDER BY j.first DESC LIMIT 1), \
-    h.tenant, h.uuid, h.name, c.epoch, c.sequence, c.received_at, i.kind, i.key, c.body \
-    FROM changes c CROSS JOIN hosts h CROSS JOIN items i";
+fn select() -> Query {
+    Query::new(&format!(
+        "SELECT c.position, {}, {}, NULL, {}, \
+        (SELECT j.first FROM judgements j WHERE j.first <= c.position ORDER BY j.first DESC LIMIT 1), \
+        h.tenant, h.uuid, h.name, c.epoch, c.sequence, c.received_at, i.kind \
+        FROM changes c CROSS JOIN hosts h CROSS JOIN items i",
+        small("i.key"),
+        small("c.body"),
+        bytes(&["i.key", "c.body"])
+    ))
+}
 
-fn filtered(tenant: &TenantId, filter: &ChangeFilter) -> Query {
-    let mut query = Query::new(SELECT);
+/// Where changes of a time of receipt stand.
+#[derive(Default)]
+struct Stretch {
+    from: Option<i64>,
+    to: Option<i64>,
+}
+
+/// Positions grow with the time of receipt, but for [`CLOCKS`]: found by halving, since an index would cost every append.
+async fn stretch(session: &mut Session, filter: &ChangeFilter) -> Result<Stretch> {
+    let mut stretch = Stretch::default();
+    if let Some(since) = filter.since {
+        stretch.from = Some(first_received(session, since.micros().saturating_sub(CLOCKS)).await?);
+    }
+    if let Some(until) = filter.until {
+        stretch.to = Some(first_received(session, until.micros().saturating_add(CLOCKS)).await?);
+    }
+    Ok(stretch)
+}
+
+/// The first position of what was received at a time or later.
+async fn first_received(session: &mut Session, at: i64) -> Result<i64> {
+    let last = session.fetch_one("SELECT position FROM cursors WHERE name = 'changes'", Vec::new()).await?.cells().integer()?;
+    let (mut low, mut high) = (1, last + 1);
+    while low < high {
+        let middle = low + (high - low) / 2;
+        let sql = "SELECT position, received_at FROM changes WHERE position >= $1 ORDER BY position LIMIT 1";
+        let Some(row) = session.fetch_optional(sql, vec![middle.into()]).await? else {
+            high = middle;
+            continue;
+        };
+        let mut cells = row.cells();
+        let (position, received_at) = (cells.integer()?, cells.integer()?);
+        if received_at < at {
+            low = position + 1;
+        } else {
+            high = middle;
+        }
+    }
+    Ok(low)
+}
+
+fn filtered(tenant: &TenantId, filter: &ChangeFilter, stretch: &Stretch) -> Query {
+    let mut query = select();
     query
         .with(" WHERE h.id = c.host AND i.id = c.item AND h.tenant = ", tenant.0.as_str())
         .with_some(" AND c.host = (SELECT id FROM hosts WHERE uuid = ", filter.host.map(host_bytes))
         .text(if filter.host.is_some() { ")" } else { "" })
         .with_some(" AND i.kind = ", filter.kind.map(Numbered::number))
-        .with_some(" AND c.observed_at >= ", filter.since)
-        .with_some(" AND c.observed_at < ", filter.until);
+        .with_some(" AND c.position >= ", stretch.from)
+        .with_some(" AND c.position < ", stretch.to)
+        .with_some(" AND c.received_at >= ", filter.since)
+        .with_some(" AND c.received_at < ", filter.until);
     if let Some(item) = &filter.item {
         let fingerprint = item.fingerprint().0.to_vec();
         match filter.host {
@@ -51,16 +108,44 @@ fn filtered(tenant: &TenantId, filter: &ChangeFilter) -> Query {
     query
 }
 
+/// Rows of changes, as many as may be read at once.
+struct Loaded {
+    rows: Vec<Row>,
+    /// `position, key, body` of those with a part that is not small.
+    whole: HashMap<i64, Row>,
+    /// There were more than fit.
+    is_cut: bool,
+}
+
+async fn load(session: &mut Session, query: Query, left: &mut usize) -> Result<Loaded> {
+    let mut rows = query.fetch(session).await?;
+    let fetched = rows.len();
+    let large = keep_within(&mut rows, left)?;
+    let sql = "WITH given (position) AS ({rows}) SELECT c.position, i.key, c.body \
+        FROM given JOIN changes c ON c.position = given.position JOIN items i ON i.id = c.item";
+    let mut whole = HashMap::with_capacity(large.len());
+    for row in session.bulk(sql, vec![Column::integers(large)]).await? {
+        whole.insert(row.cells().integer()?, row);
+    }
+    Ok(Loaded { is_cut: rows.len() < fetched, rows, whole })
+}
+
+/// Newest first. A page of large changes is short, and its cursor goes on from there.
 pub(crate) async fn list(session: &mut Session, tenant: &TenantId, filter: &ChangeFilter, page: &Page) -> Result<Listed<ChangeRow>> {
     let below = after::<i64>(page, "changes")?;
+    let stretch = stretch(session, filter).await?;
     if let Some(verdict) = filter.verdict {
-        return list_by_verdict(session, tenant, filter, verdict, page, below.unwrap_or(i64::MAX)).await;
+        return list_by_verdict(session, tenant, filter, &stretch, verdict, page, below.unwrap_or(i64::MAX)).await;
     }
-    let mut query = filtered(tenant, filter);
+    let mut query = filtered(tenant, filter, &stretch);
     query.with_some(" AND c.position < ", below).with(" ORDER BY c.position DESC LIMIT ", rows_wanted(page));
-    let rows = query.fetch(session).await?;
-    let changes = judged(session, &rows).await?;
-    Ok(crate::cursor::listed(changes, page, "changes", |change: &ChangeRow| change.position.0))
+    let loaded = load(session, query, &mut { PAGE_BYTES }).await?;
+    let changes = judged(session, &loaded).await?;
+    let mut listed = crate::cursor::listed(changes, page, "changes", |change: &ChangeRow| change.position.0);
+    if loaded.is_cut && listed.next.is_none() {
+        listed.next = listed.items.last().map(|last| cursor("changes", &last.position.0));
+    }
+    Ok(listed)
 }
 
 /// Goes through the runs of judgements that hold the verdict, newest first.
@@ -68,31 +153,37 @@ async fn list_by_verdict(
     session: &mut Session,
     tenant: &TenantId,
     filter: &ChangeFilter,
+    stretch: &Stretch,
     verdict: Verdict,
     page: &Page,
     mut below: i64,
 ) -> Result<Listed<ChangeRow>> {
     let limit = rows_wanted(page) as usize - 1;
     let mut items = Vec::new();
+    let mut left = PAGE_BYTES;
     let mut searched = 0;
+    below = below.min(stretch.to.unwrap_or(i64::MAX));
+    let lowest = stretch.from.unwrap_or(0);
     loop {
-        let sql = "SELECT first, last, body FROM judgements WHERE first < $1 AND (verdicts & $2) <> 0 ORDER BY first DESC LIMIT $3";
-        let blocks = session.fetch(sql, vec![below.into(), bit(verdict).into(), SEARCH_STEP.into()]).await?;
+        let sql = "SELECT first, last, body FROM judgements WHERE first < $1 AND last >= $2 AND (verdicts & $3) <> 0 \
+            ORDER BY first DESC LIMIT $4";
+        let blocks = session.fetch(sql, vec![below.into(), lowest.into(), bit(verdict).into(), SEARCH_STEP.into()]).await?;
         searched += blocks.len();
         let is_last = (blocks.len() as i64) < SEARCH_STEP;
         for row in &blocks {
             let block = block(row)?;
             for run in block.runs().filter(|run| run.verdict == verdict && run.first < below).collect::<Vec<_>>().into_iter().rev() {
                 let last = run.last.min(below - 1);
-                let mut query = filtered(tenant, filter);
+                let mut query = filtered(tenant, filter, stretch);
                 query
                     .with(" AND c.position BETWEEN ", run.first)
                     .with(" AND ", last)
                     .with(" ORDER BY c.position DESC LIMIT ", (limit + 1 - items.len()) as i64);
-                for row in query.fetch(session).await? {
-                    items.push(change(&row, Some(&block))?);
+                let loaded = load(session, query, &mut left).await?;
+                for row in &loaded.rows {
+                    items.push(change(row, &loaded.whole, Some(&block))?);
                 }
-                if items.len() > limit {
+                if items.len() > limit || loaded.is_cut || (left == 0 && !items.is_empty()) {
                     items.truncate(limit);
                     let next = items.last().map(|last: &ChangeRow| cursor("changes", &last.position.0));
                     return Ok(Listed { items, next });
@@ -110,27 +201,28 @@ async fn list_by_verdict(
 }
 
 pub(crate) async fn one(session: &mut Session, tenant: &TenantId, position: Position) -> Result<Option<ChangeRow>> {
-    let mut query = filtered(tenant, &ChangeFilter::default());
+    let mut query = filtered(tenant, &ChangeFilter::default(), &Stretch::default());
     query.with(" AND c.position = ", position.0);
-    let rows = query.fetch(session).await?;
-    Ok(judged(session, &rows).await?.pop())
+    let loaded = load(session, query, &mut { PAGE_BYTES }).await?;
+    Ok(judged(session, &loaded).await?.pop())
 }
 
-/// Changes that were judged after a position, oldest first.
+/// Changes that were judged after a position, oldest first, as many as may be read at once.
 pub(crate) async fn judged_after(session: &mut Session, tenant: &TenantId, after: i64, limit: u32) -> Result<Vec<ChangeRow>> {
     let judged = session.fetch_one("SELECT position FROM cursors WHERE name = 'judged'", Vec::new()).await?.cells().integer()?;
-    let mut query = filtered(tenant, &ChangeFilter::default());
+    let mut query = filtered(tenant, &ChangeFilter::default(), &Stretch::default());
     query.with(" AND c.position > ", after).with(" AND c.position <= ", judged).with(" ORDER BY c.position LIMIT ", limit);
-    let rows = query.fetch(session).await?;
-    self::judged(session, &rows).await
+    let loaded = load(session, query, &mut { PAGE_BYTES }).await?;
+    self::judged(session, &loaded).await
 }
 
-async fn judged(session: &mut Session, rows: &[Row]) -> Result<Vec<ChangeRow>> {
+/// The place of the judgement's run in a row of changes.
+const RUN: usize = 5;
+
+async fn judged(session: &mut Session, loaded: &Loaded) -> Result<Vec<ChangeRow>> {
     let mut firsts = Vec::new();
-    for row in rows {
-        let mut cells = row.cells();
-        cells.integer()?;
-        firsts.extend(cells.integer_or_none()?);
+    for row in &loaded.rows {
+        firsts.extend(row.cells().skip(RUN).integer_or_none()?);
     }
     firsts.sort_unstable();
     firsts.dedup();
@@ -140,14 +232,8 @@ async fn judged(session: &mut Session, rows: &[Row]) -> Result<Vec<ChangeRow>> {
         let block = block(&row)?;
         blocks.insert(block.first, block);
     }
-    rows.iter()
-        .map(|row| {
-            let mut cells = row.cells();
-            cells.integer()?;
-            let first = cells.integer_or_none()?;
-            change(row, first.and_then(|first| blocks.get(&first)))
-        })
-        .collect()
+    let block_of = |row: &Row| Ok(row.cells().skip(RUN).integer_or_none()?.and_then(|first| blocks.get(&first)));
+    loaded.rows.iter().map(|row| change(row, &loaded.whole, block_of(row)?)).collect()
 }
 
 fn block(row: &Row) -> Result<Block> {
@@ -156,13 +242,13 @@ fn block(row: &Row) -> Result<Block> {
     Block::from_row(first, last, &cells.text()?)
 }
 
-fn change(row: &Row, block: Option<&Block>) -> Result<ChangeRow> {
-    let mut cells = row.cells();
-    let position = cells.integer()?;
-    cells.integer_or_none()?;
+fn change(row: &Row, whole: &HashMap<i64, Row>, block: Option<&Block>) -> Result<ChangeRow> {
+    let position = row.cells().integer()?;
+    let mut parts = whole.get(&position).unwrap_or(row).cells().skip(1);
+    let (key, body) = (parts.text()?, parts.blob()?);
+    let mut cells = row.cells().skip(RUN + 1);
     let (tenant, host, host_name) = (TenantId(cells.text()?), host_from_bytes(&cells.blob()?)?, cells.text()?);
     let (epoch, sequence, received_at) = (Epoch(cells.count()?), Sequence(cells.count()?), cells.time()?);
-    let (kind, key) = (cells.integer()?, cells.text()?);
     Ok(ChangeRow {
         position: Position(position),
         tenant,
@@ -171,7 +257,7 @@ fn change(row: &Row, block: Option<&Block>) -> Result<ChangeRow> {
         epoch,
         sequence,
         received_at,
-        change: encoding::change_from_bytes(encoding::item(kind, &key)?, &cells.blob()?)?,
+        change: encoding::change_from_bytes(encoding::item(cells.integer()?, &key)?, &body)?,
         judgement: block.and_then(|block| block.judgement(position)).cloned(),
     })
 }

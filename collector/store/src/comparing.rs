@@ -9,9 +9,10 @@ use trueline_drift::{HostId, ItemId};
 
 use crate::baselines;
 use crate::encoding::{self, fields_from_bytes, fingerprint_from_bytes, host_bytes, host_from_bytes};
+use crate::items::Presence;
 use crate::judging::{expectation, open_by_item};
 use crate::session::{Cells, Column, Lock, Query, Row, Session};
-use crate::{CompareRow, Compared, DriftWrite, HostToCompare, Result, drift_writing, hosts};
+use crate::{CompareRow, Compared, DriftWrite, HostToCompare, KnownState, Result, drift_writing, hosts};
 
 /// Holds of a host `h` whose changes are all judged: comparing it before would take away what they explain.
 pub(crate) const JUDGED: &str = "NOT EXISTS (SELECT 1 FROM changes c WHERE c.host = h.id \
@@ -38,12 +39,20 @@ pub(crate) async fn due(session: &mut Session, after: Option<HostId>, limit: u32
         .collect()
 }
 
+/// A page ends with the item or the expectation that brings its side to so many bytes.
+const PAGE_BYTES: u64 = 8 * 1024 * 1024;
+/// Of an item with the drift that is open for it.
+const ITEM_BYTES: &str = "octet_length(key) + COALESCE(octet_length(fields), 0) + COALESCE((SELECT \
+    sum(COALESCE(octet_length(d.expected), 0) + COALESCE(octet_length(d.actual), 0)) \
+    FROM drift d WHERE d.item = items.id AND d.resolved_at IS NULL), 0)";
+const EXPECTED_BYTES: &str = "octet_length(key) + COALESCE(octet_length(fields), 0)";
+
 /// What is known of one fingerprint.
 #[derive(Default)]
 struct Side {
     item: Option<ItemId>,
     item_row: Option<i64>,
-    fields: Option<trueline_drift::Fields>,
+    state: Option<KnownState>,
     expectation: Option<Expectation>,
 }
 
@@ -64,27 +73,44 @@ pub(crate) async fn page(
     let after = after.map(|fingerprint| fingerprint.0.to_vec());
     let mut sides: BTreeMap<[u8; 16], Side> = BTreeMap::new();
 
-    let mut query = Query::new("SELECT fingerprint, kind, key, id, present, fields FROM items");
-    query.with(" WHERE host = ", host_row).with_some(" AND fingerprint > ", after.clone()).with(" ORDER BY fingerprint LIMIT ", limit);
+    let mut scope = Query::new(" FROM items WHERE host = ");
+    scope.value(host_row).with_some(" AND fingerprint > ", after.clone());
+    let last_item = last_within(session, &scope, ITEM_BYTES, limit).await?;
+    let mut query = Query::new("SELECT fingerprint, kind, key, id, present, fields");
+    query.append(&scope).with_some(" AND fingerprint <= ", last_item.clone()).with(" ORDER BY fingerprint LIMIT ", limit);
     for row in query.fetch(session).await? {
         let mut cells = row.cells();
         let side = side(&mut sides, &mut cells)?;
         side.item_row = Some(cells.integer()?);
-        let (present, fields) = (cells.integer()?, cells.blob_or_none()?);
-        side.fields = fields.filter(|_| present == 1).map(|fields| fields_from_bytes(&fields)).transpose()?;
+        let (presence, fields) = (Presence::from_number(cells.integer()?)?, cells.blob_or_none()?);
+        side.state = match presence {
+            Presence::There => Some(KnownState::There(fields_from_bytes(&fields.unwrap_or_default())?)),
+            Presence::Gone => None,
+            Presence::Unwatched => Some(KnownState::Unwatched),
+        };
     }
+    let mut last_expected = None;
     if let (Some((id, _)), Some(head)) = (&host.baseline, &head) {
-        let mut query = Query::new("SELECT fingerprint, kind, key, absent, fields FROM baseline_items");
-        query.with(" WHERE baseline = ", *id).with_some(" AND fingerprint > ", after).with(" ORDER BY fingerprint LIMIT ", limit);
+        let mut scope = Query::new(" FROM baseline_items WHERE baseline = ");
+        scope.value(*id).with_some(" AND fingerprint > ", after);
+        last_expected = last_within(session, &scope, EXPECTED_BYTES, limit).await?;
+        let mut query = Query::new("SELECT fingerprint, kind, key, absent, fields");
+        query.append(&scope).with_some(" AND fingerprint <= ", last_expected.clone()).with(" ORDER BY fingerprint LIMIT ", limit);
         for row in query.fetch(session).await? {
             let mut cells = row.cells();
             let side = side(&mut sides, &mut cells)?;
             let item = side.item.clone().ok_or_else(|| encoding::corrupt("baseline item", "has no name"))?;
-            side.expectation = Some(expectation(&mut cells, head, &item)?);
+            side.expectation = Some(expectation(cells.integer_or_none()?, cells.blob_or_none()?, head, &item)?);
         }
     }
-    // Each side is complete up to its own limit: the smaller half of the union is complete on both.
-    let sides: Vec<_> = sides.into_iter().take(limit as usize).collect();
+    // Each side is complete up to its own limit, or to where it was cut for its size: below the lesser of these and within
+    // the smaller half of the union both are complete.
+    let whole = last_item.into_iter().chain(last_expected).min();
+    let sides: Vec<_> = sides
+        .into_iter()
+        .take_while(|(fingerprint, _)| whole.as_ref().is_none_or(|last| fingerprint.as_slice() <= last.as_slice()))
+        .take(limit as usize)
+        .collect();
     let open = open_drifts(session, sides.iter().filter_map(|(_, side)| side.item_row).collect()).await?;
     let mut open = open_by_item(&open)?;
     sides
@@ -98,7 +124,7 @@ pub(crate) async fn page(
                 fingerprint: ItemFingerprint(fingerprint),
                 item,
                 item_row: side.item_row,
-                fields: side.fields,
+                state: side.state.unwrap_or(KnownState::Missing),
                 expectation,
                 open,
             })
@@ -117,8 +143,25 @@ fn side<'a>(sides: &'a mut BTreeMap<[u8; 16], Side>, cells: &mut Cells<'_>) -> R
     Ok(side)
 }
 
+/// The fingerprint at which rows `scope` speaks of, in order, have come to [`PAGE_BYTES`]; none where all that a page may
+/// have is less.
+async fn last_within(session: &mut Session, scope: &Query, size: &str, limit: u32) -> Result<Option<Vec<u8>>> {
+    let mut query = Query::new("SELECT fingerprint, ");
+    query.text(size).append(scope).with(" ORDER BY fingerprint LIMIT ", limit);
+    let mut total = 0u64;
+    for row in query.fetch(session).await? {
+        let mut cells = row.cells();
+        let fingerprint = cells.blob()?;
+        total = total.saturating_add(cells.count()?);
+        if total >= PAGE_BYTES {
+            return Ok(Some(fingerprint));
+        }
+    }
+    Ok(None)
+}
+
 async fn open_drifts(session: &mut Session, items: Vec<i64>) -> Result<Vec<Row>> {
-    let sql = "WITH given (item) AS ({rows}) SELECT d.item, d.field, d.expected, d.actual, d.change \
+    let sql = "WITH given (item) AS ({rows}) SELECT d.id, d.expected, d.actual, NULL, 0, d.item, d.field, d.change \
         FROM given JOIN drift d ON d.item = given.item WHERE d.resolved_at IS NULL";
     session.bulk(sql, vec![Column::integers(items)]).await
 }

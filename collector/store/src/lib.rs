@@ -43,12 +43,13 @@ mod summary;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod tokens;
+mod weight;
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use trueline_drift::baseline::BaselineDocument;
-use trueline_drift::{Facts, HostId, TenantId, Time};
+use trueline_drift::{Facts, HostId, ItemId, TenantId, Time};
 
 pub use append::{Prepared, prepare};
 pub use error::StoreError;
@@ -113,11 +114,12 @@ pub trait Store: Send + Sync + std::fmt::Debug {
 
     /// One durable transaction for batches of many hosts. The outcomes are in the order of the
     /// batches; a refused batch does not harm the others.
-    async fn append_prepared(&self, batches: Vec<Prepared>, received_at: Time) -> Result<Vec<AppendOutcome>>;
+    async fn append_prepared(&self, batches: &[Prepared], received_at: Time) -> Result<Vec<AppendOutcome>>;
 
     /// [`Store::append_prepared`] of batches that were not encoded before.
     async fn append(&self, batches: Vec<Batch>, received_at: Time) -> Result<Vec<AppendOutcome>> {
-        self.append_prepared(batches.into_iter().map(prepare).collect(), received_at).await
+        let prepared: Vec<Prepared> = batches.into_iter().map(prepare).collect();
+        self.append_prepared(&prepared, received_at).await
     }
 
     // Judging.
@@ -158,6 +160,10 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// Holds a host against a baseline version; its state is compared anew.
     async fn assign_baseline(&self, tenant: &TenantId, host: HostId, baseline: i64) -> Result<bool>;
     async fn baselines(&self, tenant: &TenantId, page: Page) -> Result<Listed<Baseline>>;
+    /// What a baseline says of each item that it lists, by fingerprint.
+    async fn baseline_items(&self, tenant: &TenantId, baseline: i64, page: Page) -> Result<Listed<BaselineItem>>;
+    /// Those of the items that the host has now.
+    async fn present_items(&self, tenant: &TenantId, host: HostId, items: &[ItemId]) -> Result<Vec<ItemId>>;
 
     // What people read.
 

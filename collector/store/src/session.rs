@@ -288,6 +288,24 @@ impl Cells<'_> {
         }
     }
 
+    /// Past so many cells.
+    #[must_use]
+    pub fn skip(mut self, cells: usize) -> Self {
+        self.at += cells;
+        self
+    }
+
+    /// Of a text or bytes, in bytes; nothing has none.
+    pub fn length(&mut self) -> Result<usize> {
+        let at = self.next();
+        let bytes: Option<&[u8]> = match self.row {
+            Row::Sqlite(row) => row.try_get_unchecked(at),
+            Row::Postgres(row) => row.try_get_unchecked(at),
+        }
+        .map_err(unreadable)?;
+        Ok(bytes.map_or(0, <[u8]>::len))
+    }
+
     pub fn integer(&mut self) -> Result<i64> {
         self.integer_or_none()?.ok_or_else(absent)
     }
@@ -349,6 +367,19 @@ impl Query {
         self.sql.push_str(sql);
         self.sql.push('$');
         self.sql.push_str(&self.cells.len().to_string());
+        self
+    }
+
+    /// The placeholder of the cell.
+    pub fn value(&mut self, cell: impl Into<Cell>) -> &mut Self {
+        self.with("", cell)
+    }
+
+    /// What another statement says from its first placeholder on; this one must have none yet.
+    pub fn append(&mut self, other: &Self) -> &mut Self {
+        debug_assert!(self.cells.is_empty(), "placeholders are numbered from the first");
+        self.sql.push_str(&other.sql);
+        self.cells.extend(other.cells.iter().cloned());
         self
     }
 

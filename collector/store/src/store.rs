@@ -5,7 +5,7 @@
 use async_trait::async_trait;
 use trueline_drift::baseline::BaselineDocument;
 use trueline_drift::item::ItemFingerprint;
-use trueline_drift::{Epoch, Facts, HostId, TenantId, Time};
+use trueline_drift::{Epoch, Facts, HostId, ItemId, TenantId, Time};
 
 use crate::append::Prepared;
 use crate::model::*;
@@ -160,7 +160,7 @@ impl Store for SqlStore {
         reading!(self, "listing items", |session| items::list(session, tenant, host, filter, &page))
     }
 
-    async fn append_prepared(&self, batches: Vec<Prepared>, received_at: Time) -> Result<Vec<AppendOutcome>> {
+    async fn append_prepared(&self, batches: &[Prepared], received_at: Time) -> Result<Vec<AppendOutcome>> {
         writing!(self, "appending", |session| append::append(session, batches, received_at))
     }
 
@@ -214,6 +214,14 @@ impl Store for SqlStore {
 
     async fn baselines(&self, tenant: &TenantId, page: Page) -> Result<Listed<Baseline>> {
         reading!(self, "listing baselines", |session| baselines::list(session, tenant, &page))
+    }
+
+    async fn baseline_items(&self, tenant: &TenantId, baseline: i64, page: Page) -> Result<Listed<BaselineItem>> {
+        reading!(self, "reading a baseline", |session| baselines::items(session, tenant, baseline, &page))
+    }
+
+    async fn present_items(&self, tenant: &TenantId, host: HostId, items: &[ItemId]) -> Result<Vec<ItemId>> {
+        reading!(self, "looking for items", |session| crate::items::present(session, tenant, host, items))
     }
 
     async fn changes(&self, tenant: &TenantId, filter: &ChangeFilter, page: Page) -> Result<Listed<ChangeRow>> {

@@ -177,6 +177,13 @@ impl Agent {
         Self { certificates: vec![issued.certificate], ..self.clone() }
     }
 
+    /// A certificate for this host's identity in another tenant.
+    pub fn of_other_tenant(&self, ca: &CertificateAuthority) -> Self {
+        let tenant = TenantId("other".to_owned());
+        let issued = ca.sign_host(&request(&self.key), self.host.parse().unwrap(), &tenant, Duration::from_secs(3600), now()).unwrap();
+        Self { certificates: vec![issued.certificate], ..self.clone() }
+    }
+
     /// The same host, dialling a collector that moved.
     pub fn dialling(self, address: SocketAddr) -> Self {
         Self { address, ..self }
@@ -184,6 +191,11 @@ impl Agent {
 
     fn config(&self) -> ClientConfig {
         client_config(&self.root, Some(self))
+    }
+
+    /// A connection on which nothing is said.
+    pub async fn connected(&self) -> io::Result<TlsStream<TcpStream>> {
+        connect(self.address, self.config()).await
     }
 
     pub async fn stream(&self, epoch: u64) -> Result<Stream, Status> {
@@ -231,6 +243,15 @@ impl Stream {
     pub async fn send(&mut self, frames: Vec<v1::Frame>) {
         let message = v1::from_agent::Message::Frames(v1::Frames { frames });
         self.outbox.send(v1::FromAgent { message: Some(message) }).await.unwrap();
+    }
+
+    /// The next watch policy: its version and its text.
+    pub async fn policy(&mut self) -> (u64, String) {
+        loop {
+            if let v1::from_collector::Message::Policy(policy) = next(&mut self.inbound).await.unwrap() {
+                return (policy.version, policy.document);
+            }
+        }
     }
 
     pub async fn acknowledged_up_to(&mut self, sequence: u64) -> Result<(), Status> {
@@ -329,6 +350,12 @@ async fn channel(address: SocketAddr, config: ClientConfig) -> Result<Channel, S
     });
     let endpoint = Endpoint::from_static("http://collector");
     endpoint.connect_with_connector(dial).await.map_err(|error| Status::unavailable(format!("{error:?}")))
+}
+
+/// Waits until the collector has closed the connection.
+pub async fn ended(stream: &mut TlsStream<TcpStream>) {
+    // In order or by a reset.
+    let _ = tokio::time::timeout(GUARD, stream.read_to_end(&mut Vec::new())).await.expect("the connection ends");
 }
 
 /// A handshake as this agent, or as nobody; what the collector says to it is the result.

@@ -135,6 +135,26 @@ async fn baselines_are_captured_written_and_assigned() {
     compare::compare_all(&site.hub).await.unwrap();
     let compared = host().await;
     assert_eq!((&compared["comparison"], &compared["open_drifts"]), (&json!("current"), &json!(1)));
+    // What a version holds, and what of it lies outside the host's view.
+    let items = site.get("/api/v1/baselines/strict@1/items", &operator).await.json();
+    assert_eq!(items["items"], json!([{"item": "file:/etc/hosts", "expected": {"mode": "0600"}}]));
+    assert_eq!(site.get("/api/v1/baselines/web", &operator).await.json()["version"], 2, "the newest where no version is named");
+    let captured = site.get("/api/v1/baselines/web@2/items", &operator).await.json();
+    assert_eq!(captured["items"][0]["expected"]["mode"], "0644");
+    problem(&site.get("/api/v1/baselines/none/items", &operator).await, 404);
+    let wide = b"name: wide\nitems:\n  \"file:/etc/hosts\": absent\n  \"file:/etc/hosts/x\": absent\n  \"file:/opt/x\": absent\n  \"sysctl:a.b\": absent\n";
+    assert_eq!(send(site.at, "POST", "/api/v1/baselines", &yaml, wide).await.status, 201);
+    let unwatched = site.get(&format!("/api/v1/baselines/wide/unwatched?host={HOST}"), &operator).await.json();
+    let mut unwatched: Vec<&str> = unwatched["items"].as_array().unwrap().iter().map(|item| item["item"].as_str().unwrap()).collect();
+    unwatched.sort_unstable();
+    assert_eq!(unwatched, ["file:/opt/x", "sysctl:a.b"]);
+    problem(&site.get("/api/v1/baselines/wide/unwatched", &operator).await, 400);
+    // Nonsense makes no version; all of it is told.
+    let nonsense = b"name: bad\nitems:\n  \"file:/a\": { mode: 644 }\n  \"file:/b/\": absent\n";
+    let told = problem(&send(site.at, "POST", "/api/v1/baselines", &yaml, nonsense).await, 400);
+    let told = told["detail"].as_str().unwrap();
+    assert!(told.lines().count() == 2 && told.starts_with("baseline.yaml:3:22: mode is text"), "{told}");
+    problem(&site.get("/api/v1/baselines/bad", &operator).await, 404);
     problem(&site.post(&format!("/api/v1/hosts/{HOST}/baseline"), &operator, &json!({"baseline": "none@3"})).await, 404);
     problem(&site.post(&format!("/api/v1/hosts/{HOST}/scan"), &operator, &json!({})).await, 409);
     problem(&site.post(&format!("/api/v1/hosts/{HOST}/scan"), &operator, &json!({"scope": "disk:/"})).await, 400);

@@ -83,8 +83,7 @@ fn path_fault(path: &str) -> Option<&'static str> {
     }
 }
 
-const UNIT_TYPES: &[&str] =
-    &["service", "socket", "target", "timer", "path", "mount", "automount", "swap", "slice", "scope", "device"];
+const UNIT_TYPES: &[&str] = &["service", "socket", "target", "timer", "path", "mount", "automount", "swap", "slice", "scope", "device"];
 
 /// What is wrong with a key that no host would report under this kind.
 fn key_fault(item: &ItemId) -> Option<String> {
@@ -192,7 +191,8 @@ impl Check<'_> {
                 ("keys", Node::Text(text)) => keys = Some((value, text.as_str())),
                 ("kind" | "keys", other) => self.fault(value, format!("{}: write a text here, not {}", name.value, other.name())),
                 (unknown, _) => {
-                    let near = nearest(unknown, &["kind", "keys"]).map(|near| format!(": did you mean `{near}`?")).unwrap_or(".".to_owned());
+                    let near =
+                        nearest(unknown, &["kind", "keys"]).map(|near| format!(": did you mean `{near}`?")).unwrap_or(".".to_owned());
                     self.fault(name, format!("unknown key `{}`{near} Known here: kind, keys", bounded(unknown, 80)));
                 }
             }
@@ -220,7 +220,10 @@ impl Check<'_> {
             Node::Map(entries) => entries,
             Node::Nothing => Vec::new(),
             _ => {
-                self.fault(&items, "items: write each item with what is expected of it, as in \"sysctl:net.ipv4.ip_forward\": { value: \"0\" }");
+                self.fault(
+                    &items,
+                    "items: write each item with what is expected of it, as in \"sysctl:net.ipv4.ip_forward\": { value: \"0\" }",
+                );
                 Vec::new()
             }
         };
@@ -293,6 +296,10 @@ impl Check<'_> {
                 }
             };
             let written = self.written(&node);
+            if matches!(node.value, Node::Nothing) {
+                self.fault(&name, format!("{shown}: write a value here, not nothing"));
+                continue;
+            }
             let value = match self.value(&shown, &node) {
                 Some(value) => field_type.check(&shown, value, &written),
                 None => continue,

@@ -10,8 +10,10 @@ use crate::{ItemKind, Value};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FieldType {
     Text,
-    /// Text that is empty where the host says nothing; any other text field is left out by the agent then.
-    TextOrNothing,
+    /// A kernel setting: text that may be empty, blanks around it and tabs in it as the agent reads them.
+    Setting,
+    /// Text that may be empty. Any other text field is left out by the agent then.
+    AnyText,
     /// Four octal digits.
     Mode,
     /// 64 hexadecimal digits.
@@ -28,7 +30,7 @@ pub enum FieldType {
     TextOrSet,
 }
 
-use FieldType::{Boolean, Digest, List, Mode, Number, Set, Text, TextOrNothing, TextOrSet, Word};
+use FieldType::{AnyText, Boolean, Digest, List, Mode, Number, Set, Setting, Text, TextOrSet, Word};
 
 const FILE: &[(&str, FieldType)] = &[
     ("acl", Text),
@@ -49,20 +51,12 @@ const FILE: &[(&str, FieldType)] = &[
     ("uid", Number),
 ];
 
-const PACKAGE: &[(&str, FieldType)] =
-    &[("architecture", TextOrSet), ("source", TextOrSet), ("status", TextOrSet), ("version", TextOrSet)];
+const PACKAGE: &[(&str, FieldType)] = &[("architecture", TextOrSet), ("source", TextOrSet), ("status", TextOrSet), ("version", TextOrSet)];
 
-const SYSCTL: &[(&str, FieldType)] = &[("value", TextOrNothing)];
+const SYSCTL: &[(&str, FieldType)] = &[("value", Setting)];
 
-const USER: &[(&str, FieldType)] = &[
-    ("gecos", Text),
-    ("gid", Number),
-    ("home", Text),
-    ("locked", Boolean),
-    ("password", Text),
-    ("shell", Text),
-    ("uid", Number),
-];
+const USER: &[(&str, FieldType)] =
+    &[("gecos", Text), ("gid", Number), ("home", Text), ("locked", Boolean), ("password", Text), ("shell", Text), ("uid", Number)];
 
 const GROUP: &[(&str, FieldType)] = &[("gid", Number), ("members", Set)];
 
@@ -76,7 +70,7 @@ const UNIT: &[(&str, FieldType)] = &[
     ("sha256", Digest),
 ];
 
-/// Names of a file that begin so stand for its extended attributes: `xattr.user.note`.
+/// Fields of a file whose names begin so are its extended attributes: `xattr.user.note`.
 const XATTR: &str = "xattr.";
 
 /// The fields of a kind, sorted by name. A file has one more for each extended attribute.
@@ -98,7 +92,7 @@ pub fn type_of(kind: ItemKind, name: &str) -> Result<FieldType, String> {
         return Ok(fields[at].1);
     }
     if kind == ItemKind::File && name.strip_prefix(XATTR).is_some_and(|rest| !rest.is_empty()) {
-        return Ok(Text);
+        return Ok(AnyText);
     }
     let mut known: Vec<&str> = fields.iter().map(|(name, _)| *name).collect();
     let abbreviated = || known.iter().copied().find(|known| !name.is_empty() && known.starts_with(&name.to_lowercase()));
@@ -118,9 +112,8 @@ impl FieldType {
             (Text | Mode | Digest | Word(_) | TextOrSet, Value::Text(text)) if text.is_empty() => {
                 Err(format!("{name}: no host reports an empty text; leave the field out"))
             }
-            (Text | TextOrSet, Value::Text(text)) => Ok(Value::text(&text)),
-            // As the agent reads settings: blanks around it do not count, and a tab is a space.
-            (TextOrNothing, Value::Text(text)) => Ok(Value::text(&text.trim().replace('\t', " "))),
+            (Text | AnyText | TextOrSet, Value::Text(text)) => Ok(Value::Text(text)),
+            (Setting, Value::Text(text)) => Ok(Value::Text(text.trim().replace('\t', " "))),
             (Mode, Value::Text(text)) => match octal(&text) {
                 Some(mode) if mode == text => Ok(Value::Text(text)),
                 Some(mode) => Err(format!("{name}: a mode has four octal digits; write {name}: \"{mode}\"")),
@@ -142,11 +135,11 @@ impl FieldType {
             }
             (Number, Value::Integer(number)) if number >= 0 => Ok(Value::Integer(number)),
             (Boolean, Value::Boolean(boolean)) => Ok(Value::Boolean(boolean)),
-            (List, Value::List(list)) if !list.is_empty() => Ok(Value::list(list)),
-            (Set, Value::List(list)) if !list.is_empty() => Ok(Value::list(sorted(list))),
+            (List, Value::List(list)) if !list.is_empty() => Ok(Value::List(list)),
+            (Set, Value::List(list)) if !list.is_empty() => Ok(Value::List(sorted(list))),
             (TextOrSet, Value::List(list)) if !list.is_empty() => {
                 let mut list = sorted(list);
-                Ok(if list.len() == 1 { Value::text(&list.remove(0)) } else { Value::list(list) })
+                Ok(if list.len() == 1 { Value::Text(list.remove(0)) } else { Value::List(list) })
             }
             (List | Set | TextOrSet, Value::List(_)) => Err(format!("{name}: no host reports an empty list; leave the field out")),
             (_, value) => Err(self.mistaken(name, &value, written)),
@@ -161,8 +154,8 @@ impl FieldType {
                 Some(mode) => format!("{name} is text, four octal digits in quotes; write {name}: \"{mode}\""),
                 None => format!("{name} is text, four octal digits in quotes, as in {name}: \"0644\""),
             },
-            Text | TextOrNothing | TextOrSet if scalar => format!("{name} is text; write {name}: \"{written}\""),
-            Text | TextOrNothing | TextOrSet => format!("{name} is text, as in {name}: \"…\""),
+            Text | AnyText | Setting | TextOrSet if scalar => format!("{name} is text; write {name}: \"{written}\""),
+            Text | AnyText | Setting | TextOrSet => format!("{name} is text, as in {name}: \"…\""),
             Digest => format!("{name} is text, 64 hexadecimal digits in quotes"),
             Word(words) => format!("{name} is one of {}", words.join(", ")),
             Number => match value {
@@ -217,7 +210,7 @@ mod tests {
             assert!(fault.contains(near), "{fault}");
         }
         assert!(type_of(ItemKind::File, "value").is_err(), "each kind has its own fields");
-        assert_eq!(type_of(ItemKind::File, "xattr.user.note"), Ok(Text));
+        assert_eq!(type_of(ItemKind::File, "xattr.user.note"), Ok(AnyText));
         assert!(type_of(ItemKind::User, "xattr.user.note").is_err());
     }
 

@@ -1,10 +1,10 @@
 //! The shape of a baseline.
 
 use serde::{Deserialize, Serialize};
-use trueline_drift::baseline::ClosedScope;
+use trueline_drift::baseline::{ClosedScope, ExpectedItem};
 use trueline_drift::pattern::Pattern;
-use trueline_drift::{ItemKind, Time};
-use trueline_store::{Baseline, BaselineOrigin};
+use trueline_drift::{ItemId, ItemKind, Time};
+use trueline_store::{Baseline, BaselineItem, BaselineOrigin};
 use utoipa::ToSchema;
 
 use super::words;
@@ -66,4 +66,28 @@ impl From<Baseline> for BaselineShape {
             hosts: baseline.hosts,
         }
     }
+}
+
+/// What a baseline says of one item.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = BaselineItem)]
+pub struct BaselineItemShape {
+    #[schema(schema_with = words::item)]
+    pub item: ItemId,
+    /// `absent`, or the fields that are expected.
+    #[schema(value_type = Object)]
+    pub expected: ExpectedItem,
+}
+
+impl From<BaselineItem> for BaselineItemShape {
+    fn from(item: BaselineItem) -> Self {
+        Self { item: item.item, expected: item.expected }
+    }
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = UnwatchedItem)]
+pub struct UnwatchedShape {
+    #[schema(schema_with = words::item)]
+    pub item: ItemId,
 }

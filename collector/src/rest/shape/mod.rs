@@ -11,7 +11,7 @@ mod host;
 mod words;
 
 pub use actor::ActorShape;
-pub use baseline::{BaselineShape, ScopeShape};
+pub use baseline::{BaselineItemShape, BaselineShape, ScopeShape, UnwatchedShape};
 pub use change::{ChangeShape, FieldShape};
 pub use drift::{AcknowledgedShape, DriftShape};
 pub use host::{CoverageShape, FactsShape, HostShape, HostState, ItemShape, SILENT_AFTER_SECONDS, state_of};

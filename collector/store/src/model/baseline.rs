@@ -1,9 +1,9 @@
 //! Baselines.
 
 use serde::{Deserialize, Serialize};
-use trueline_drift::baseline::ClosedScope;
+use trueline_drift::baseline::{ClosedScope, ExpectedItem};
 use trueline_drift::judge::BaselineName;
-use trueline_drift::{HostId, TenantId, Time};
+use trueline_drift::{HostId, ItemId, TenantId, Time};
 
 #[derive(Debug, Clone)]
 pub struct NewCapture {
@@ -28,6 +28,13 @@ pub struct Baseline {
     pub created_at: Time,
     pub created_by: String,
     pub hosts: u64,
+}
+
+/// What a baseline says of one item that it lists.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BaselineItem {
+    pub item: ItemId,
+    pub expected: ExpectedItem,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -15,7 +15,9 @@ pub struct ChangeFilter {
     pub item: Option<ItemId>,
     pub kind: Option<ItemKind>,
     pub verdict: Option<Verdict>,
+    /// Received then or later.
     pub since: Option<Time>,
+    /// Received before.
     pub until: Option<Time>,
 }
 

@@ -29,11 +29,20 @@ pub struct UnjudgedChange {
     pub host: HostId,
     pub item_row: i64,
     pub change: Change,
+    pub received_at: Time,
     /// The host's baseline and what it says of the item; absent where the host has none.
     pub baseline: Option<(BaselineName, Expectation)>,
-    /// Drifts open for the item when it was read. Earlier changes of the same input may have moved
-    /// them: the judge keeps account.
+    /// Drifts open for the item when it was read, at the first change of the item in the input: the judge keeps account of
+    /// what its changes do to them.
     pub open: Vec<OpenDrift>,
+}
+
+impl UnjudgedChange {
+    /// When it came about, as far as the collector can answer for it: a host's clock may be ahead, and nothing is received
+    /// before it happens.
+    pub fn happened_at(&self) -> Time {
+        self.change.observed_at.min(self.received_at)
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -81,8 +90,17 @@ pub struct CompareRow {
     pub fingerprint: ItemFingerprint,
     pub item: ItemId,
     pub item_row: Option<i64>,
-    /// Absent where the item is not on the host.
-    pub fields: Option<Fields>,
+    pub state: KnownState,
     pub expectation: Expectation,
     pub open: Vec<OpenDrift>,
+}
+
+/// What is known of an item as it is now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum KnownState {
+    There(Fields),
+    /// It is not on the host.
+    Missing,
+    /// It is in view no longer: it may be as it was, or not.
+    Unwatched,
 }

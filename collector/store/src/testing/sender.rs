@@ -43,6 +43,7 @@ pub fn judgement(input: JudgeInput) -> Option<JudgeOutput> {
     for unjudged in input.changes {
         let baseline = unjudged.baseline.as_ref().map(|(name, expectation)| (name, expectation));
         let (judgement, findings) = judge(&unjudged.change, baseline);
+        let at = unjudged.happened_at();
         output.judgements.push((unjudged.position, judgement));
         let open = open.entry(unjudged.item_row).or_insert(unjudged.open);
         let explains = |field: &FieldName| unjudged.change.fields.iter().any(|change| change.name == *field);
@@ -52,7 +53,7 @@ pub fn judgement(input: JudgeInput) -> Option<JudgeOutput> {
             host: unjudged.host,
             item: unjudged.change.item.clone(),
             item_row: Some(unjudged.item_row),
-            at: unjudged.change.observed_at,
+            at,
             change: Some(unjudged.position),
             step,
         }));

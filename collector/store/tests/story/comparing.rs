@@ -1,10 +1,10 @@
 //! Comparing a host's whole state with its baseline: when it is due, and what it covers.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use trueline_drift::baseline::BaselineDocument;
-use trueline_drift::{Epoch, HostId};
-use trueline_store::{CompareRow, Compared, Comparison, DriftState, DriftWrite, Position, StoreError};
+use trueline_drift::baseline::{self, BaselineDocument, ExpectedItem};
+use trueline_drift::{Epoch, Fields, HostId, TenantId};
+use trueline_store::{CompareRow, Compared, Comparison, DriftState, DriftWrite, Page, Position, StoreError};
 
 use crate::judging::{WEB, capture, drifts, seen};
 use crate::world::{Sender, World, at, changed, facts, inventory_complete, item, main, observed, page};
@@ -19,17 +19,50 @@ pub async fn an_item_that_only_the_baseline_knows_gets_drift(world: &World) {
     assert_eq!(drifts(world).await.len(), 2, "two items that should be there are not");
     let shown = world.store.host_items(&main(), host.id, &Default::default(), page(10)).await.unwrap();
     assert!(shown.items.is_empty(), "what is not on the host is not listed as on it");
-    world.send(&mut host, vec![changed("file:/a", "size", "0", "1")]).await;
+    world.send(&mut host, vec![changed("file:/a", "owner", "0", "1")]).await;
     world.judge().await;
     let a: Vec<_> = drifts(world).await.into_iter().filter(|drift| drift.item == item("file:/a")).collect();
     assert_eq!((a.len(), a[0].state, a[0].resolved_by), (1, DriftState::Resolved, Some(Position(1))));
+}
+
+pub async fn a_baseline_is_read_back_as_it_was_written_or_captured(world: &World) {
+    let mut host = world.host("web").await;
+    world.send(&mut host, vec![observed("file:/a", seen()), observed("file:/b", seen()), inventory_complete(2)]).await;
+    let document = BaselineDocument::parse("web.yaml", WEB).unwrap();
+    let written = world.store.write_baseline(&main(), &document, "token:ops", at(200)).await.unwrap();
+    let read = async |id: i64, limit: u32| {
+        let (mut items, mut after) = (BTreeMap::new(), None);
+        loop {
+            let listed = world.store.baseline_items(&main(), id, Page { limit, after }).await.unwrap();
+            items.extend(listed.items.into_iter().map(|listed| (listed.item, listed.expected)));
+            after = listed.next;
+            if after.is_none() {
+                return items;
+            }
+        }
+    };
+    for limit in [1, 100] {
+        assert_eq!(read(written.id, limit).await, document.items);
+    }
+    let captured = capture(world, host.id, Vec::new()).await;
+    let of_a = captured_fields(&seen());
+    assert_eq!(read(captured.id, 1).await, BTreeMap::from([(item("file:/a"), of_a.clone()), (item("file:/b"), of_a)]));
+    let stranger = world.store.baseline_items(&TenantId("stranger".to_owned()), written.id, page(10)).await.unwrap();
+    assert!(stranger.items.is_empty(), "nothing crosses a tenant");
+    let asked = [item("file:/a"), item("file:/c"), item("user:a")];
+    assert_eq!(world.store.present_items(&main(), host.id, &asked).await.unwrap(), [item("file:/a")]);
+    assert!(world.store.present_items(&main(), host.id, &[]).await.unwrap().is_empty());
+}
+
+fn captured_fields(fields: &Fields) -> ExpectedItem {
+    ExpectedItem::Fields(baseline::captured(fields))
 }
 
 pub async fn the_comparison_pages_cover_everything_once(world: &World) {
     let mut host = world.host("web").await;
     world.send(&mut host, (0..50).map(|n| observed(&format!("file:/host/{n}"), seen())).chain([inventory_complete(50)]).collect()).await;
     let items: String =
-        (0..50).map(|n| format!("  \"file:/{}/{n}\": {{ size: \"1\" }}\n", if n % 2 == 0 { "host" } else { "base" })).collect();
+        (0..50).map(|n| format!("  \"file:/{}/{n}\": {{ owner: \"1\" }}\n", if n % 2 == 0 { "host" } else { "base" })).collect();
     let document = BaselineDocument::parse("web.yaml", &format!("name: web\nitems:\n{items}")).unwrap();
     let baseline = world.store.write_baseline(&main(), &document, "token:ops", at(200)).await.unwrap();
     world.store.assign_baseline(&main(), host.id, baseline.id).await.unwrap();
@@ -56,7 +89,7 @@ pub async fn a_comparison_with_what_no_longer_counts_writes_nothing(world: &Worl
     world.send(&mut host, vec![observed("file:/a", seen()), inventory_complete(1)]).await;
     let without_baseline = world.store.hosts_to_compare(None, 10).await.unwrap().remove(0);
     capture(world, host.id, Vec::new()).await;
-    world.send(&mut host, vec![changed("file:/a", "size", "1", "2")]).await;
+    world.send(&mut host, vec![changed("file:/a", "owner", "1", "2")]).await;
     world.judge().await;
     let never = |_: Vec<CompareRow>| -> Vec<DriftWrite> { panic!("nothing is to be decided") };
     assert_eq!(world.store.compare(&without_baseline, None, 10, &never).await.unwrap(), Compared::Superseded);
@@ -73,11 +106,11 @@ pub async fn a_host_with_unjudged_changes_is_not_compared(world: &World) {
     let mut host = world.host("web").await;
     world.send(&mut host, vec![observed("file:/a", seen()), inventory_complete(1)]).await;
     let baseline = capture(world, host.id, Vec::new()).await;
-    world.send(&mut host, vec![changed("file:/a", "size", "1", "2")]).await;
+    world.send(&mut host, vec![changed("file:/a", "owner", "1", "2")]).await;
     world.judge().await;
     world.store.assign_baseline(&main(), host.id, baseline.id).await.unwrap();
     let was_due = world.store.hosts_to_compare(None, 10).await.unwrap().remove(0);
-    world.send(&mut host, vec![changed("file:/a", "size", "2", "1")]).await;
+    world.send(&mut host, vec![changed("file:/a", "owner", "2", "1")]).await;
     assert_eq!(due(world).await, []);
     // Nor by who read before that it was due.
     let never = |_: Vec<CompareRow>| -> Vec<DriftWrite> { panic!("nothing is to be decided") };
@@ -160,13 +193,13 @@ pub async fn a_comparison_is_pending_until_all_that_is_known_is_judged_and_compa
     world.compare(10).await;
     assert_eq!(shown().await, (Some(Current), 0));
 
-    world.send(&mut host, vec![changed("file:/a", "size", "1", "2")]).await;
+    world.send(&mut host, vec![changed("file:/a", "owner", "1", "2")]).await;
     assert_eq!(shown().await, (Some(Pending), 0), "a change that is not judged may be drift");
     world.judge().await;
     assert_eq!(shown().await, (Some(Current), 1));
     // What another host has waiting is no concern of this one.
     let mut other = world.host("x").await;
-    world.send(&mut other, vec![changed("file:/a", "size", "1", "2")]).await;
+    world.send(&mut other, vec![changed("file:/a", "owner", "1", "2")]).await;
     assert_eq!(shown().await, (Some(Current), 1));
 
     let document = BaselineDocument::parse("web.yaml", WEB).unwrap();

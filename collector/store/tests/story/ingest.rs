@@ -53,14 +53,14 @@ pub async fn a_refused_batch_does_not_harm_the_others(world: &World) {
 
 pub async fn what_was_taken_before_is_dropped(world: &World) {
     let mut host = world.host("web").await;
-    let first = host.batch(vec![changed("file:/a", "size", "1", "2"), gap(), changed("file:/a", "size", "2", "3")]);
-    let second = host.batch(vec![changed("file:/a", "size", "3", "4")]);
+    let first = host.batch(vec![changed("file:/a", "owner", "1", "2"), gap(), changed("file:/a", "owner", "2", "3")]);
+    let second = host.batch(vec![changed("file:/a", "owner", "3", "4")]);
     let outcomes = world.store.append(vec![first.clone(), first.clone(), second.clone()], at(100)).await.unwrap();
     assert_eq!(outcomes, [accepted(3, 2), accepted(3, 0), accepted(4, 1)]);
     // Both again as one, with one more record: as an agent does that never saw the acknowledgement.
     let mut whole = first.clone();
     whole.records.extend(second.records.clone());
-    whole.records.push(changed("file:/a", "size", "4", "5"));
+    whole.records.push(changed("file:/a", "owner", "4", "5"));
     let outcomes = world.store.append(vec![second, whole], at(101)).await.unwrap();
     assert_eq!(outcomes, [accepted(4, 0), accepted(5, 1)]);
     assert_eq!(sequences(world, host.id).await, [1, 3, 4, 5]);
@@ -71,14 +71,14 @@ pub async fn what_was_taken_before_is_dropped(world: &World) {
 
 pub async fn a_new_epoch_begins_anew(world: &World) {
     let mut host = world.host("web").await;
-    world.send(&mut host, vec![changed("file:/a", "size", "1", "2")]).await;
+    world.send(&mut host, vec![changed("file:/a", "owner", "1", "2")]).await;
     let stands = world.store.host_connected(host.id, &facts("web"), "0.1.0", Epoch(1), at(3)).await.unwrap();
     assert_eq!((stands.acknowledged, stands.link), (Sequence(1), host.link));
     let stands = world.store.host_connected(host.id, &facts("web"), "0.1.0", Epoch(2), at(4)).await.unwrap();
     assert_eq!((stands.acknowledged, stands.link), (Sequence(0), ChainLink::START));
-    let stale = host.batch(vec![changed("file:/a", "size", "2", "3")]);
+    let stale = host.batch(vec![changed("file:/a", "owner", "2", "3")]);
     let mut anew = Sender::new(host.id, Epoch(2));
-    let anew = anew.batch(vec![changed("file:/a", "size", "3", "4")]);
+    let anew = anew.batch(vec![changed("file:/a", "owner", "3", "4")]);
     let outcomes = world.store.append(vec![stale, anew], at(100)).await.unwrap();
     assert_eq!(outcomes, [AppendOutcome::StaleEpoch { current: Epoch(2) }, accepted(1, 1)]);
     assert!(world.store.host_connected(host.id, &facts("web"), "0.1.0", Epoch(u64::MAX), at(4)).await.is_err());
@@ -86,15 +86,18 @@ pub async fn a_new_epoch_begins_anew(world: &World) {
 
 pub async fn the_state_of_an_item_is_its_last_change(world: &World) {
     let mut host = world.host("web").await;
-    let seen = || Fields::new().with("size", "1").with("mode", "0644");
+    let seen = || Fields::new().with("owner", "1").with("mode", "0644");
     world.send(&mut host, vec![observed("file:/a", seen()), observed("file:/b", seen()), observed("file:/c", seen())]).await;
     world
-        .send(&mut host, vec![changed("file:/a", "size", "1", "2"), changed("file:/a", "size", "2", "3"), removed("file:/b", "size", "1")])
+        .send(
+            &mut host,
+            vec![changed("file:/a", "owner", "1", "2"), changed("file:/a", "owner", "2", "3"), removed("file:/b", "owner", "1")],
+        )
         .await;
     let items = items(world, &host).await;
     assert_eq!(items.len(), 2);
     let a = items.iter().find(|found| found.item == item("file:/a")).unwrap();
-    assert_eq!(a.fields, Fields::new().with("size", "3").with("mode", "0644"));
+    assert_eq!(a.fields, Fields::new().with("owner", "3").with("mode", "0644"));
     assert_eq!(a.observed_at, at(21));
     world.send(&mut host, vec![inventory_complete(2)]).await;
     assert_eq!(world.store.host(&main(), "web").await.unwrap().unwrap().items, 2);
@@ -102,7 +105,7 @@ pub async fn the_state_of_an_item_is_its_last_change(world: &World) {
 
 pub async fn what_an_inventory_does_not_see_is_gone(world: &World) {
     let mut host = world.host("web").await;
-    let seen = || Fields::new().with("size", "1");
+    let seen = || Fields::new().with("owner", "1");
     world.send(&mut host, vec![observed("file:/a", seen()), observed("file:/b", seen()), inventory_complete(2)]).await;
     assert_eq!(items(world, &host).await.len(), 2);
     let mut anew = Sender::new(host.id, Epoch(2));
@@ -153,7 +156,7 @@ pub async fn a_group_of_many_rows_is_taken_whole(world: &World) {
     for sender in &mut senders {
         for part in 0..2 {
             let records: Vec<RecordBody> =
-                (0..1234).map(|n| changed(&format!("file:/{}", n % 700), "size", &part.to_string(), &n.to_string())).collect();
+                (0..1234).map(|n| changed(&format!("file:/{}", n % 700), "owner", &part.to_string(), &n.to_string())).collect();
             batches.push(sender.batch(records));
         }
     }
@@ -167,7 +170,7 @@ pub async fn a_group_of_many_rows_is_taken_whole(world: &World) {
 
 pub async fn concurrent_appends_take_each_record_once(world: &World) {
     let mut host = world.host("web").await;
-    let batches: Vec<_> = (0..20).map(|n| host.batch(vec![changed("file:/a", "size", &n.to_string(), &(n + 1).to_string())])).collect();
+    let batches: Vec<_> = (0..20).map(|n| host.batch(vec![changed("file:/a", "owner", &n.to_string(), &(n + 1).to_string())])).collect();
     let other = world.another().await;
     let mut tasks = Vec::new();
     for store in [world.store.clone(), other] {

@@ -2,7 +2,7 @@
 
 use trueline_drift::baseline::{BaselineDocument, ClosedScope};
 use trueline_drift::pattern::Pattern;
-use trueline_drift::{Fields, HostId, ItemKind, TenantId, Verdict};
+use trueline_drift::{Fields, HostId, ItemKind, RecordBody, TenantId, Verdict};
 use trueline_store::{Baseline, BaselineOrigin, ChangeFilter, DriftFilter, DriftRow, DriftState, Position};
 
 use crate::world::{World, actor, at, changed, inventory_complete, item, judgement, main, observed, page, removed};
@@ -16,7 +16,7 @@ pub async fn drifts(world: &World) -> Vec<DriftRow> {
 }
 
 pub fn seen() -> Fields {
-    Fields::new().with("size", "1").with("mode", "0644").with("mtime", "1")
+    Fields::new().with("owner", "1").with("mode", "0644").with("mtime", "1")
 }
 
 pub async fn drift_opens_moves_and_resolves(world: &World) {
@@ -24,24 +24,24 @@ pub async fn drift_opens_moves_and_resolves(world: &World) {
     world.send(&mut host, vec![observed("file:/a", seen()), inventory_complete(1)]).await;
     capture(world, host.id, Vec::new()).await;
 
-    world.send(&mut host, vec![changed("file:/a", "size", "1", "2")]).await;
+    world.send(&mut host, vec![changed("file:/a", "owner", "1", "2")]).await;
     world.judge().await;
     let open = drifts(world).await;
     assert_eq!(open.len(), 1);
     let opened = &open[0];
-    assert_eq!((opened.item.clone(), opened.field.as_str(), opened.state), (item("file:/a"), "size", DriftState::Open));
+    assert_eq!((opened.item.clone(), opened.field.as_str(), opened.state), (item("file:/a"), "owner", DriftState::Open));
     assert_eq!((opened.expected.clone(), opened.actual.clone()), (Some("1".into()), Some("2".into())));
     assert_eq!(opened.change, Some((Position(1), actor())));
     assert_eq!(opened.host_name, "web");
     assert!(opened.reasons[0].contains("baseline web v1"), "{:?}", opened.reasons);
 
-    world.send(&mut host, vec![changed("file:/a", "size", "2", "3")]).await;
+    world.send(&mut host, vec![changed("file:/a", "owner", "2", "3")]).await;
     world.judge().await;
     let moved = drifts(world).await;
     assert_eq!((moved.len(), moved[0].id, moved[0].actual.clone()), (1, opened.id, Some("3".into())));
     assert_eq!(moved[0].change.as_ref().map(|(position, _)| *position), Some(Position(2)));
 
-    world.send(&mut host, vec![changed("file:/a", "size", "3", "1")]).await;
+    world.send(&mut host, vec![changed("file:/a", "owner", "3", "1")]).await;
     world.judge().await;
     let resolved = drifts(world).await;
     assert_eq!((resolved.len(), resolved[0].id, resolved[0].state), (1, opened.id, DriftState::Resolved));
@@ -56,8 +56,8 @@ pub async fn drift_that_opens_and_resolves_in_one_run_ends_resolved(world: &Worl
     world.send(&mut host, vec![observed("file:/a", seen()), observed("file:/b", seen()), inventory_complete(2)]).await;
     capture(world, host.id, Vec::new()).await;
     let moves = [("1", "2"), ("2", "1"), ("1", "3"), ("3", "1"), ("1", "4"), ("4", "5")];
-    let mut records: Vec<_> = moves.iter().map(|(before, after)| changed("file:/a", "size", before, after)).collect();
-    records.push(removed("file:/b", "size", "1"));
+    let mut records: Vec<_> = moves.iter().map(|(before, after)| changed("file:/a", "owner", before, after)).collect();
+    records.push(removed("file:/b", "owner", "1"));
     world.send(&mut host, records).await;
     assert_eq!(world.judge().await, 7);
     let all = drifts(world).await;
@@ -77,7 +77,7 @@ pub async fn two_judges_have_the_effect_of_one(world: &World) {
     let mut host = world.host("web").await;
     world.send(&mut host, vec![observed("file:/a", seen()), inventory_complete(1)]).await;
     capture(world, host.id, Vec::new()).await;
-    world.send(&mut host, vec![changed("file:/a", "size", "1", "2"), changed("file:/a", "mode", "0644", "0777")]).await;
+    world.send(&mut host, vec![changed("file:/a", "owner", "1", "2"), changed("file:/a", "mode", "0644", "0777")]).await;
     let other = world.another().await;
     let mut outputs = Vec::new();
     for number in 0..6 {
@@ -115,7 +115,7 @@ pub async fn a_captured_baseline_speaks_of_everything_the_host_reports(world: &W
     world.compare(10).await;
     assert!(drifts(world).await.is_empty(), "a host agrees with what was captured from it");
     // A field that moves by itself is not part of it; an item that it did not have is not welcome.
-    world.send(&mut host, vec![changed("file:/a", "mtime", "1", "2"), changed("file:/new", "size", "0", "1")]).await;
+    world.send(&mut host, vec![changed("file:/a", "mtime", "1", "2"), changed("file:/new", "owner", "0", "1")]).await;
     world.judge().await;
     let open = drifts(world).await;
     assert_eq!(
@@ -136,7 +136,7 @@ pub async fn a_scoped_capture_holds_what_its_patterns_match(world: &World) {
     assert_eq!(capture(world, host.id, scopes.clone()).await.items, 2);
     let listed = world.store.baselines(&main(), page(10)).await.unwrap().items;
     assert_eq!(listed[0].closed, scopes);
-    world.send(&mut host, vec![changed("file:/etc/c.txt", "size", "1", "2"), changed("file:/etc/z.conf", "size", "1", "2")]).await;
+    world.send(&mut host, vec![changed("file:/etc/c.txt", "owner", "1", "2"), changed("file:/etc/z.conf", "owner", "1", "2")]).await;
     world.judge().await;
     assert_eq!(drifts(world).await.iter().map(|drift| drift.item.to_string()).collect::<Vec<_>>(), ["file:/etc/z.conf"]);
 }
@@ -144,7 +144,7 @@ pub async fn a_scoped_capture_holds_what_its_patterns_match(world: &World) {
 pub const WEB: &str = r#"
 name: web
 items:
-  "file:/a": { size: "1" }
+  "file:/a": { owner: "1" }
   "file:/gone": { mode: "0600" }
   "package:telnetd": absent
 "#;
@@ -185,7 +185,7 @@ pub async fn a_written_baseline_is_versioned_and_compared(world: &World) {
 pub async fn what_was_read_under_another_baseline_is_read_again(world: &World) {
     let mut host = world.host("web").await;
     world.send(&mut host, vec![observed("file:/a", seen()), inventory_complete(1)]).await;
-    world.send(&mut host, vec![changed("file:/b", "size", "1", "2")]).await;
+    world.send(&mut host, vec![changed("file:/b", "owner", "1", "2")]).await;
     let read_before = judgement(&*world.store, 1000).await.unwrap();
     capture(world, host.id, Vec::new()).await;
     assert!(!world.store.record_judgements(read_before).await.unwrap());
@@ -196,7 +196,7 @@ pub async fn an_acknowledgement_holds_until_the_drift_moves(world: &World) {
     let mut host = world.host("web").await;
     world.send(&mut host, vec![observed("file:/a", seen()), inventory_complete(1)]).await;
     capture(world, host.id, Vec::new()).await;
-    world.send(&mut host, vec![changed("file:/a", "size", "1", "2")]).await;
+    world.send(&mut host, vec![changed("file:/a", "owner", "1", "2")]).await;
     world.judge().await;
     let id = drifts(world).await[0].id;
     let acknowledge =
@@ -208,10 +208,22 @@ pub async fn an_acknowledgement_holds_until_the_drift_moves(world: &World) {
     assert_eq!(shown.state, DriftState::Acknowledged);
     let acknowledged = shown.acknowledged.unwrap();
     assert_eq!((acknowledged.by.as_str(), acknowledged.note.as_deref(), acknowledged.at), ("token:ops", Some("known"), at(400)));
-    world.send(&mut host, vec![changed("file:/a", "size", "2", "3")]).await;
+    world.send(&mut host, vec![changed("file:/a", "owner", "2", "3")]).await;
     world.judge().await;
     assert_eq!(world.store.drift(&main(), id).await.unwrap().unwrap().state, DriftState::Open, "nobody has seen the new value");
-    world.send(&mut host, vec![changed("file:/a", "size", "3", "1")]).await;
+    world.send(&mut host, vec![changed("file:/a", "owner", "3", "1")]).await;
     world.judge().await;
     assert!(!acknowledge(&main(), id).await, "what is resolved needs nobody");
+}
+
+pub async fn drift_of_a_host_whose_clock_is_ahead_opens_when_it_was_received(world: &World) {
+    let mut host = world.host("web").await;
+    world.send(&mut host, vec![observed("file:/a", seen()), inventory_complete(1)]).await;
+    capture(world, host.id, Vec::new()).await;
+    let mut ahead = changed("file:/a", "owner", "1", "2");
+    let RecordBody::Changed(change) = &mut ahead else { unreachable!("a change") };
+    change.observed_at = at(86_400);
+    world.send(&mut host, vec![ahead]).await;
+    world.judge().await;
+    assert_eq!(drifts(world).await[0].opened_at, at(100));
 }

@@ -107,11 +107,47 @@ pub async fn changes_are_found_by_what_they_are(world: &World) {
     assert_eq!(find(ChangeFilter { verdict: Some(Verdict::Notable), item: Some(item("file:/a")), ..any() }).await, [1]);
     assert_eq!(find(ChangeFilter { verdict: Some(Verdict::OutOfScope), ..any() }).await, [6, 5]);
     assert_eq!(find(ChangeFilter { verdict: Some(Verdict::Critical), ..any() }).await.len(), 0);
-    assert_eq!(find(ChangeFilter { since: Some(at(22)), ..any() }).await.len(), 0);
-    assert_eq!(find(ChangeFilter { since: Some(at(21)), until: Some(at(22)), ..any() }).await.len(), 7);
+    assert_eq!(find(ChangeFilter { since: Some(at(101)), ..any() }).await.len(), 0);
+    assert_eq!(find(ChangeFilter { since: Some(at(100)), until: Some(at(101)), ..any() }).await.len(), 7);
     let one = world.store.change(&main(), Position(3)).await.unwrap().unwrap();
     assert_eq!((one.host, one.change.item, one.judgement.unwrap().verdict), (web.id, item("file:/b"), Verdict::Notable));
     assert_eq!(world.store.change(&main(), Position(7)).await.unwrap().unwrap().judgement, None, "not judged yet");
+}
+
+pub async fn changes_are_found_by_when_they_were_received_whatever_the_hosts_clock_says(world: &World) {
+    let mut host = world.host("web").await;
+    // Received two at a time every ten minutes; one clock is a year ahead, and another collector's half a minute behind.
+    for turn in 0..50i64 {
+        let received_at = if turn % 10 == 9 { turn * 600 - 30 } else { turn * 600 };
+        let records = [turn * 600, 31_536_000].map(|observed_at| {
+            let mut record = changed("file:/a", "size", "1", "2");
+            let trueline_drift::RecordBody::Changed(change) = &mut record else { unreachable!("a change") };
+            change.observed_at = at(observed_at);
+            record
+        });
+        let batch = host.batch(records.into());
+        world.store.append(vec![batch], at(received_at)).await.unwrap();
+    }
+    world.judge().await;
+    let all = world.store.changes(&main(), &ChangeFilter::default(), page(500)).await.unwrap().items;
+    assert_eq!(all.len(), 100);
+    for (since, until) in [
+        (None, None),
+        (Some(0), Some(1)),
+        (Some(5_370), None),
+        (Some(5_371), Some(6_000)),
+        (None, Some(600)),
+        (Some(29_999), None),
+        (Some(7_000), Some(7_000)),
+    ] {
+        for verdict in [None, Some(Verdict::OutOfScope)] {
+            let filter = ChangeFilter { since: since.map(at), until: until.map(at), verdict, ..ChangeFilter::default() };
+            let found = world.store.changes(&main(), &filter, page(500)).await.unwrap().items;
+            let is_within = |received| since.is_none_or(|since| received >= at(since)) && until.is_none_or(|until| received < at(until));
+            let expected: Vec<_> = all.iter().filter(|change| is_within(change.received_at)).cloned().collect();
+            assert_eq!(found, expected, "{since:?} to {until:?}");
+        }
+    }
 }
 
 pub async fn drift_is_found_by_what_it_is(world: &World) {

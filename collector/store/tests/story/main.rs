@@ -4,8 +4,10 @@
 mod comparing;
 mod ingest;
 mod judging;
+mod large;
 mod listing;
 mod people;
+mod unwatched;
 mod world;
 
 /// Each test on both databases.
@@ -64,8 +66,10 @@ story! {
         a_written_baseline_is_versioned_and_compared,
         what_was_read_under_another_baseline_is_read_again,
         an_acknowledgement_holds_until_the_drift_moves,
+        drift_of_a_host_whose_clock_is_ahead_opens_when_it_was_received,
     }
     comparing::{
+        a_baseline_is_read_back_as_it_was_written_or_captured,
         an_item_that_only_the_baseline_knows_gets_drift,
         the_comparison_pages_cover_everything_once,
         a_comparison_with_what_no_longer_counts_writes_nothing,
@@ -74,9 +78,22 @@ story! {
         hosts_to_compare_are_listed_beyond_those_that_stay_due,
         a_comparison_is_pending_until_all_that_is_known_is_judged_and_compared,
     }
+    unwatched::{
+        what_is_in_view_no_longer_is_not_listed_counted_or_captured,
+        drift_of_what_is_in_view_no_longer_keeps_its_last_value,
+        an_item_that_was_never_reported_is_missing_and_one_out_of_view_is_not,
+        items_are_counted_once_while_a_later_inventory_is_under_way,
+    }
+    large::{
+        large_changes_are_judged_in_short_runs,
+        items_whose_open_drift_is_large_are_judged_in_short_runs,
+        pages_of_large_changes_are_short_and_complete,
+        hosts_of_large_items_are_compared_in_short_pages,
+    }
     listing::{
         pages_are_complete_and_without_repeats_while_rows_are_added,
         changes_are_found_by_what_they_are,
+        changes_are_found_by_when_they_were_received_whatever_the_hosts_clock_says,
         drift_is_found_by_what_it_is,
         nothing_crosses_a_tenant,
         events_resume_without_loss_or_repeats,

@@ -12,7 +12,8 @@ use trueline_drift::{
 };
 pub use trueline_store::testing::Sender;
 use trueline_store::{
-    AppendOutcome, Baseline, CompareRow, Compared, DriftWrite, JudgeOutput, NewCapture, NewHost, Page, Store, StoreError, testing,
+    AppendOutcome, Baseline, CompareRow, Compared, DriftWrite, JudgeOutput, KnownState, NewCapture, NewHost, Page, Store, StoreError,
+    testing,
 };
 use uuid::Uuid;
 
@@ -89,7 +90,12 @@ impl World {
                 let mut writes = Vec::new();
                 for row in rows {
                     let name = host.baseline.as_ref().map_or(BaselineName { name: String::new(), version: 0 }, |(_, name)| name.clone());
-                    let findings = trueline_drift::baseline::departures(&row.expectation, row.fields.as_ref());
+                    let fields = match &row.state {
+                        KnownState::There(fields) => Some(fields),
+                        KnownState::Missing => None,
+                        KnownState::Unwatched => continue,
+                    };
+                    let findings = trueline_drift::baseline::departures(&row.expectation, fields);
                     let findings = findings.into_iter().map(|departure| weigh(&row.item, departure, &name)).collect();
                     for step in reconcile(&row.open, findings, |_| false) {
                         let item = row.item.clone();
