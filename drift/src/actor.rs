@@ -93,7 +93,7 @@ impl Actor {
     pub fn summary(&self) -> String {
         let who = self.user.as_ref().map(User::summary);
         let program = self.process.as_ref().map(Process::summary);
-        match (who, program) {
+        let line = match (who, program) {
             (Some(who), Some(program)) => format!("{who} · {program}"),
             (Some(who), None) => who,
             (None, Some(program)) if self.certainty != Certainty::Unknown => program,
@@ -101,7 +101,9 @@ impl Actor {
                 Some(reason) => format!("unknown · {reason}"),
                 None => program.unwrap_or_else(|| "unknown".to_owned()),
             },
-        }
+        };
+        // A guess must not read like a fact.
+        if self.certainty == Certainty::Correlated { format!("perhaps {line}") } else { line }
     }
 }
 
@@ -192,6 +194,7 @@ mod tests {
             cwd: None,
         });
         assert_eq!(actor.summary(), "alice as root · vim /etc/hosts (pid 812)");
+        assert_eq!(actor.but("another may have done it").summary(), "perhaps alice as root · vim /etc/hosts (pid 812)");
         assert_eq!(Actor::unknown("the process had ended").summary(), "unknown · the process had ended");
     }
 }

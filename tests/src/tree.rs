@@ -40,7 +40,7 @@ fn folder(root: &Path, leaf: usize) -> PathBuf {
 /// Makes the tree, or leaves it as it is when a tree of that many files was finished there before.
 pub fn make(root: &Path, files: usize) -> anyhow::Result<()> {
     let finished = root.with_extension(format!("{files}.finished"));
-    if finished.exists() {
+    if finished.exists() && file(root, files - 1).exists() {
         return Ok(());
     }
     for leaf in 0..4000 {

@@ -86,7 +86,9 @@ impl ActorReader {
         if pidfd.is_some_and(|pidfd| !pidfd::holds_pid(pidfd.as_fd())) {
             return self.ended(pid, pidfd);
         }
+        // What lacks something is asked again: in the middle of exec a process has no arguments yet.
         if let Some(known) = self.actors.get_mut(&pid)
+            && known.value.reason.is_none()
             && let Some((_, mark)) = folder.stat()
             && known.is(&mark)
         {
@@ -165,6 +167,7 @@ impl ActorReader {
         let folder = ProcessFolder::open(pid)?;
         let (stat, mark) = folder.stat()?;
         if let Some(known) = self.parents.get_mut(&pid)
+            && !known.value.0.argv.is_empty()
             && known.is(&mark)
         {
             known.seen = Instant::now();

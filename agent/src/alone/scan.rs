@@ -39,8 +39,8 @@ impl Totals {
     }
 }
 
-/// Scans these paths, or without any all that the configured watch list has in view, at its rate. The inventory
-/// goes to standard output; a reader that leaves early ends the scan without complaint.
+/// Scans these paths, or without any all that the configured watch list has in view: as fast as it can, since
+/// somebody waits for it. The inventory goes to standard output; a reader that leaves early ends the scan without complaint.
 pub fn run(watch: &WatchPolicy, paths: &[PathBuf], output: Output, threads: usize) -> anyhow::Result<ExitCode> {
     let policy = policy(watch, paths)?;
     match inventory(&policy, output, threads) {
@@ -80,7 +80,7 @@ fn inventory(policy: &WatchPolicy, output: Output, threads: usize) -> anyhow::Re
     let mut totals = Totals::default();
     // Accounts are told from the others without their digests: the key would be new in each run.
     let collectors = Collectors::new(Arc::new(policy.clone()), RedactionKey::new([0; 32]));
-    let options = ScanOptions { threads, mode: ScanMode::Full, bytes_per_second: policy.scan_bytes_per_second };
+    let options = ScanOptions { threads, mode: ScanMode::Full, bytes_per_second: 0 };
     let mut failures = 0;
     let summary = std::thread::scope(|scope| -> anyhow::Result<ScanSummary> {
         let (sink, batches) = sync_channel(QUEUED);
