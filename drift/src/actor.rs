@@ -194,6 +194,7 @@ mod tests {
             cwd: None,
         });
         assert_eq!(actor.summary(), "alice as root · vim /etc/hosts (pid 812)");
+        actor.certainty = Certainty::Strong;
         assert_eq!(actor.but("another may have done it").summary(), "perhaps alice as root · vim /etc/hosts (pid 812)");
         assert_eq!(Actor::unknown("the process had ended").summary(), "unknown · the process had ended");
     }
