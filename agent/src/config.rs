@@ -6,7 +6,7 @@ use serde::Deserialize;
 use trueline_drift::document::{DocumentError, parse_toml};
 use trueline_drift::watch::WatchPolicy;
 
-use crate::sensor::Preference;
+use crate::sensor::{AuditUse, Preference};
 
 pub const DEFAULT_PATH: &str = "/etc/trueline/agent.toml";
 
@@ -29,6 +29,7 @@ pub struct Config {
     /// Threads that read during a scan.
     pub scan_threads: usize,
     pub sensor: SensorChoice,
+    pub audit: AuditUse,
     /// The watch list until the collector sends one.
     pub watch: WatchPolicy,
 }
@@ -58,6 +59,7 @@ impl Default for Config {
             spool_mib: 256,
             scan_threads: 2,
             sensor: SensorChoice::Best,
+            audit: AuditUse::Beside,
             watch: WatchPolicy::default(),
         }
     }
@@ -90,6 +92,19 @@ impl Config {
     }
 }
 
+impl Config {
+    /// The keys in which another configuration differs and that only a start takes up.
+    pub fn needs_start_for(&self, other: &Self) -> Vec<&'static str> {
+        let keys = [
+            ("data_dir", self.data_dir != other.data_dir),
+            ("spool_mib", self.spool_mib != other.spool_mib),
+            ("sensor", self.sensor != other.sensor),
+            ("audit", self.audit != other.audit),
+        ];
+        keys.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key).collect()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -104,6 +119,13 @@ mod tests {
     fn a_watch_list_that_cannot_work_is_refused() {
         let error = Config::parse("agent.toml", "[watch]\npaths = ['etc/ssh']\n").unwrap_err().to_string();
         assert!(error.contains("must be an absolute path"), "{error}");
+    }
+
+    #[test]
+    fn what_only_a_start_takes_up_is_named() {
+        let (before, after) = (Config::default(), Config::parse("a", "spool_mib = 1\nscan_threads = 7\n[watch]\npaths = []\n").unwrap());
+        assert_eq!(before.needs_start_for(&after), ["spool_mib"]);
+        assert!(before.needs_start_for(&before).is_empty());
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! Invariants: the key is made here and never leaves; files are replaced whole (write, fsync, rename)
 //! so that a crash leaves either the old or the new; key and certificate are one file, so that they
 //! always belong together; the membership is there only while everything beside it belongs to it, and the
-//! certificate names the host that it names.
+//! certificate names the host that it names. The key of an enrolment under way is on disk before anybody is asked.
 
 use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -38,11 +38,38 @@ pub struct KeyRequest {
     pub csr: Vec<u8>,
 }
 
+/// The key of an enrolment under way.
+const PENDING: &str = "pending.pem";
+
 impl KeyRequest {
     pub fn new() -> Result<Self, IdentityError> {
-        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
+        Self::of(KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?)
+    }
+
+    fn of(key: KeyPair) -> Result<Self, IdentityError> {
         let csr = CertificateParams::default().serialize_request(&key)?.der().to_vec();
         Ok(Self { key, csr })
+    }
+
+    /// The key to enrol with: durably in `data_dir`, and the same at every call until an identity with it is kept there.
+    /// By its key the collector knows a host whose answer was lost.
+    pub fn pending(data_dir: &Path) -> Result<Self, IdentityError> {
+        let directory = data_dir.join("identity");
+        let path = directory.join(PENDING);
+        match std::fs::read_to_string(&path) {
+            Ok(text) => match KeyPair::from_pem(&text) {
+                // Left behind by a crash after the identity was in place.
+                Ok(key) if Identity::load(data_dir).is_ok_and(|present| present.has_key(&key)) => {}
+                Ok(key) => return Self::of(key),
+                Err(error) => tracing::warn!(path = %path.display(), %error, "the key of an enrolment is damaged; making another"),
+            },
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(source) => return Err(IdentityError::Io { operation: "read", path, source }),
+        }
+        let request = Self::new()?;
+        make_directory(data_dir)?;
+        replace(&path, request.key.serialize_pem().as_bytes())?;
+        Ok(request)
     }
 }
 
@@ -121,8 +148,7 @@ impl Identity {
         let membership_text = serde_json::to_vec(&membership).map_err(|error| unusable(error.to_string()))?;
         Self::assemble(directory.clone(), membership, pem.as_bytes(), CertificateDer::from(ca.to_vec())).map_err(unusable)?;
 
-        let make = |source| IdentityError::Io { operation: "make", path: directory.clone(), source };
-        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&directory).map_err(make)?;
+        make_directory(data_dir)?;
         let [ca_path, host_path, membership_path] = ["ca.pem", "host.pem", "membership.json"].map(|name| directory.join(name));
         // All of it is on disk before the older identity goes: a full disk leaves that as it is.
         stage(&ca_path, pem_text(ca).as_bytes())?;
@@ -140,7 +166,13 @@ impl Identity {
         // Last: its presence says that the rest is there and belongs to it.
         put(&membership_path)?;
         sync(&directory)?;
+        // Of no use any more, and found out as such where it stays.
+        let _ = std::fs::remove_file(directory.join(PENDING));
         Self::load(data_dir)
+    }
+
+    fn has_key(&self, key: &KeyPair) -> bool {
+        self.key.secret_pkcs8_der() == key.serialize_der()
     }
 
     /// This identity under a renewed certificate for a new key. In memory alone, until [`Self::save`].
@@ -220,6 +252,15 @@ fn host_pem(request: &KeyRequest, chain: &[Vec<u8>]) -> Result<String, IdentityE
 
 fn pem_text(der: &[u8]) -> String {
     pem::encode(&pem::Pem::new("CERTIFICATE", der))
+}
+
+/// Makes the folder of the identity where it is not there yet.
+pub fn make_directory(data_dir: &Path) -> Result<PathBuf, IdentityError> {
+    let path = data_dir.join("identity");
+    match std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&path) {
+        Ok(()) => Ok(path),
+        Err(source) => Err(IdentityError::Io { operation: "make", path, source }),
+    }
 }
 
 /// Replaces a file as a whole, readable by its owner alone.

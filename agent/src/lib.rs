@@ -5,6 +5,7 @@
 
 pub mod actor;
 pub mod alone;
+pub mod arguments;
 pub mod clock;
 pub mod collect;
 pub mod config;
@@ -14,9 +15,13 @@ pub mod identity;
 pub mod kernel;
 pub mod link;
 pub mod observer;
+pub mod process;
 pub mod run;
 pub mod scan;
 pub mod sensor;
+pub mod service;
 pub mod spool;
 pub mod state;
 pub mod status;
+#[cfg(test)]
+mod testing;

@@ -1,158 +1,132 @@
 //! `trueline-agent`: the daemon and what it does alone.
 
-use std::io::IsTerminal;
-use std::path::PathBuf;
+use std::io::Write;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Context;
-use clap::{Args, Parser, Subcommand};
+use clap::Parser;
+use nix::sys::signal::Signal;
 use trueline_agent::alone::watch::Output;
 use trueline_agent::alone::{check_coverage, scan, watch};
-use trueline_agent::config::Config;
-use trueline_agent::enrol::{EnrolRequest, enrol, unsent};
-use trueline_agent::identity::Identity;
-use trueline_agent::{kernel, run};
+use trueline_agent::arguments::{Command, CommandLine};
+use trueline_agent::config::{Config, ConfigError};
+use trueline_agent::enrol::{EnrolRequest, Turn, unsent};
+use trueline_agent::identity::{Identity, IdentityError};
+use trueline_agent::kernel;
+use trueline_agent::service::first_start::{self, Invitation};
+use trueline_agent::service::{self, Options, ServiceError, Signals};
+use trueline_agent::status::report::{Health, Report};
+use trueline_agent::status::socket;
 use trueline_drift::watch::WatchPolicy;
 use trueline_drift::{ItemKind, text};
-
-#[derive(Parser)]
-#[command(name = "trueline-agent", version, about = "Watches this host and reports every change with who made it")]
-struct Cli {
-    /// Configuration file; /etc/trueline/agent.toml where there is one
-    #[arg(long, global = true, value_name = "FILE")]
-    config: Option<PathBuf>,
-    #[command(subcommand)]
-    command: Command,
-}
-
-#[derive(Subcommand)]
-enum Command {
-    /// Print live changes, each with its actor, without any collector
-    Watch(Alone),
-    /// Read every item once and print the inventory
-    Scan {
-        #[command(flatten)]
-        alone: Alone,
-        /// Threads that read; as configured (`scan_threads`) where not given
-        #[arg(long)]
-        threads: Option<usize>,
-    },
-    /// Try each kind of change on a canary and say which sensors see it
-    CheckCoverage {
-        /// Where to put the canary; a temporary folder by default
-        #[arg(long, value_name = "DIR")]
-        dir: Option<PathBuf>,
-        #[arg(long)]
-        json: bool,
-    },
-    /// Make this host known to a collector
-    Enroll {
-        /// The collector's enrolment, HOST:9441
-        #[arg(long, value_name = "HOST:PORT")]
-        collector: String,
-        /// A join token: `trueline tokens create --kind join`
-        #[arg(long, env = "TRUELINE_JOIN_TOKEN", hide_env_values = true)]
-        token: String,
-        /// SHA-256 of the collector's CA certificate
-        #[arg(long, value_name = "HEX")]
-        ca_sha256: String,
-        /// Where the link is, if not where the collector says
-        #[arg(long, value_name = "HOST:PORT")]
-        link: Option<String>,
-        #[arg(long, value_name = "DIR")]
-        data_dir: Option<PathBuf>,
-        /// Give up the present identity although it has records that its collector lacks
-        #[arg(long)]
-        force: bool,
-    },
-    /// Watch and stream to the collector, until stopped
-    Run {
-        #[arg(long, value_name = "DIR")]
-        data_dir: Option<PathBuf>,
-    },
-}
-
-#[derive(Args)]
-struct Alone {
-    /// Files and folders; the configured watch list without any
-    #[arg(value_name = "PATH")]
-    paths: Vec<PathBuf>,
-    /// One JSON object a line
-    #[arg(long)]
-    json: bool,
-}
-
-impl Alone {
-    fn output(&self) -> Output {
-        if self.json { Output::JsonLines } else { Output::Text }
-    }
-}
+use trueline_systemd::journal::{self, Destination, Format};
+use trueline_systemd::owner::become_owner;
 
 fn main() -> ExitCode {
     kernel::memory::limit_heaps(2);
     // What it writes is nobody else's.
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info,notify=error".into());
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_target(false)
-        .init();
-    match act(Cli::parse()) {
+    let line = CommandLine::parse();
+    // Read by now where the command line takes it; whatever is started from here on must not inherit it.
+    let token = kernel::environment::take(first_start::TOKEN).and_then(|token| token.into_string().ok());
+    let log = journal::log("info,notify=error", Format::Text);
+    match act(line, token) {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("trueline-agent: {error:#}");
-            ExitCode::FAILURE
+            match log {
+                Destination::Journal => tracing::error!("{error:#}"),
+                Destination::StandardError => eprintln!("trueline-agent: {error:#}"),
+            }
+            error.downcast_ref::<ServiceError>().map_or(ExitCode::FAILURE, |error| ExitCode::from(error.exit_code()))
         }
     }
 }
 
-fn act(cli: Cli) -> anyhow::Result<ExitCode> {
-    let config = Config::load(cli.config.as_deref())?;
-    match cli.command {
-        Command::Watch(alone) => {
-            let output = alone.output();
-            let policy = policy(&config, &alone.paths)?;
-            watch::run(policy, config.sensor.into(), output, stop_flag()?)?;
+fn act(line: CommandLine, token: Option<String>) -> anyhow::Result<ExitCode> {
+    let CommandLine { config: file, command } = line;
+    let configured = || Config::load(file.as_deref());
+    match command {
+        Command::Run { data_dir } => {
+            // It reads its configuration more than once.
+            service::run(&Options { config: file, data_dir, invitation: Invitation::from_environment(token) })?;
             Ok(ExitCode::SUCCESS)
         }
-        Command::Scan { alone, threads } => {
-            let output = if alone.json { scan::Output::JsonLines } else { scan::Output::Text };
-            scan::run(&config.watch, &alone.paths, output, threads.unwrap_or(config.scan_threads))
+        Command::Status { json, data_dir } => status(data_dir.map_or_else(|| Ok(configured()?.data_dir), Ok), json),
+        Command::Watch { alone, processes } => {
+            let output = alone.output();
+            let config = configured()?;
+            let policy = policy(&config, &alone.paths)?;
+            let signals = Signals::catch(&[Signal::SIGINT, Signal::SIGTERM]).context("taking signals")?;
+            watch::run(policy, config.sensor.into(), processes, output, signals.stop)?;
+            Ok(ExitCode::SUCCESS)
         }
-        Command::CheckCoverage { dir, json } => check_coverage::run(dir, if json { Output::JsonLines } else { Output::Text }),
+        Command::Scan { alone, threads, kind } => {
+            let output = if alone.json { scan::Output::JsonLines } else { scan::Output::Text };
+            let config = configured()?;
+            scan::run(&scan::narrowed(config.watch, kind), &alone.paths, output, threads.unwrap_or(config.scan_threads))
+        }
+        Command::CheckCoverage { hand: Some(canary), .. } => check_coverage::act(&canary),
+        Command::CheckCoverage { dir, json, .. } => check_coverage::run(dir, if json { Output::JsonLines } else { Output::Text }),
         Command::Enroll { collector, token, ca_sha256, link, data_dir, force } => {
-            let data_dir = data_dir.unwrap_or(config.data_dir);
-            let digest = hex::decode(ca_sha256.trim()).ok().and_then(|bytes| <[u8; 32]>::try_from(bytes).ok());
-            let ca_sha256 = digest.context("--ca-sha256 takes 64 hexadecimal digits: `trueline-collector ca` prints them")?;
+            let data_dir = data_dir.map_or_else(|| Ok(configured()?.data_dir), Ok::<_, ConfigError>)?;
+            let ca_sha256 = first_start::parse_digest(&ca_sha256)
+                .context("--ca-sha256 takes 64 hexadecimal digits: `trueline-collector ca` prints them")?;
+            // The service's user must be able to use all that is made there.
+            become_owner(&data_dir)?;
             make_data_dir(&data_dir)?;
-            part_with_identity(&data_dir, force)?;
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-            let identity = runtime.block_on(enrol(EnrolRequest { collector, token, ca_sha256, data_dir, link }))?;
+            let turn = runtime.block_on(Turn::wait(&data_dir))?;
+            part_with_identity(&data_dir, force)?;
+            let request = EnrolRequest { collector, token, ca_sha256, data_dir, link };
+            let identity = runtime.block_on(async { turn.ask(request).await?.keep().await })?;
             println!("enrolled as {}; its link is {}", identity.host, identity.link);
             Ok(ExitCode::SUCCESS)
         }
-        Command::Run { data_dir } => {
-            let config = Config { data_dir: data_dir.unwrap_or_else(|| config.data_dir.clone()), ..config };
-            make_data_dir(&config.data_dir)?;
-            let stop = stop_flag()?;
-            loop {
-                let agent = run::start(config.clone())?;
-                while !stop.load(Ordering::Relaxed) && !agent.has_ended() {
-                    std::thread::park_timeout(std::time::Duration::from_secs(1));
-                }
-                let stopped = agent.stop();
-                match stopped {
-                    _ if stop.load(Ordering::Relaxed) => return Ok(ExitCode::SUCCESS),
-                    run::Stopped::StartOver => {}
-                    run::Stopped::ForGood => anyhow::bail!("a part of the agent ended by itself; its log says why"),
-                }
-            }
-        }
     }
+}
+
+/// Prints how the agent is doing; what is on disk where it does not run.
+fn status(data_dir: Result<PathBuf, ConfigError>, json: bool) -> anyhow::Result<ExitCode> {
+    // With a configuration that cannot be read there is still the service to be asked.
+    let running = socket::ask(data_dir.as_deref().ok()).context("asking the agent (root and its own user may)")?;
+    let report = match (running, data_dir) {
+        (Some(report), _) => report,
+        (None, data_dir) => at_rest(&data_dir?)?,
+    };
+    let text = if json { serde_json::to_string_pretty(&report)? + "\n" } else { shown(&report) };
+    match std::io::stdout().write_all(text.as_bytes()) {
+        // Whoever reads it has read enough.
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => {}
+        written => written.context("writing the status")?,
+    }
+    Ok(if report.health == Health::Healthy { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// For a terminal that is perhaps root's: what the agent says is its own, and may hold what others wrote.
+fn shown(report: &Report) -> String {
+    // A backslash is one already, or stands for what was made printable before.
+    let printable = |line: &str| line.split('\\').map(|part| text::printable(part.as_bytes())).collect::<Vec<_>>().join("\\");
+    report.to_string().lines().map(|line| printable(line) + "\n").collect()
+}
+
+/// An agent that does not run: who it is, and what to do next.
+fn at_rest(data_dir: &Path) -> anyhow::Result<Report> {
+    let identity = match Identity::load(data_dir) {
+        Ok(identity) => Some(identity),
+        Err(IdentityError::NotEnrolled { .. }) => None,
+        Err(error) => return Err(error.into()),
+    };
+    let advice = match &identity {
+        None => {
+            "enrol this host: /etc/trueline/enroll.env and `systemctl start trueline-agent`, or `trueline-agent enroll` by hand".to_owned()
+        }
+        Some(identity) if identity.valid_until <= trueline_agent::clock::now() => {
+            "its certificate has expired: enrol it again with `trueline-agent enroll`, then `systemctl start trueline-agent`".to_owned()
+        }
+        Some(_) => "`systemctl start trueline-agent`; why it ended: `journalctl -u trueline-agent`".to_owned(),
+    };
+    Ok(Report { advice: Some(advice), ..Report::of_disk(data_dir, identity.as_ref()) })
 }
 
 fn policy(config: &Config, paths: &[PathBuf]) -> anyhow::Result<WatchPolicy> {
@@ -174,7 +148,7 @@ fn policy(config: &Config, paths: &[PathBuf]) -> anyhow::Result<WatchPolicy> {
 }
 
 /// Refuses to become another host while records of the present one are unsent, unless they may be dropped.
-fn part_with_identity(data_dir: &std::path::Path, force: bool) -> anyhow::Result<()> {
+fn part_with_identity(data_dir: &Path, force: bool) -> anyhow::Result<()> {
     let Ok(present) = Identity::load(data_dir) else { return Ok(()) };
     let unsent = unsent(data_dir).context("counting what the present identity has not sent")?;
     anyhow::ensure!(
@@ -189,26 +163,7 @@ fn part_with_identity(data_dir: &std::path::Path, force: bool) -> anyhow::Result
     Ok(())
 }
 
-fn make_data_dir(path: &std::path::Path) -> anyhow::Result<()> {
+fn make_data_dir(path: &Path) -> anyhow::Result<()> {
     use std::os::unix::fs::DirBuilderExt;
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path).with_context(|| format!("making {}", path.display()))
-}
-
-/// A flag that SIGINT and SIGTERM set. The waiting thread ends with the process.
-fn stop_flag() -> anyhow::Result<Arc<AtomicBool>> {
-    let stop = Arc::new(AtomicBool::new(false));
-    let flag = Arc::clone(&stop);
-    let main = std::thread::current();
-    let mut signals = nix::sys::signal::SigSet::empty();
-    signals.add(nix::sys::signal::Signal::SIGINT);
-    signals.add(nix::sys::signal::Signal::SIGTERM);
-    // Blocked here, before any other thread exists, so that every thread inherits it.
-    signals.thread_block().context("blocking signals")?;
-    std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
-        if signals.wait().is_ok() {
-            flag.store(true, Ordering::Relaxed);
-            main.unpark();
-        }
-    })?;
-    Ok(stop)
 }

@@ -1,35 +1,44 @@
 //! The agent as a service: opens what is on disk, starts sensors, observer and link, and stops them
 //! in the order that loses nothing.
 
-use std::path::{Path, PathBuf};
+mod disk;
+mod report;
+#[cfg(test)]
+mod tests;
+
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::sync_channel;
+use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::warn;
 use trueline_drift::document::parse_yaml;
-use trueline_drift::redact::RedactionKey;
 use trueline_drift::watch::WatchPolicy;
-use trueline_drift::{Epoch, GapReason, Time};
+use trueline_drift::{GapReason, HostId, ItemKind, Time};
+use trueline_systemd::watchdog::Heartbeat;
 
-use crate::clock;
+use crate::actor::complete::Completion;
+use crate::actor::login::{Logins, Sessions};
 use crate::collect::Collectors;
 use crate::config::Config;
-use crate::enrol::unsent;
-use crate::identity::{Identity, IdentityError};
-use crate::link::{self, LinkEnd, LinkParts};
-use crate::observer::{Observer, ObserverParts, Plan, RETRY, ReplayError, Scope, SpoolSink, Why, catch_up, sensor_policy};
-use crate::sensor::{Coverage, Loss, SensorCounters, SensorError, Sensors, View};
-use crate::spool::{Damage, Recovery, Spool, SpoolError, SpoolLimit};
+use crate::identity::IdentityError;
+use crate::link::{self, Configuration, Configured, Errand, LinkEnd, LinkParts};
+use crate::observer::{Observer, ObserverParts, Plan, RETRY, ReplayError, Scope, SpoolSink, Why, sensor_policy};
+use crate::sensor::{Coverage, Loss, SensorCounters, SensorError, Sensors, View, unwatched};
+use crate::service::Confinement;
+use crate::spool::{Damage, Recovery, Spool, SpoolError};
 use crate::state::{State, StateError};
 use crate::status::{Progress, Status};
 
+pub use disk::{Opened, open, redaction_key};
+pub use report::Draft;
+
 /// Signals between sensors and observer: small, for what waits belongs in the kernel's queue.
 const SIGNALS: usize = 1024;
-const STATE_CACHE: usize = 2 * 1024 * 1024;
 
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
@@ -51,8 +60,17 @@ pub enum RunError {
 
 /// A running agent. Dropping it without [`Self::stop`] leaves its threads to end with the process.
 pub struct RunningAgent {
+    host: HostId,
+    /// Where the link goes.
+    collector: String,
+    data_dir: PathBuf,
     status: Arc<Status>,
     sensors: Arc<Sensors>,
+    sessions: Option<Sessions>,
+    counters: Arc<SensorCounters>,
+    spool: Arc<Spool>,
+    policy_version: watch::Receiver<u64>,
+    errands: mpsc::Sender<Errand>,
     stop_observer: Arc<AtomicBool>,
     stop_link: CancellationToken,
     observer: JoinHandle<()>,
@@ -73,11 +91,26 @@ impl RunningAgent {
     }
 
     pub fn coverage(&self) -> Vec<Coverage> {
-        self.sensors.coverage()
+        covered(&self.sensors, self.sessions.as_ref())
     }
 
+    /// What an operator should know of its parts, and of what they do not watch.
     pub fn troubles(&self) -> Vec<String> {
-        self.status.troubles()
+        let mut troubles = self.status.troubles();
+        troubles.extend(unwatched(&self.coverage()));
+        troubles
+    }
+
+    pub fn status(&self) -> &Status {
+        &self.status
+    }
+
+    /// Has the observer take up what the host's own configuration says now; the answer comes once it has. `None` where
+    /// too much else waits to be told to it: ask again.
+    pub fn configure(&self, watch: WatchPolicy, scan_threads: usize) -> Option<Receiver<Configured>> {
+        let (outcome, answer) = sync_channel(1);
+        let configuration = Configuration { watch, scan_threads, outcome };
+        self.errands.try_send(Errand::Configure(Box::new(configuration))).ok().map(|()| answer)
     }
 
     /// Whether a part of it ended by itself: it must be stopped, and perhaps started anew.
@@ -86,7 +119,7 @@ impl RunningAgent {
     }
 
     /// Stops watching, spools what was seen, gives the link a moment to send it, and joins. Blocks for
-    /// a few seconds at most.
+    /// a few seconds, and where the observer waits for `rpm` for as long as that is granted.
     pub fn stop(self) -> Stopped {
         self.stop_observer.store(true, Ordering::Relaxed);
         if self.observer.join().is_err() {
@@ -106,103 +139,134 @@ impl RunningAgent {
 
 /// Starts the agent of an enrolled host.
 pub fn start(config: Config) -> Result<RunningAgent, RunError> {
-    let identity = Identity::load(&config.data_dir)?;
-    let dropped = belong_to(&config.data_dir, &identity)?;
-    let alive_file = config.data_dir.join("alive");
-    let last_alive = modified(&alive_file);
-    let key = redaction_key(&config.data_dir)?;
+    open(config)?.start_within(&Confinement::default())
+}
 
-    let mark = clock::now().micros().to_string();
-    let (state, set_aside) = State::open(&config.data_dir.join("state.redb"), STATE_CACHE, &mark)?;
-    let state = Arc::new(state);
-    let known = Some(state.spooled()).filter(|(epoch, _)| *epoch != Epoch::default());
-    let limit = SpoolLimit { bytes: config.spool_mib * 1024 * 1024, ..SpoolLimit::default() };
-    let new_epoch = || Epoch(u64::try_from(clock::now().micros()).unwrap_or(1));
-    let folder = config.data_dir.join("spool");
-    let (mut spool, mut recovery) = Spool::open(&folder, limit, known, new_epoch)?;
-    if set_aside.is_some() {
-        // What was removed while nobody remembers it is told by an inventory in a new epoch alone.
-        spool.begin_anew_after(recovery.epoch)?;
-        drop(spool);
-        (spool, recovery) = Spool::open(&folder, limit, None, new_epoch)?;
-    }
-    let spool = Arc::new(spool);
-    if recovery.truncated_bytes > 0 {
-        info!(bytes = recovery.truncated_bytes, "the torn end of the spool was cut off; its changes are found again");
-    }
-    let replayed = catch_up(&spool, &state)?;
-    if replayed > 0 {
-        info!(records = replayed, "the state was brought up to the spool");
-    }
+impl Opened {
+    /// Starts the agent with every thread confined but those of the sensors. To be called outside of the confinement.
+    pub fn start_within(self, confinement: &Confinement) -> Result<RunningAgent, RunError> {
+        let Self { config, identity, key, state, spool, recovery, alive_file, since, dropped } = self;
+        // With the real paths of what is named by a link: sensors report those, and items are keyed by them.
+        let policy = Arc::new(View::new(&present_policy(&state, &config.watch)?).policy().clone());
+        let collectors = Collectors::new(Arc::clone(&policy), key);
+        let (signal_sender, signals) = sync_channel(SIGNALS);
+        let counters = Arc::new(SensorCounters::default());
+        let watched = sensor_policy(&policy, &collectors);
+        // Sensors first: what changes during the first scan is then seen by one or the other.
+        let sensors = Arc::new(
+            Sensors::start_with(config.sensor.into(), &watched, signal_sender, Arc::clone(&counters))?.and_audit(config.audit, &watched)?,
+        );
 
-    // With the real paths of what is named by a link: sensors report those, and items are keyed by them.
-    let policy = Arc::new(View::new(&present_policy(&state, &config.watch)?).policy().clone());
-    let collectors = Collectors::new(Arc::clone(&policy), key);
-    let (signal_sender, signals) = sync_channel(SIGNALS);
-    let counters = Arc::new(SensorCounters::default());
-    let watched = sensor_policy(&policy, &collectors);
-    // Sensors first: what changes during the first scan is then seen by one or the other.
-    let sensors = Arc::new(Sensors::start_with(config.sensor.into(), &watched, signal_sender, Arc::clone(&counters))?);
+        let status = Arc::new(Status::default());
+        let mut plans = first_plans(&state, &spool, &recovery, &policy, since)?;
+        if dropped > 0 {
+            // The present identity's stream begins with what the one before did not tell.
+            let loss = Loss { scope: "*".to_owned(), reason: GapReason::AgentDown, began_at: since, lost: Some(dropped) };
+            plans.push(Plan { scope: Scope::All, why: Why::Lost(loss) });
+        }
 
-    let status = Arc::new(Status::default());
-    if let Some(aside) = &set_aside {
-        warn!(to = %aside.to.display(), reason = %aside.reason, "the state was damaged and set aside; taking the inventory again");
+        let (errand_sender, mut errands) = mpsc::channel(16);
+        let (answer_sender, answers) = mpsc::channel(16);
+        let policy_version = watch::Sender::new(policy.version);
+        let completion = Completion::start(confinement);
+        let sessions = completion.logins().map(Logins::sessions).filter(|_| policy.watches_kind(ItemKind::Session));
+        let link_parts = LinkParts {
+            spool: Arc::clone(&spool),
+            status: Arc::clone(&status),
+            sensors: Arc::clone(&counters),
+            coverage: {
+                let (sensors, sessions) = (Arc::clone(&sensors), sessions.clone());
+                Arc::new(move || covered(&sensors, sessions.as_ref()))
+            },
+            errands: errand_sender.clone(),
+            policy_version: policy_version.subscribe(),
+        };
+        let (shown_version, shown_spool) = (policy_version.subscribe(), Arc::clone(&spool));
+        let parts = ObserverParts {
+            collectors,
+            policy,
+            own_policy: Arc::new(config.watch.clone()),
+            state,
+            sink: SpoolSink(spool),
+            completion,
+            status: Arc::clone(&status),
+            sensors: Some(Arc::clone(&sensors)),
+            scan_threads: config.scan_threads,
+            retry_after: RETRY,
+            alive_file: Some(alive_file),
+            answers: Some(answer_sender),
+            policy_version,
+        };
+        let stop_observer = Arc::new(AtomicBool::new(false));
+        let (stopping, confined) = (Arc::clone(&stop_observer), confinement.clone());
+        let observer = std::thread::Builder::new()
+            .name("observer".to_owned())
+            .spawn(move || {
+                confined.enter();
+                Observer::new(parts, plans).run(&signals, &mut errands, &stopping);
+            })
+            .map_err(|source| RunError::Thread { what: "observer", source })?;
+        let stop_link = CancellationToken::new();
+        let (stopping, confined) = (stop_link.clone(), confinement.clone());
+        let (host, collector, heartbeat) = (identity.host, identity.link.clone(), Arc::clone(&status.heartbeats.link));
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .max_blocking_threads(4)
+            .thread_keep_alive(Duration::from_secs(60))
+            .build()
+            .map_err(|source| RunError::Thread { what: "runtime", source })?;
+        let link = std::thread::Builder::new()
+            .name("link".to_owned())
+            .spawn(move || {
+                confined.enter();
+                let end = runtime.block_on(async {
+                    tokio::select! {
+                        end = link::run(identity, link_parts, answers, stopping) => end,
+                        never = beat(&heartbeat) => never,
+                    }
+                });
+                if end == LinkEnd::Stopped {
+                    // What is left looks up a name, which may take half a minute, or waits for a dead disk. Where the agent starts
+                    // over, it is waited for: it may hold the spool.
+                    runtime.shutdown_background();
+                }
+                end
+            })
+            .map_err(|source| RunError::Thread { what: "link", source })?;
+        Ok(RunningAgent {
+            host,
+            collector,
+            data_dir: config.data_dir,
+            status,
+            sensors,
+            sessions,
+            counters,
+            spool: shown_spool,
+            policy_version: shown_version,
+            errands: errand_sender,
+            stop_observer,
+            stop_link,
+            observer,
+            link,
+        })
     }
-    let since = last_alive.map_or_else(clock::now, |alive| alive.min(clock::now()));
-    let mut plans = first_plans(&state, &spool, &recovery, &policy, since)?;
-    if dropped > 0 {
-        // The present identity's stream begins with what the one before did not tell.
-        let loss = Loss { scope: "*".to_owned(), reason: GapReason::AgentDown, began_at: since, lost: Some(dropped) };
-        plans.push(Plan { scope: Scope::All, why: Why::Lost(loss) });
-    }
+}
 
-    let (errand_sender, mut errands) = mpsc::channel(16);
-    let (answer_sender, answers) = mpsc::channel(16);
-    let policy_version = watch::Sender::new(policy.version);
-    let link_parts = LinkParts {
-        spool: Arc::clone(&spool),
-        status: Arc::clone(&status),
-        sensors: counters,
-        coverage: {
-            let sensors = Arc::clone(&sensors);
-            Arc::new(move || sensors.coverage())
-        },
-        errands: errand_sender,
-        policy_version: policy_version.subscribe(),
-    };
-    let parts = ObserverParts {
-        collectors,
-        policy,
-        own_policy: Arc::new(config.watch.clone()),
-        state,
-        sink: SpoolSink(spool),
-        status: Arc::clone(&status),
-        sensors: Some(Arc::clone(&sensors)),
-        scan_threads: config.scan_threads,
-        retry_after: RETRY,
-        alive_file: Some(alive_file),
-        answers: Some(answer_sender),
-        policy_version,
-    };
-    let stop_observer = Arc::new(AtomicBool::new(false));
-    let stopping = Arc::clone(&stop_observer);
-    let observer = std::thread::Builder::new()
-        .name("observer".to_owned())
-        .spawn(move || Observer::new(parts, plans).run(&signals, &mut errands, &stopping))
-        .map_err(|source| RunError::Thread { what: "observer", source })?;
-    let stop_link = CancellationToken::new();
-    let stopping = stop_link.clone();
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .max_blocking_threads(4)
-        .thread_keep_alive(std::time::Duration::from_secs(60))
-        .build()
-        .map_err(|source| RunError::Thread { what: "runtime", source })?;
-    let link = std::thread::Builder::new()
-        .name("link".to_owned())
-        .spawn(move || runtime.block_on(link::run(identity, link_parts, answers, stopping)))
-        .map_err(|source| RunError::Thread { what: "link", source })?;
-    Ok(RunningAgent { status, sensors, stop_observer, stop_link, observer, link })
+/// What the sensors watch, and whether sessions are told.
+fn covered(sensors: &Sensors, sessions: Option<&Sessions>) -> Vec<Coverage> {
+    let mut rows = sensors.coverage();
+    rows.extend(sessions.map(Sessions::coverage));
+    rows
+}
+
+/// Beats for as long as the runtime goes on.
+pub async fn beat(heartbeat: &Heartbeat) -> ! {
+    let mut every = tokio::time::interval(Duration::from_secs(1));
+    every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        every.tick().await;
+        heartbeat.beat();
+    }
 }
 
 /// What must be read before live events are enough.
@@ -213,8 +277,8 @@ fn first_plans(state: &State, spool: &Spool, recovery: &Recovery, policy: &Arc<W
         // Never told in full in this epoch, be it the first one, or one that began after damage.
         let mut plans = vec![all(Why::Inventory)];
         if complete.is_some() || recovery.damaged.is_some() {
-            let lost = recovery.damaged.as_ref().and_then(lost_records);
-            plans.push(all(Why::Lost(Loss { scope: "*".to_owned(), reason: GapReason::SpoolDamaged, began_at: since, lost })));
+            let (reason, lost) = began_anew_for(recovery);
+            plans.push(all(Why::Lost(Loss { scope: "*".to_owned(), reason, began_at: since, lost })));
         }
         return Ok(plans);
     }
@@ -225,6 +289,15 @@ fn first_plans(state: &State, spool: &Spool, recovery: &Recovery, policy: &Arc<W
     }
     plans.push(all(Why::Restart { since }));
     Ok(plans)
+}
+
+/// Why what was told before is told anew, and how many records are known to be lost.
+fn began_anew_for(recovery: &Recovery) -> (GapReason, Option<u64>) {
+    match &recovery.damaged {
+        // Whole, and of another story than the collector's: what one of the two has forgotten, nobody counts.
+        Some(damage) if recovery.renumbered && damage.lost.is_empty() => (GapReason::SetBack, None),
+        damage => (GapReason::SpoolDamaged, damage.as_ref().and_then(lost_records)),
+    }
 }
 
 /// How many records are known to be lost; nothing where the end of the loss is not known.
@@ -242,77 +315,4 @@ fn present_policy(state: &State, configured: &WatchPolicy) -> Result<WatchPolicy
             Ok(configured.clone())
         }
     }
-}
-
-/// State and spool belong to one identity: a host that was enrolled anew is a new host, and its
-/// collector knows nothing of it. How many records of the host before are dropped.
-fn belong_to(data_dir: &Path, identity: &Identity) -> Result<u64, RunError> {
-    let path = data_dir.join("belongs_to");
-    let owner = identity.host.to_string();
-    let mut dropped = 0;
-    match std::fs::read_to_string(&path) {
-        Ok(text) if text == owner => return Ok(0),
-        // A file that a power cut left empty says nothing.
-        Ok(text) if text.is_empty() => {}
-        Ok(_) => {
-            dropped = match unsent(data_dir) {
-                Ok(count) => count,
-                Err(error @ SpoolError::InUse { .. }) => return Err(error.into()),
-                Err(error) => {
-                    warn!(%error, "how many records of the host before are dropped is not known");
-                    0
-                }
-            };
-            info!(dropped, "the host was enrolled anew: its inventory is taken again");
-            for name in ["spool", "state.redb"] {
-                let old = data_dir.join(name);
-                let removed = if old.is_dir() { std::fs::remove_dir_all(&old) } else { std::fs::remove_file(&old) };
-                match removed {
-                    Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
-                        return Err(RunError::Io { operation: "remove", path: old, source });
-                    }
-                    _ => {}
-                }
-            }
-        }
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-        Err(source) => return Err(RunError::Io { operation: "read", path, source }),
-    }
-    replace(&path, owner.as_bytes()).map_err(|source| RunError::Io { operation: "write", path, source })?;
-    Ok(dropped)
-}
-
-/// Writes a file whole or not at all, readable by its owner alone.
-fn replace(path: &Path, contents: &[u8]) -> std::io::Result<()> {
-    use std::io::Write;
-    use std::os::unix::fs::OpenOptionsExt;
-    let temporary = path.with_extension("new");
-    let mut file = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
-    file.write_all(contents)?;
-    file.sync_all()?;
-    std::fs::rename(&temporary, path)
-}
-
-/// The key of this host's redaction digests, made once.
-pub fn redaction_key(data_dir: &Path) -> Result<RedactionKey, RunError> {
-    let path = data_dir.join("redaction.key");
-    let fail = |operation, source| RunError::Io { operation, path: path.clone(), source };
-    match std::fs::read(&path) {
-        Ok(bytes) => match <[u8; 32]>::try_from(bytes) {
-            Ok(key) => return Ok(RedactionKey::new(key)),
-            Err(_) => warn!(path = %path.display(), "the redaction key is damaged; making another, which shows as changed passwords"),
-        },
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-        Err(error) => return Err(fail("read", error)),
-    }
-    let key: [u8; 32] = rand::random();
-    replace(&path, &key).map_err(|error| fail("write", error))?;
-    Ok(RedactionKey::new(key))
-}
-
-/// When the file was last touched: the agent was alive then.
-fn modified(path: &Path) -> Option<Time> {
-    let modified = std::fs::metadata(path).ok()?.modified().ok()?;
-    let since = modified.duration_since(std::time::UNIX_EPOCH).ok()?;
-    i64::try_from(since.as_micros()).ok().map(Time::from_micros)
 }

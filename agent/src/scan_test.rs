@@ -14,6 +14,7 @@ use super::worker::LARGE;
 use super::*;
 use crate::collect::{FileReader, Root, skipped};
 use crate::kernel::file::Pinned;
+use crate::testing::{await_some, until};
 
 fn folder() -> (tempfile::TempDir, PathBuf) {
     let folder = tempfile::tempdir().unwrap();
@@ -141,16 +142,20 @@ fn a_scan_that_would_take_hours_sends_what_it_has_and_ends_when_it_is_stopped() 
     fs::File::create(place.join("large")).unwrap().set_len(LARGE + 1).unwrap();
     let (sink, batches) = sync_channel(8);
     let options = ScanOptions { bytes_per_second: 1024, ..options(1) };
-    let progress = ScanProgress::default();
-    std::thread::scope(|scope| {
-        let scanning = scope.spawn(|| scan(&policy(&[&place]), &options, |_| None, sink, &progress));
-        let first = batches.recv().unwrap();
-        progress.give_up.store(true, Ordering::Relaxed);
-        let ended = scanning.join().unwrap();
-        assert!(matches!(ended, Err(ScanError::Stopped)), "{ended:?}");
-        let sent: Vec<ItemId> = first.into_iter().chain(batches.into_iter().flatten()).map(|(item, _)| item).collect();
-        assert!(sent.iter().all(|item| !item.key.as_str().ends_with("/large")), "half a file was sent: {sent:?}");
+    let progress = Arc::new(ScanProgress::default());
+    let policy = policy(&[&place]);
+    // Not in a scope, which would wait for a scan that does not end.
+    let scanning = std::thread::spawn({
+        let progress = Arc::clone(&progress);
+        move || scan(&policy, &options, |_| None, sink, &progress)
     });
+    let mut sent = await_some("what it has", || batches.try_recv().ok());
+    progress.give_up.store(true, Ordering::Relaxed);
+    until("the end of the scan", || scanning.is_finished());
+    let ended = scanning.join().unwrap();
+    assert!(matches!(ended, Err(ScanError::Stopped)), "{ended:?}");
+    sent.extend(batches.try_iter().flatten());
+    assert!(sent.iter().all(|(item, _)| !item.key.as_str().ends_with("/large")), "half a file was sent: {sent:?}");
 }
 
 #[test]

@@ -92,7 +92,8 @@ impl Feed {
         let exists = drift.field == EXISTS.as_str();
         // An item is absent again; a field is what it was again.
         let field = if exists && event == "resolved" { String::new() } else { format!("{} ", drift.field) };
-        let gravity = (Tone::Dim, format!("({}, {})", drift.severity, drift.drift_type));
+        let folded = drift.folded_under.as_ref().map(|package| format!(", folded under {package}")).unwrap_or_default();
+        let gravity = (Tone::Dim, format!("({}, {}{folded})", drift.severity, drift.drift_type));
         let above = self
             .above
             .as_ref()
@@ -178,6 +179,7 @@ impl Feed {
 
     fn row(&self, at: &str, (tone, verdict): Piece, pieces: &[Piece]) -> String {
         let paint = self.screen.paint;
+        let verdict = visible(&verdict);
         let mut room = self.screen.width.map_or(usize::MAX, |columns| columns.saturating_sub(MARGIN + VERDICT));
         let mut text = format!("{}{}", paint.text(Tone::Dim, at), " ".repeat(MARGIN.saturating_sub(at.width())));
         text.push_str(&paint.text(tone, &verdict));
@@ -217,7 +219,7 @@ mod tests {
 
     fn drift(event: &str) -> Drift {
         shape::read(&json!({
-            "id": 4, "host_name": "web1", "item": "file:/etc/hosts", "field": "size", "expected": 180, "actual": 188,
+            "id": 4, "host": "01890a5d-ac96-774b-bcce-b302099a8057", "host_name": "web1", "item": "file:/etc/hosts", "field": "size", "expected": 180, "actual": 188,
             "verdict": "notable", "severity": "info", "type": "functional", "state": "open", "change": 9, "event": event,
             "opened_at": "2026-02-12T10:31:00Z", "updated_at": "2026-02-12T10:31:00Z",
             "actor": {"certainty": "unknown", "reason": "the process had ended"}
@@ -238,6 +240,18 @@ mod tests {
         let text = feed(Some(50)).change(&change());
         assert_eq!(text.lines().count(), 3, "{text}");
         assert!(text.lines().all(|line| line.width() <= 50), "{text}");
+    }
+
+    #[test]
+    fn nothing_that_the_collector_says_moves_the_cursor() {
+        let mut change = change();
+        change.verdict = Some("\u{1b}[2Jnotable".to_owned());
+        let mut drift = drift("\u{1b}[2Jopened");
+        drift.verdict = "\u{1b}[2J".to_owned();
+        let mut feed = feed(None);
+        for text in [feed.drift(&drift), feed.change(&change), feed.drift(&drift)] {
+            assert!(!text.contains('\u{1b}'), "{text:?}");
+        }
     }
 
     #[test]

@@ -10,14 +10,14 @@ use crate::api::{Page, Query};
 use crate::commands::Session;
 use crate::failure::Failure;
 use crate::shape;
-use crate::table::{Cell, Column, Table};
+use crate::table::{Cell, Column, Table, visible};
 
 /// The collector's own bound on a page.
 const LARGEST_PAGE: u32 = 500;
 
 #[derive(Debug, Clone, Args)]
 pub struct Paging {
-    /// At most this many, 1 to 500; 100 where not given
+    /// At most this many, 1 to 500 [default: 100]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(LARGEST_PAGE)))]
     limit: Option<u32>,
     /// What comes after this cursor: `next` of an earlier page
@@ -51,6 +51,21 @@ pub async fn list<T>(session: &Session, path: &[&str], query: Query, paging: &Pa
 where
     T: for<'de> Deserialize<'de>,
 {
+    list_looking(session, path, query, paging, listing, |_| {}).await
+}
+
+/// As [`list`], with a look at each object that becomes a row.
+pub async fn list_looking<T>(
+    session: &Session,
+    path: &[&str],
+    query: Query,
+    paging: &Paging,
+    listing: Listing<T>,
+    mut look: impl FnMut(&T),
+) -> Result<usize, Failure>
+where
+    T: for<'de> Deserialize<'de>,
+{
     let (mut table, mut count, mut after) = (Table::new(listing.columns), 0, paging.after.clone());
     loop {
         let (value, page) = session.api.page(path, &paging.query(query.clone(), after.as_deref())).await?;
@@ -58,8 +73,12 @@ where
         if session.screen.is_json() {
             print_json(session, paging, value, &page, count == 0)?;
         } else if !page.items.is_empty() {
-            let rows =
-                page.items.iter().map(|item| Ok((listing.row)(&shape::read::<T>(item)?, now()))).collect::<Result<Vec<_>, Failure>>()?;
+            let mut rows = Vec::with_capacity(page.items.len());
+            for item in &page.items {
+                let item = shape::read::<T>(item)?;
+                look(&item);
+                rows.push((listing.row)(&item, now()));
+            }
             session.screen.raw(&table.page(&rows, session.screen.paint, session.screen.width))?;
         }
         count += page.items.len();
@@ -71,7 +90,7 @@ where
                         session.screen.note(listing.nothing);
                     }
                 } else if let Some(next) = next {
-                    session.screen.note(&format!("There is more: --all, or --after {next}"));
+                    session.screen.note(&visible(&format!("There is more: --all, or --after {next}")));
                 }
                 return Ok(count);
             }

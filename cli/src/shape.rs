@@ -3,7 +3,7 @@
 
 use serde::Deserialize;
 use trueline_drift::baseline::EXISTS;
-use trueline_drift::{Actor, FieldChange, ItemId, Time, Value};
+use trueline_drift::{Actor, FieldChange, ItemId, Time, Transaction, Value};
 
 use crate::failure::Failure;
 use crate::screen::Tone;
@@ -30,8 +30,14 @@ pub struct Host {
     pub acknowledged: u64,
     pub items: u64,
     pub open_drifts: u64,
+    /// Missing from an older collector's answer, which folds nothing.
+    #[serde(default)]
+    pub folded_drifts: u64,
     pub baseline: Option<BaselineName>,
     pub comparison: Option<String>,
+    /// Missing from an older collector's answer, which does not tell.
+    #[serde(default)]
+    pub has_twin: bool,
     #[serde(default)]
     pub status: Status,
 }
@@ -83,6 +89,13 @@ pub struct Sensor {
     pub reason: Option<String>,
 }
 
+impl Sensor {
+    /// Items are not watched where they should be. What else a row is about tells more of a change, and leaves none unseen.
+    pub fn is_blind(&self) -> bool {
+        !self.watching && ["file:", "sysctl:"].iter().any(|kind| self.scope.starts_with(kind))
+    }
+}
+
 #[derive(Debug, Deserialize)]
 pub struct Change {
     pub id: i64,
@@ -96,7 +109,8 @@ pub struct Change {
     pub observed_at: Time,
     pub received_at: Time,
     pub actor: Actor,
-    pub transaction: Option<String>,
+    pub transaction: Option<Transaction>,
+    pub shipped_by: Option<ItemId>,
     pub verdict: Option<String>,
     #[serde(default)]
     pub reasons: Vec<String>,
@@ -105,6 +119,7 @@ pub struct Change {
 #[derive(Debug, Deserialize)]
 pub struct Drift {
     pub id: i64,
+    pub host: String,
     pub host_name: String,
     pub item: ItemId,
     pub field: String,
@@ -120,8 +135,12 @@ pub struct Drift {
     pub resolved_at: Option<Time>,
     pub change: Option<i64>,
     pub actor: Option<Actor>,
+    pub transaction: Option<Transaction>,
     pub resolved_by: Option<i64>,
     pub acknowledged: Option<Acknowledged>,
+    pub folded_under: Option<ItemId>,
+    #[serde(default)]
+    pub folds: u64,
     #[serde(default)]
     pub reasons: Vec<String>,
     pub event: Option<String>,
@@ -140,6 +159,9 @@ pub struct Baseline {
     pub name: String,
     pub version: u64,
     pub origin: String,
+    /// Missing from an older collector's answer.
+    #[serde(default)]
+    pub whole: bool,
     pub items: u64,
     pub created_at: Time,
     pub created_by: String,

@@ -1,7 +1,7 @@
 //! Aligned columns and label sheets for people.
 //!
-//! Invariants: widths are display widths, not bytes; nothing is cut unless a terminal is too narrow;
-//! and no character that could move the cursor or reorder text is ever printed, whatever the server sent.
+//! Invariants: widths are display widths of whole texts, not bytes and not sums over characters; nothing is cut unless a
+//! terminal is too narrow; and no character that could move the cursor or reorder text is ever printed, whatever the server sent.
 
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
@@ -94,7 +94,7 @@ impl Cell {
         let mut kept = Vec::new();
         for (tone, text) in &self.pieces {
             let head = head(text, room);
-            room -= head.width();
+            room = room.saturating_sub(head.width());
             let cut = head.len() < text.len();
             kept.push((*tone, if cut { format!("{head}…") } else { head.to_owned() }));
             if cut {
@@ -123,24 +123,28 @@ pub fn lines_visible(text: &str) -> String {
 /// The longest start of `text` that is at most `width` columns wide.
 fn head(text: &str, width: usize) -> &str {
     let mut used = 0;
-    for (at, c) in text.char_indices() {
-        used += c.width().unwrap_or(0);
-        if used > width {
-            return &text[..at];
-        }
+    let end = text.char_indices().find(|(_, c)| is_beyond(&mut used, *c, width)).map_or(text.len(), |(at, _)| at);
+    let mut head = &text[..end];
+    while head.width() > width {
+        head = &head[..head.floor_char_boundary(head.len() - 1)];
     }
-    text
+    head
 }
 
 fn tail(text: &str, width: usize) -> &str {
     let mut used = 0;
-    for (at, c) in text.char_indices().rev() {
-        used += c.width().unwrap_or(0);
-        if used > width {
-            return &text[at + c.len_utf8()..];
-        }
+    let beyond = text.char_indices().rev().find(|(_, c)| is_beyond(&mut used, *c, width));
+    let mut tail = beyond.map_or(text, |(at, c)| &text[at + c.len_utf8()..]);
+    while tail.width() > width {
+        tail = &tail[tail.ceil_char_boundary(1)..];
     }
-    text
+    tail
+}
+
+/// A first measure, a character at a time. It is not the width of a text, which a sign and its variation selector make larger.
+fn is_beyond(used: &mut usize, c: char, width: usize) -> bool {
+    *used += c.width().unwrap_or(0);
+    *used > width
 }
 
 pub fn cut_end(text: &str, width: usize) -> String {
@@ -343,16 +347,7 @@ mod tests {
 
     #[test]
     fn items_that_differ_in_their_tails_stay_different_on_a_narrow_terminal() {
-        let columns = vec![
-            Column::number("ID"),
-            Column::new("AGE", Fit::Whole),
-            Column::new("HOST", Fit::Middle),
-            Column::new("ITEM", Fit::Key),
-            Column::new("FIELD", Fit::End),
-            Column::new("EXPECTED → ACTUAL", Fit::End),
-            Column::new("BY", Fit::End),
-            Column::new("VERDICT", Fit::Whole),
-        ];
+        let columns = crate::commands::drift::listing().columns;
         let rows: Vec<Vec<Cell>> = ["accept_ra", "accept_redirects", "forwarding", "hop_limit"]
             .iter()
             .map(|name| {
@@ -384,6 +379,19 @@ mod tests {
         let text = Table::new(columns()).page(&[row("1", "\u{1b}[2Jx\u{202e}", "a\\x1b\n")], Paint::PLAIN, None);
         assert!(!text.contains('\u{1b}') && !text.contains('\u{202e}'), "{text:?}");
         assert!(text.contains("a\\x1b"), "an escape that is already text stays as it is: {text:?}");
+    }
+
+    #[test]
+    fn a_sign_that_its_selector_makes_wider_is_cut_within_its_width() {
+        let clouds = "\u{2601}\u{fe0f}".repeat(30);
+        for width in 0..30 {
+            for cut in [cut_end(&clouds, width), cut_middle(&clouds, width), cut_key(&format!("file:{clouds}"), width)] {
+                assert!(cut.width() <= width.max(1), "{width}: {cut:?}");
+            }
+            let cell = Cell::new(&clouds).then(Tone::Dim, &clouds);
+            let set = cell.set(&Column::new("BY", Fit::End), width, Paint::PLAIN, true);
+            assert!(set.width() <= width.max(1), "{width}: {set:?}");
+        }
     }
 
     #[test]

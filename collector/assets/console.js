@@ -51,7 +51,7 @@
   };
 
   const belongs = (row) => {
-    if (host && row.host_id !== host) return false;
+    if (row.folded_under || (host && row.host_id !== host)) return false;
     if (view === "resolved") return row.state === "resolved";
     if (row.state === "resolved") return false;
     return view === "open" || view === row.verdict;
@@ -74,6 +74,8 @@
     element.dataset.id = row.id;
     element.dataset.verdict = row.verdict;
     element.dataset.state = row.state;
+    if (row.package && row.kind !== "package") element.dataset.part = row.host_id + " " + row.package;
+    else delete element.dataset.part;
     const cover = element.querySelector(".cover");
     cover.href = "/drift/" + row.id;
     cover.firstElementChild.textContent = row.verdict_text + " drift: " + row.kind + " " + row.key + ", " + row.field + ", on " + row.host;
@@ -87,10 +89,12 @@
     put(element, ".path", row.key, row.key);
     put(element, ".host", row.host);
     put(element, ".field", row.field);
+    put(element, ".folds", row.folds ? "+ " + row.folds + " folded" : "").hidden = !row.folds;
     value(element, ".before .text", row.before);
     value(element, ".after .text", row.after);
     element.querySelector(".actor").title = row.actor;
     put(element, ".actor .line", row.actor);
+    put(element, ".actor .through", row.through || "", row.through).hidden = !row.through;
     put(element, ".certainty", row.certainty).dataset.certainty = row.certainty;
     put(element, ".pill.verdict", row.verdict_text).dataset.verdict = row.verdict;
     put(element, ".pill.state", row.state).dataset.state = row.state;
@@ -109,6 +113,10 @@
     held.clear();
     for (const row of rows) {
       let element = feed.querySelector('[data-id="' + Number(row.id) + '"]');
+      if (element && row.folded_under) {
+        element.remove(); // Its package's drift stands for it from here on.
+        continue;
+      }
       if (element) {
         fill(element, row); // A row that is resolved now stays, dimmed, until the page is loaded anew.
         flash(element);
@@ -120,6 +128,10 @@
       feed.prepend(element);
       flash(element);
       news += 1;
+    }
+    // The parts of a package may have come before its own drift did, which stands for them now.
+    for (const row of rows.filter((row) => row.folds)) {
+      for (const part of feed.querySelectorAll('[data-part="' + row.host_id + " " + row.package + '"]')) part.remove();
     }
     while (feed.children.length > ROWS) feed.lastElementChild.remove();
     if (news > 0) {
@@ -165,6 +177,7 @@
         summary.open_notable = Math.max(0, summary.open_drifts - summary.open_critical);
         for (const place of document.querySelectorAll("[data-count]")) {
           const number = summary[place.dataset.count];
+          if (place.parentElement.id === "folded") place.parentElement.hidden = !number;
           if (typeof number === "number") place.textContent = number.toLocaleString("en-US");
         }
       }

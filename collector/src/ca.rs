@@ -23,6 +23,7 @@ use sha2::{Digest, Sha256};
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use trueline_drift::{HostId, TenantId, Time};
+use trueline_store::KeyDigest;
 use x509_parser::prelude::FromDer;
 
 /// Largest certificate request taken, in bytes. One with a P-384 key needs about 400.
@@ -189,6 +190,11 @@ fn leaf(common_name: &str, usage: ExtendedKeyUsagePurpose) -> CertificateParams 
 }
 
 /// The key of a request that proves possession of it, if it is of a kind worth certifying.
+/// The digest of the key that a PKCS #10 request asks a certificate for, which has signed it.
+pub fn key_digest(request: &[u8]) -> Result<KeyDigest, CaError> {
+    Ok(KeyDigest(Sha256::digest(requested_key(request)?.subject_public_key_info()).into()))
+}
+
 fn requested_key(request: &[u8]) -> Result<SubjectPublicKeyInfo, CaError> {
     let refused = |reason: &str| CaError::Request(reason.to_owned());
     if request.len() > REQUEST_LIMIT {

@@ -21,22 +21,26 @@ const PAGE: u32 = 1_000;
 const WAIT: Duration = Duration::from_millis(20);
 const WAITS: u32 = 100;
 
-/// Compares every host that is due, once. A host that cannot be compared keeps no other waiting.
-pub async fn compare_all(hub: &Hub) -> Result<(), StoreError> {
+/// Compares every host that is due, once. A host that cannot be compared keeps no other waiting; what was in the way of the
+/// last such is returned.
+pub async fn compare_all(hub: &Hub) -> Result<Option<StoreError>, StoreError> {
     let mut after = None;
     let mut failure = None;
     loop {
-        let hosts = hub.store.hosts_to_compare(after, HOSTS).await?;
-        let Some(last) = hosts.last() else { return failure.map_or(Ok(()), Err) };
+        let hosts = hub.pulses.compare.waiting(hub.store.hosts_to_compare(after, HOSTS)).await?;
+        let Some(last) = hosts.last() else { return Ok(failure) };
         after = Some(last.host);
         for host in hosts {
             if hub.shutdown.is_cancelled() {
-                return Ok(());
+                return Ok(None);
             }
             match compare_host(hub, &host).await {
                 Ok(()) => hub.news.ring(),
+                Err(error) if error.is_passing() => return Err(error),
                 Err(error) => {
-                    tracing::error!(host = %host.host, %error, "cannot compare a host with its baseline");
+                    if !hub.health.troubles().contains_key(&Part::Compare) {
+                        tracing::error!(host = %host.host, %error, "cannot compare a host with its baseline");
+                    }
                     failure = Some(error);
                 }
             }
@@ -52,18 +56,20 @@ async fn compare_host(hub: &Hub, host: &HostToCompare) -> Result<(), StoreError>
             return Ok(());
         }
         let at = now();
-        match hub.store.compare(host, after, PAGE, &|rows| compare_rows(host, rows, at)).await? {
+        let decide = |rows| hub.pulses.compare.working(|| compare_rows(host, rows, at));
+        let page = hub.store.compare(host, after, PAGE, &decide);
+        match hub.pulses.compare.waiting(page).await? {
             Compared::UpTo(last) => (after, waits) = (Some(last), 0),
             Compared::End => break,
             Compared::Unjudged if waits < WAITS => {
                 waits += 1;
-                tokio::time::sleep(WAIT).await;
+                hub.pulses.compare.waiting(tokio::time::sleep(WAIT)).await;
             }
             // It stays due, or is due again under what it is held against now.
             Compared::Unjudged | Compared::Superseded => return Ok(()),
         }
     }
-    hub.store.comparison_done(host).await?;
+    hub.pulses.compare.waiting(hub.store.comparison_done(host)).await?;
     metrics::counter!("trueline_comparisons_total").increment(1);
     Ok(())
 }
@@ -106,7 +112,8 @@ fn asks(expectation: &Expectation, drift: &OpenDrift) -> bool {
     let asked = match expectation {
         Expectation::Free => None,
         Expectation::Absent => is_there(false),
-        Expectation::Fields(fields) => is_there(true).or_else(|| fields.value(drift.field.as_str()).cloned()),
+        Expectation::Whole(fields) if drift.expected.is_none() => return fields.value(drift.field.as_str()).is_none(),
+        Expectation::Fields(fields) | Expectation::Whole(fields) => is_there(true).or_else(|| fields.value(drift.field.as_str()).cloned()),
     };
     asked.is_some() && asked == drift.expected
 }
@@ -115,8 +122,10 @@ fn asks(expectation: &Expectation, drift: &OpenDrift) -> bool {
 pub async fn run(hub: Arc<Hub>) -> Result<(), StoreError> {
     let mut bell = hub.compare.listen();
     while !hub.shutdown.is_cancelled() {
-        compare_all(&hub).await?;
-        hub.health.is_well(Part::Compare);
+        match hub.pulses.compare.at_work(compare_all(&hub)).await? {
+            None => hub.health.is_well(Part::Compare),
+            Some(error) => hub.health.is_troubled(Part::Compare, now(), &error),
+        }
         crate::tasks::rest_until(&hub, &mut bell, crate::tasks::TIMER).await;
     }
     Ok(())
@@ -175,11 +184,21 @@ mod tests {
         for expectation in [mode("0644"), mode("0600"), Expectation::Absent, Expectation::Free] {
             assert_eq!(resolves(&expectation, vec![]), 0, "{expectation:?}");
         }
-        for (expectation, drift) in [(mode("0644"), open_mode()), (mode("0644"), exists(true)), (Expectation::Absent, exists(false))] {
+        let came = || OpenDrift { expected: None, ..open(FieldName::known("acl"), Value::text(""), Value::text("user:x:rw-")) };
+        let whole = |fields| Expectation::Whole(fields);
+        for (expectation, drift) in [
+            (mode("0644"), open_mode()),
+            (mode("0644"), exists(true)),
+            (Expectation::Absent, exists(false)),
+            (whole(Fields::new().with("mode", "0644")), open_mode()),
+            (whole(Fields::new()), came()),
+        ] {
             assert_eq!(resolves(&expectation, vec![drift]), 0, "{expectation:?} is what it was");
         }
         for (expectation, drift) in [
             (mode("0600"), open_mode()),
+            (mode("0644"), came()),
+            (whole(Fields::new().with("acl", "user:x:rw-")), came()),
             (Expectation::Fields(Fields::new()), open_mode()),
             (Expectation::Absent, open_mode()),
             (Expectation::Free, open_mode()),

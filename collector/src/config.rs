@@ -12,6 +12,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use trueline_drift::document::{DocumentError, parse_toml, parse_yaml};
 use trueline_drift::watch::WatchPolicy;
+use trueline_store::StoreError;
 
 pub const DEFAULT_PATH: &str = "/etc/trueline/collector.toml";
 const DEFAULT_DATA_DIR: &str = "/var/lib/trueline-collector";
@@ -29,8 +30,23 @@ pub enum ConfigError {
     Document(#[from] DocumentError),
     #[error("{}: {fault}", path.display())]
     Policy { path: PathBuf, fault: String },
+    #[error("{}: cannot look up which text its version stands for: {source}", path.display())]
+    PolicyVersion { path: PathBuf, source: StoreError },
     #[error("{key} = {value}: {reason}")]
     Setting { key: &'static str, value: String, reason: &'static str },
+}
+
+impl ConfigError {
+    /// Whether it stays until somebody edits a file or a command line. What could not be read says nothing of what it holds:
+    /// its disk may fail, its file system may not be mounted yet.
+    pub fn is_lasting(&self) -> bool {
+        match self {
+            // No plain file; no text.
+            Self::File { source, .. } => matches!(source.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData),
+            Self::PolicyVersion { source, .. } => !source.is_passing(),
+            Self::TooLarge(_) | Self::Document(_) | Self::Policy { .. } | Self::Setting { .. } => true,
+        }
+    }
 }
 
 /// The TOML document; every key may be left out.
@@ -212,7 +228,8 @@ fn read_bounded(path: &Path) -> Result<String, ConfigError> {
 
 fn default_names() -> Vec<String> {
     let mut names: Vec<String> = ["localhost", "127.0.0.1", "::1"].map(str::to_owned).to_vec();
-    let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned();
+    // Asked of the kernel: the service sees no /proc/sys.
+    let host = nix::unistd::gethostname().unwrap_or_default().to_string_lossy().into_owned();
     if is_name(&host) && !names.contains(&host) {
         names.insert(0, host);
     }
@@ -237,6 +254,22 @@ mod tests {
         fs::write(&path, "data_dir = '/x'\nlisten_agent = '0.0.0.0:1'\n").unwrap();
         let error = Settings::read(Some(&path)).unwrap_err().to_string();
         assert!(error.contains(":2:1: unknown key `listen_agent`: did you mean `listen_agents`?"), "{error}");
+    }
+
+    #[test]
+    fn what_cannot_be_read_now_may_be_later_and_a_text_that_is_wrong_stays_so() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("watch.yaml");
+        assert!(!read_policy(&path).unwrap_err().is_lasting(), "its file system may come");
+        for text in [&b"\xff\xfe"[..], b"version: x\n"] {
+            fs::write(&path, text).unwrap();
+            assert!(read_policy(&path).unwrap_err().is_lasting(), "{text:?}");
+        }
+        assert!(read_policy(folder.path()).unwrap_err().is_lasting(), "a folder");
+        for code in [nix::libc::EIO, nix::libc::EMFILE, nix::libc::EACCES] {
+            let error = ConfigError::File { path: path.clone(), source: io::Error::from_raw_os_error(code) };
+            assert!(!error.is_lasting(), "{error}");
+        }
     }
 
     #[test]

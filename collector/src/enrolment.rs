@@ -1,8 +1,8 @@
 //! Enrolment: a join token and a key of the host's own become an identity.
 //!
-//! Invariants: a token's use is spent before anything else happens and is not given back, so that no
-//! failure can be used to get more out of it; a host is recorded only with a request that can be
-//! signed, so that none is enrolled by half. Tries are limited by address.
+//! Invariants: a host is recorded together with the use of the token that it costs, and only with a request that was
+//! signed by its own key; whatever fails after that, the answer on its way back too, is mended by asking again with the
+//! same key, which costs no further use and makes no second host. Tries are limited by address.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -11,16 +11,16 @@ use std::time::{Duration, Instant};
 use tonic::{Request, Response, Status};
 use trueline_drift::{Facts, HostId};
 use trueline_proto::v1;
-use trueline_store::{NewAction, NewCertificate, NewHost, Spent, Standing, StoreError, TokenKind};
+use trueline_store::{Enrolled, NewAction, NewCertificate, NewHost, Standing, StoreError, TokenKind};
 use uuid::Uuid;
 
 use crate::allowance::Allowance;
-use crate::ca::{CaError, CertificateAuthority};
+use crate::ca::{self, CaError, CertificateAuthority};
 use crate::hub::{Hub, now};
-use crate::tls::{Peer, Refusal, Refusals};
+use crate::tls::{Peer, Refusal, Refusals, neighbourhood};
 use crate::token;
 
-/// Failed tries of one address within [`PERIOD`](crate::allowance::PERIOD).
+/// Guesses of one address, or of one network of IPv6, within [`PERIOD`](crate::allowance::PERIOD).
 const FAILURES: u32 = 20;
 /// All tries of one address, good ones too: a fleet behind one address may enrol at once, but a token that leaked
 /// cannot fill the database at the speed of the wire.
@@ -39,7 +39,7 @@ pub struct EnrolmentService {
     pub tries: Tries,
 }
 
-/// What each address may still try.
+/// What each address, or network of IPv6, may still try.
 #[derive(Debug)]
 pub struct Tries {
     all: Allowance<IpAddr>,
@@ -68,14 +68,18 @@ impl v1::enrolment_server::Enrolment for EnrolmentService {
 impl EnrolmentService {
     async fn enrol_host(&self, peer: &Peer, request: v1::EnrolRequest) -> Result<v1::EnrolResponse, Status> {
         let (address, local) = (peer.address.ip(), peer.local.ip().to_canonical());
+        let network = neighbourhood(address);
         let tried_at = Instant::now();
-        if !self.tries.failed.is_left(address, tried_at) || !self.tries.all.spend(address, tried_at) {
+        if !self.tries.failed.is_left(network, tried_at) || !self.tries.all.spend(network, tried_at) {
             let reason = "too many enrolments from this address; try again in a minute";
             self.refusals.note(peer, Refusal::TooManyTries, reason);
             return Err(Status::resource_exhausted(reason));
         }
         let refuse = |refusal, status: Status| {
-            self.tries.failed.spend(address, Instant::now());
+            // Hosts of one image may all have come with a token that was good once: that is no guessing.
+            if matches!(refusal, Refusal::TokenUnknown | Refusal::RequestInvalid) {
+                self.tries.failed.spend(network, Instant::now());
+            }
             self.refusals.note(peer, refusal, status.message());
             status
         };
@@ -85,44 +89,37 @@ impl EnrolmentService {
         if request.join_token.len() > TOKEN_LIMIT {
             return Err(refuse(Refusal::TokenUnknown, Status::unauthenticated("this is no join token")));
         }
-        let spent = self.hub.store.spend_token(&token::digest(&request.join_token), TokenKind::Join, now).await.map_err(unavailable)?;
-        let token = match spent {
-            Spent::Token(token) => token,
-            Spent::Unknown => return Err(refuse(Refusal::TokenUnknown, Status::unauthenticated("the join token is unknown here"))),
-            Spent::Refused(standing) => {
-                let (refusal, reason) = match standing {
-                    Standing::Expired => (Refusal::TokenExpired, "the join token has expired; ask for a new one"),
-                    Standing::UsedUp => (Refusal::TokenUsedUp, "the join token is used up; ask for a new one"),
-                    Standing::Revoked => (Refusal::TokenRevoked, "the join token was revoked"),
-                    Standing::Good => (Refusal::TokenUnknown, "the join token cannot be used"),
-                };
-                return Err(refuse(refusal, Status::unauthenticated(reason)));
-            }
-        };
-        let host = HostId(Uuid::now_v7());
-        let signed = self.ca.sign_host(&request.csr, host, &token.tenant, self.certificate_lifetime, now);
-        let issued = signed.map_err(|error| match unsigned(error) {
-            (Some(refusal), status) => refuse(refusal, status),
-            (None, status) => status,
-        })?;
-        let hostname = facts.hostname.clone();
-        let new = NewHost { id: host, tenant: token.tenant.clone(), facts, enrolled_at: now, token: token.id };
-        self.hub.store.enrol_host(new).await.map_err(unavailable)?;
-        let certificate = NewCertificate { serial: issued.serial, host, issued_at: issued.issued_at, expires_at: issued.expires_at };
-        if let Err(error) = self.hub.store.add_certificate(certificate).await {
-            // A host that can never connect should not be counted among those that are silent.
-            if let Err(error) = self.hub.store.revoke_host(&token.tenant, host, now).await {
-                tracing::error!(%error, %host, "a host was enrolled without a certificate and could not be revoked");
-            }
-            return Err(unavailable(error));
+        let token = token::digest(&request.join_token);
+        let known = self.hub.store.token_by_digest(&token).await.map_err(unavailable)?.filter(|token| token.kind == TokenKind::Join);
+        let standing = known.map(|token| token.standing(now));
+        if !matches!(standing, Some(Standing::Good | Standing::UsedUp)) {
+            return Err(refused(standing, &refuse));
         }
+        let key = match ca::key_digest(&request.csr) {
+            Ok(key) => key,
+            Err(_) if standing != Some(Standing::Good) => return Err(refused(standing, &refuse)),
+            Err(error) => return Err(unsigned_for(error, &refuse)),
+        };
+        let hostname = facts.hostname.clone();
+        let new = NewHost { id: HostId(Uuid::now_v7()), facts, enrolled_at: now, token, key };
+        let candidate = new.id;
+        let (host, token) = match self.hub.store.enrol_host(new).await.map_err(unavailable)? {
+            Enrolled::Host { id, token } => (id, token),
+            Enrolled::Unknown => return Err(refused(None, &refuse)),
+            Enrolled::Refused(standing) => return Err(refused(Some(standing), &refuse)),
+        };
+        let signed = self.ca.sign_host(&request.csr, host, &token.tenant, self.certificate_lifetime, now);
+        let issued = signed.map_err(|error| unsigned_for(error, &refuse))?;
+        let certificate = NewCertificate { serial: issued.serial, host, issued_at: issued.issued_at, expires_at: issued.expires_at };
+        self.hub.store.add_certificate(certificate).await.map_err(unavailable)?;
+        let again = if host == candidate { "" } else { ", asked again" };
         let action = NewAction {
             tenant: token.tenant,
             at: now,
             actor: format!("token:{}", token.name),
             action: "host.enrol".to_owned(),
             subject: format!("host:{host}"),
-            detail: Some(format!("{hostname} from {address}")),
+            detail: Some(format!("{hostname} from {address}{again}")),
         };
         if let Err(error) = self.hub.store.note_action(action).await {
             tracing::error!(%error, %host, "an enrolment could not be noted in the log of actions");
@@ -135,6 +132,25 @@ impl EnrolmentService {
             ca_certificate: self.ca.root().to_vec().into(),
             link_address: self.link_address.clone().or_else(|| self.link_port.map(|port| SocketAddr::from((local, port)).to_string())),
         })
+    }
+}
+
+/// The answer to a token that lets nobody in; `None` where there is no such token.
+fn refused(standing: Option<Standing>, refuse: &dyn Fn(Refusal, Status) -> Status) -> Status {
+    let (refusal, reason) = match standing {
+        None => (Refusal::TokenUnknown, "the join token is unknown here"),
+        Some(Standing::Expired) => (Refusal::TokenExpired, "the join token has expired; ask for a new one"),
+        Some(Standing::UsedUp) => (Refusal::TokenUsedUp, "the join token is used up; ask for a new one"),
+        Some(Standing::Revoked) => (Refusal::TokenRevoked, "the join token was revoked"),
+        Some(Standing::Good) => (Refusal::TokenUnknown, "the join token cannot be used"),
+    };
+    refuse(refusal, Status::unauthenticated(reason))
+}
+
+fn unsigned_for(error: CaError, refuse: &dyn Fn(Refusal, Status) -> Status) -> Status {
+    match unsigned(error) {
+        (Some(refusal), status) => refuse(refusal, status),
+        (None, status) => status,
     }
 }
 

@@ -1,7 +1,7 @@
 //! Serving HTTP on the connections that a door has let in.
 //!
-//! Invariants: a connection whose first request is not there in time is ended, and so is one that dawdles over the head of
-//! a later one; at shutdown what was asked is answered, and nothing new is taken.
+//! Invariants: a connection whose first request is not there in time is ended, and so is one on which no later one comes for
+//! much longer, as a proxy's that keeps it; at shutdown what was asked is answered, and nothing new is taken.
 
 use std::io;
 use std::sync::Arc;
@@ -21,6 +21,8 @@ use tower::ServiceExt;
 
 use crate::tls::{PeerStream, Refusal, Refusals};
 
+/// How many times the patience for the first request a later one has.
+const LATER: u32 = 4;
 const KEEPALIVE: Duration = Duration::from_secs(20);
 const STREAMS: u32 = 64;
 const HEADER_LIMIT: u32 = 16 * 1024;
@@ -36,10 +38,10 @@ pub struct HttpServer {
 }
 
 impl HttpServer {
-    /// `patience` is for the head of a request.
+    /// `patience` is for the head of the first request of a connection.
     pub fn new(router: Router, refusals: Arc<Refusals>, patience: Duration, shutdown: CancellationToken) -> Self {
         let mut builder = Builder::new(TokioExecutor::new());
-        builder.http1().timer(TokioTimer::new()).header_read_timeout(patience);
+        builder.http1().timer(TokioTimer::new()).header_read_timeout(patience * LATER);
         builder
             .http2()
             .timer(TokioTimer::new())

@@ -4,6 +4,8 @@
 //! Invariants: a bell only hastens work that a timer would do anyway; a stream is registered for
 //! exactly as long as it runs; health says what is wrong now, not what once was.
 
+mod lives;
+
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,7 +15,12 @@ use tokio_util::sync::CancellationToken;
 use trueline_drift::{HostId, Time};
 use trueline_store::Store;
 
+use crate::pulse::Pulses;
 use crate::tls::HostConnections;
+
+pub use lives::{Life, Twin};
+
+use lives::Lives;
 
 /// Parts of the collector whose state an operator should know.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -96,13 +103,19 @@ pub enum Errand {
 
 /// The live streams, at most one for each host: a newer one ends the older.
 #[derive(Debug, Default)]
-pub struct Streams(Mutex<HashMap<HostId, LiveStream>>);
+pub struct Streams {
+    live: Mutex<HashMap<HostId, LiveStream>>,
+    /// Of every host that was connected since the collector started. Locked within `live`.
+    lives: Mutex<HashMap<HostId, Lives>>,
+}
 
 #[derive(Debug)]
 struct LiveStream {
     number: u64,
     end: CancellationToken,
     errands: mpsc::Sender<Errand>,
+    /// Of the agent at its other end, where it told.
+    life: Option<Life>,
 }
 
 /// Held by the task that runs a stream.
@@ -118,7 +131,7 @@ pub struct StreamSeat {
 
 impl Drop for StreamSeat {
     fn drop(&mut self) {
-        let mut streams = self.hub.streams.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut streams = self.hub.streams.live.lock().unwrap_or_else(PoisonError::into_inner);
         if streams.get(&self.host).is_some_and(|stream| stream.number == self.number) {
             streams.remove(&self.host);
         }
@@ -127,23 +140,29 @@ impl Drop for StreamSeat {
 
 impl Streams {
     pub fn is_connected(&self, host: HostId) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).contains_key(&host)
+        self.live.lock().unwrap_or_else(PoisonError::into_inner).contains_key(&host)
+    }
+
+    /// Whether another machine has lately tried to speak as this host, which one does.
+    pub fn has_twin(&self, host: HostId, now: Time) -> bool {
+        let lives = self.lives.lock().unwrap_or_else(PoisonError::into_inner);
+        lives.get(&host).is_some_and(|lives| lives.has_twin(now))
     }
 
     pub fn count(&self) -> usize {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).len()
+        self.live.lock().unwrap_or_else(PoisonError::into_inner).len()
     }
 
     /// Ends the host's stream at once, if it has one here.
     pub fn end(&self, host: HostId) {
-        if let Some(stream) = self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&host) {
+        if let Some(stream) = self.live.lock().unwrap_or_else(PoisonError::into_inner).get(&host) {
             stream.end.cancel();
         }
     }
 
     /// `false` where the host is not connected here or already has too many errands waiting.
     pub fn send(&self, host: HostId, errand: Errand) -> bool {
-        let streams = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let streams = self.live.lock().unwrap_or_else(PoisonError::into_inner);
         streams.get(&host).is_some_and(|stream| stream.errands.try_send(errand).is_ok())
     }
 }
@@ -164,6 +183,10 @@ pub struct Hub {
     /// Of hosts that have shown a certificate, with a stream or without.
     pub connections: Arc<HostConnections>,
     pub health: Health,
+    /// Of the background tasks.
+    pub pulses: Pulses,
+    /// Changes that became durable here.
+    pub changes_taken: AtomicU64,
     /// Numbers the streams, so that an ended one never frees the seat of another.
     seats: AtomicU64,
     /// Cancelled once, at shutdown.
@@ -180,6 +203,8 @@ impl Hub {
             streams: Streams::default(),
             connections: HostConnections::new(HOST_CONNECTIONS),
             health: Health::default(),
+            pulses: Pulses::default(),
+            changes_taken: AtomicU64::new(0),
             seats: AtomicU64::new(0),
             shutdown,
         })
@@ -191,17 +216,23 @@ impl Hub {
         self.connections.end(host);
     }
 
-    /// Registers a stream; an older one of the same host is ended.
-    pub fn seat(self: &Arc<Self>, host: HostId) -> StreamSeat {
+    /// Registers a stream; an older one of the same host is ended. Of two machines with one identity one stays, and the
+    /// other is turned away: see [`lives`].
+    pub fn seat(self: &Arc<Self>, host: HostId, life: Option<Life>, now: Time) -> Result<StreamSeat, Twin> {
         let end = self.shutdown.child_token();
         let (sender, errands) = mpsc::channel(8);
-        let mut streams = self.streams.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut streams = self.streams.live.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(life) = &life {
+            let connected = streams.get(&host).map(|stream| stream.life.as_ref());
+            let mut lives = self.streams.lives.lock().unwrap_or_else(PoisonError::into_inner);
+            lives.entry(host).or_default().admit(life, connected, now)?;
+        }
         let number = self.seats.fetch_add(1, Ordering::Relaxed);
         let seat = StreamSeat { hub: Arc::clone(self), host, number, end: end.clone(), errands };
-        if let Some(old) = streams.insert(host, LiveStream { number, end, errands: sender }) {
+        if let Some(old) = streams.insert(host, LiveStream { number, end, errands: sender, life }) {
             old.end.cancel();
         }
-        seat
+        Ok(seat)
     }
 }
 
@@ -209,4 +240,50 @@ impl Hub {
 pub fn now() -> Time {
     let since_epoch = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     Time::from_micros(i64::try_from(since_epoch.as_micros()).unwrap_or(i64::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use trueline_proto::RunId;
+
+    use super::*;
+
+    async fn hub() -> (tempfile::TempDir, Arc<Hub>) {
+        let folder = tempfile::tempdir().expect("a folder");
+        let store = trueline_store::open(&format!("sqlite:{}", folder.path().join("collector.db").display())).await.expect("a store");
+        (folder, Hub::new(store, CancellationToken::new()))
+    }
+
+    const HOST: HostId = HostId(uuid::Uuid::nil());
+
+    fn run(number: u8) -> Option<Life> {
+        Life::told(Some(RunId::new([number; 16])), None)
+    }
+
+    #[tokio::test]
+    async fn of_two_lives_one_stays_and_the_other_does_not_end_its_stream() {
+        let (_folder, hub) = hub().await;
+        let now = Time::from_seconds(1_000);
+        let seat = |life| hub.seat(HOST, life, now);
+        let original = seat(run(1)).expect("the first");
+        let copy = seat(run(2)).expect("nobody can tell it from a restart");
+        assert!(original.end.is_cancelled() && !copy.end.is_cancelled());
+        assert!(seat(run(1)).is_err() && !hub.streams.has_twin(HOST, now));
+        assert!(seat(run(1)).is_err() && hub.streams.has_twin(HOST, now));
+        assert!(!copy.end.is_cancelled(), "there would be no end to it");
+        drop((original, copy));
+        assert!(!hub.streams.is_connected(HOST));
+        drop(seat(run(1)).expect("where the other is gone, this one speaks"));
+    }
+
+    #[tokio::test]
+    async fn a_stream_whose_agent_tells_nothing_takes_over() {
+        let (_folder, hub) = hub().await;
+        let seats: Vec<_> = [None, run(1), run(1), None]
+            .into_iter()
+            .map(|life| hub.seat(HOST, life, Time::from_seconds(1)).expect("it is accused of nothing"))
+            .collect();
+        let ended: Vec<bool> = seats.iter().map(|seat| seat.end.is_cancelled()).collect();
+        assert_eq!(ended, [true, true, true, false]);
+    }
 }

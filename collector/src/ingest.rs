@@ -9,10 +9,13 @@
 //! - While the database is away or full the group is kept and tried again. A batch that the database
 //!   refuses for good is answered alone; the others of its group are taken.
 
+use std::convert::Infallible;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
 use trueline_store::{AppendOutcome, Batch, Prepared, StoreError, prepare};
 
 use crate::hub::{Hub, Part, now};
@@ -27,8 +30,10 @@ const BUDGET_KIB: usize = 64 * 1024;
 const SLOTS_MOST: usize = 16;
 const RETRY_FIRST: Duration = Duration::from_millis(100);
 const RETRY_MOST: Duration = Duration::from_secs(5);
-/// How long a group is still tried after shutdown began. Agents keep what is not acknowledged.
+/// How long the database still gets what was taken in after shutdown began. Agents keep what is not acknowledged.
 const DRAIN_LIMIT: Duration = Duration::from_secs(10);
+/// A commit that takes longer is a trouble before it is known to have failed.
+const SLOW: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum IngestError {
@@ -101,9 +106,20 @@ impl Ingest {
 }
 
 impl Intake {
-    /// Commits until every [`Ingest`] is gone and the queue is empty.
-    pub async fn run(mut self, hub: Arc<Hub>) {
-        while let Some(first) = self.jobs.recv().await {
+    /// Commits until `closed`, and then what waits already. A connection that its peer does not end keeps an [`Ingest`] alive:
+    /// it keeps nobody waiting.
+    pub async fn run(mut self, hub: Arc<Hub>, closed: CancellationToken) {
+        let mut drain = Drain::default();
+        loop {
+            let first = tokio::select! {
+                biased;
+                first = self.jobs.recv() => first,
+                () = closed.cancelled(), if !self.jobs.is_closed() => {
+                    self.jobs.close();
+                    continue;
+                }
+            };
+            let Some(first) = first else { return };
             let mut records = first.batch.records();
             let mut group = vec![first];
             while records < GROUP_RECORDS
@@ -113,15 +129,48 @@ impl Intake {
                 group.push(job);
             }
             metrics::gauge!("trueline_ingest_queue_batches").set(self.jobs.len() as f64);
-            commit(&hub, group).await;
+            hub.pulses.ingest.at_work(commit(&hub, group, &mut drain)).await;
         }
     }
 }
 
+/// Until when the database is still tried after shutdown began, for all that waits together.
+#[derive(Default)]
+struct Drain(Option<Instant>);
+
+impl Drain {
+    /// The database's answer; none where it owes it for too long after shutdown began.
+    async fn answer<T>(&mut self, hub: &Hub, appending: impl Future<Output = T>) -> Option<T> {
+        let over = async {
+            hub.shutdown.cancelled().await;
+            let until = *self.0.get_or_insert_with(|| Instant::now() + DRAIN_LIMIT);
+            tokio::time::sleep_until(until.into()).await;
+        };
+        tokio::select! {
+            biased;
+            () = over => None,
+            answer = appending => Some(answer),
+            never = say_slow(hub) => match never {},
+        }
+    }
+
+    fn is_over(&mut self) -> bool {
+        Instant::now() >= *self.0.get_or_insert_with(|| Instant::now() + DRAIN_LIMIT)
+    }
+}
+
+async fn say_slow(hub: &Hub) -> Infallible {
+    tokio::time::sleep(SLOW).await;
+    let reason = format!("the database has not answered a commit for {} seconds", SLOW.as_secs());
+    tracing::warn!(reason, "records wait; agents keep theirs");
+    hub.health.is_troubled(Part::Ingest, now(), reason);
+    std::future::pending().await
+}
+
 /// Commits a group and answers each of its batches.
-async fn commit(hub: &Hub, group: Vec<Job>) {
+async fn commit(hub: &Hub, group: Vec<Job>, drain: &mut Drain) {
     let (batches, waiting): (Vec<Prepared>, Vec<_>) = group.into_iter().map(|job| (job.batch, (job.answer, job.room))).unzip();
-    let answers: Vec<Answer> = match append(hub, &batches).await {
+    let answers: Vec<Answer> = match append(hub, &batches, drain).await {
         Ok(outcomes) => {
             note_outcomes(hub, &batches, &outcomes);
             outcomes.into_iter().map(Ok).collect()
@@ -131,7 +180,7 @@ async fn commit(hub: &Hub, group: Vec<Job>) {
             tracing::error!(%error, batches = batches.len(), "a group of batches was refused by the database; trying each alone");
             let mut answers = Vec::with_capacity(batches.len());
             for batch in batches {
-                answers.push(alone(hub, batch).await);
+                answers.push(alone(hub, batch, drain).await);
             }
             answers
         }
@@ -142,9 +191,9 @@ async fn commit(hub: &Hub, group: Vec<Job>) {
     }
 }
 
-async fn alone(hub: &Hub, batch: Prepared) -> Answer {
+async fn alone(hub: &Hub, batch: Prepared, drain: &mut Drain) -> Answer {
     let batches = [batch];
-    match append(hub, &batches).await {
+    match append(hub, &batches, drain).await {
         Ok(outcomes) => {
             note_outcomes(hub, &batches, &outcomes);
             outcomes.into_iter().next().ok_or_else(|| IngestError::Refused("the store gave no answer".to_owned()))
@@ -165,12 +214,13 @@ enum AppendFailure {
 }
 
 /// Appends, and while the database is away or full tries again.
-async fn append(hub: &Hub, batches: &[Prepared]) -> Result<Vec<AppendOutcome>, AppendFailure> {
+async fn append(hub: &Hub, batches: &[Prepared], drain: &mut Drain) -> Result<Vec<AppendOutcome>, AppendFailure> {
     let mut pause = RETRY_FIRST;
-    let mut drain_until = None;
     loop {
         let began = Instant::now();
-        let error = match hub.store.append_prepared(batches, now()).await {
+        let answer = drain.answer(hub, hub.store.append_prepared(batches, now()));
+        let Some(answer) = hub.pulses.ingest.waiting(answer).await else { return Err(AppendFailure::GaveUp) };
+        let error = match answer {
             Ok(outcomes) if outcomes.len() == batches.len() => {
                 metrics::histogram!("trueline_ingest_append_seconds").record(began.elapsed().as_secs_f64());
                 hub.health.is_well(Part::Ingest);
@@ -191,16 +241,13 @@ async fn append(hub: &Hub, batches: &[Prepared]) -> Result<Vec<AppendOutcome>, A
         hub.health.is_troubled(Part::Ingest, now(), &error);
         hub.health.is_troubled(Part::Database, now(), &error);
         if hub.shutdown.is_cancelled() {
-            let until = *drain_until.get_or_insert_with(|| Instant::now() + DRAIN_LIMIT);
-            if Instant::now() >= until {
+            if drain.is_over() {
                 return Err(AppendFailure::GaveUp);
             }
-            tokio::time::sleep(pause).await;
+            hub.pulses.ingest.waiting(tokio::time::sleep(pause)).await;
         } else {
-            tokio::select! {
-                () = tokio::time::sleep(pause) => {}
-                () = hub.shutdown.cancelled() => {}
-            }
+            let until_shutdown = hub.shutdown.run_until_cancelled(tokio::time::sleep(pause));
+            hub.pulses.ingest.waiting(until_shutdown).await;
         }
         pause = (pause * 2).min(RETRY_MOST);
     }
@@ -218,6 +265,7 @@ fn note_outcomes(hub: &Hub, batches: &[Prepared], outcomes: &[AppendOutcome]) {
     }
     metrics::counter!("trueline_ingest_records_total").increment(records);
     metrics::counter!("trueline_ingest_changes_total").increment(changes);
+    hub.changes_taken.fetch_add(changes, Ordering::Relaxed);
     metrics::counter!("trueline_ingest_batches_total").increment(batches.len() as u64);
     if changes > 0 {
         hub.appended.ring();
@@ -236,6 +284,7 @@ mod tests {
     use futures_util::FutureExt;
     use trueline_drift::{Epoch, HostId, Observation, RecordBody, Sequence, Time};
     use trueline_proto::ChainLink;
+    use trueline_store::testing;
 
     fn batch(records: usize) -> Batch {
         let observed = |number: usize| {
@@ -268,6 +317,58 @@ mod tests {
         assert!(charged > 4_000 * 64, "{charged}");
         drop(job);
         assert_eq!(ingest.budget.available_permits(), free);
+    }
+
+    /// A connection that its peer does not end keeps what it hands records in with.
+    #[tokio::test]
+    async fn what_was_handed_in_is_committed_and_the_end_waits_for_nobody_who_could_hand_in_more() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = trueline_store::open(&format!("sqlite:{}", folder.path().join("collector.db").display())).await.unwrap();
+        let hub = Hub::new(store, CancellationToken::new());
+        let (ingest, intake) = ingest();
+        let answer = ingest.submit(batch(1), ingest.slot().await.unwrap()).await.unwrap();
+        let closed = CancellationToken::new();
+        closed.cancel();
+        let limit = Duration::from_secs(60);
+        tokio::time::timeout(limit, intake.run(hub, closed)).await.expect("it ends");
+        // Of a host that nobody knows: the store answers, and refuses.
+        assert!(answer.await.is_ok());
+        assert!(matches!(ingest.submit(batch(1), ingest.slot().await.unwrap()).await, Err(IngestError::Closed)));
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_commit_that_the_database_does_not_answer_is_a_trouble_and_holds_up_no_shutdown() {
+        let server = match testing::postgres() {
+            Ok(server) => server,
+            Err(missing) => return testing::skip("a_commit_that_the_database_does_not_answer", missing),
+        };
+        let limit = Duration::from_secs(60);
+        let proxy = testing::Proxy::start(server).unwrap();
+        let store = trueline_store::open(&proxy.uri(server, "intake")).await.unwrap();
+        let hub = Hub::new(store, CancellationToken::new());
+        proxy.silence_on(Some(testing::COMMIT));
+        let (ingest, intake) = ingest();
+        let closed = CancellationToken::new();
+        let running = tokio::spawn(intake.run(Arc::clone(&hub), closed.clone()));
+        let mut answers = Vec::new();
+        for _ in 0..2 {
+            answers.push(ingest.submit(batch(1), ingest.slot().await.unwrap()).await.unwrap());
+        }
+        let told = async {
+            while !hub.health.troubles().contains_key(&Part::Ingest) {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        tokio::time::timeout(limit, told).await.expect("it is told");
+        assert!(proxy.silenced() > 0);
+        let began = Instant::now();
+        hub.shutdown.cancel();
+        closed.cancel();
+        tokio::time::timeout(limit, running).await.expect("it ends").unwrap();
+        assert!(began.elapsed() < 2 * DRAIN_LIMIT, "for both together: {:?}", began.elapsed());
+        for answer in answers {
+            assert!(matches!(answer.await.unwrap(), Err(IngestError::Closed)));
+        }
     }
 
     #[tokio::test]

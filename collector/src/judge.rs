@@ -21,7 +21,7 @@ const CHUNK: u32 = 5_000;
 /// Judges what is there to judge.
 pub async fn judge_all(hub: &Hub) -> Result<(), StoreError> {
     while !hub.shutdown.is_cancelled() {
-        let input = hub.store.unjudged(CHUNK).await?;
+        let input = hub.pulses.judge.waiting(hub.store.unjudged(CHUNK)).await?;
         let count = input.changes.len();
         if count == 0 {
             break;
@@ -30,7 +30,7 @@ pub async fn judge_all(hub: &Hub) -> Result<(), StoreError> {
             return Err(StoreError::Corrupt { subject: "change", reason: "judging it failed; see the log".to_owned() });
         };
         let Some(output) = output else { break };
-        if hub.store.record_judgements(output).await? {
+        if hub.pulses.judge.waiting(hub.store.record_judgements(output)).await? {
             metrics::counter!("trueline_judgements_total").increment(count as u64);
             hub.news.ring();
         }
@@ -80,7 +80,7 @@ fn moves(change: &Change, field: &FieldName) -> bool {
 pub async fn run(hub: Arc<Hub>) -> Result<(), StoreError> {
     let mut bell = hub.appended.listen();
     while !hub.shutdown.is_cancelled() {
-        judge_all(&hub).await?;
+        hub.pulses.judge.at_work(judge_all(&hub)).await?;
         hub.health.is_well(crate::hub::Part::Judge);
         crate::tasks::rest_until(&hub, &mut bell, crate::tasks::TIMER).await;
     }
@@ -109,6 +109,7 @@ mod tests {
             cause: Cause::Event,
             actor: Actor::unknown("no sensor saw it"),
             transaction: None,
+            shipped_by: None,
         }
     }
 

@@ -6,6 +6,7 @@
 //! tasks that run on a bell and on a timer, so that a lost bell heals itself.
 
 pub mod allowance;
+pub mod arguments;
 pub mod ca;
 pub mod compare;
 pub mod config;
@@ -16,8 +17,11 @@ pub mod hub;
 pub mod ingest;
 pub mod judge;
 pub mod link;
+pub mod pulse;
 pub mod rest;
+pub mod running;
 pub mod serve;
+pub mod service;
 pub mod tasks;
 pub mod tls;
 pub mod token;

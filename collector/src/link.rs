@@ -5,6 +5,7 @@
 //! other, and again after, so that a revocation either refuses the stream or ends it; every stream's task is owned here and joined.
 
 mod end;
+mod greeting;
 mod progress;
 mod session;
 mod status;
@@ -123,7 +124,6 @@ async fn adopt(hub: &Hub, identity: &PeerIdentity) -> Result<(), (Option<Refusal
     let now = now();
     let certificate =
         NewCertificate { serial: identity.serial.clone(), host: identity.host, issued_at: now, expires_at: identity.expires_at };
-    hub.store.add_certificate(certificate).await.map_err(failed)?;
     let action = NewAction {
         tenant: identity.tenant.clone(),
         at: now,
@@ -132,7 +132,9 @@ async fn adopt(hub: &Hub, identity: &PeerIdentity) -> Result<(), (Option<Refusal
         subject: format!("host:{}", identity.host),
         detail: Some(format!("{} was not on record: the database was set back", identity.serial)),
     };
+    // First, for once the certificate is on record nobody comes here again.
     hub.store.note_action(action).await.map_err(failed)?;
+    hub.store.add_certificate(certificate).await.map_err(failed)?;
     tracing::warn!(host = %identity.host, serial = identity.serial, "a certificate of this CA that was not on record was adopted");
     Ok(())
 }

@@ -1,204 +1,114 @@
 //! The collector's daemon and what must work before its REST API does: migration, first tokens, the CA.
 
-use std::io::IsTerminal;
-use std::net::SocketAddr;
+use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use anyhow::Context;
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::Parser;
+use futures_util::future::LocalBoxFuture;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
-use tracing_subscriber::EnvFilter;
+use trueline_collector::arguments::{Command, CommandLine, Kind, LogFormat, RoleName, TokenFlags};
 use trueline_collector::ca::CertificateAuthority;
-use trueline_collector::config::{Config, ConfigError, Settings};
+use trueline_collector::config::{Config, ConfigError, DEFAULT_PATH, Settings};
 use trueline_collector::hub::now;
-use trueline_collector::serve::{Serving, create_data_dir, serve};
+use trueline_collector::serve::{ServeError, Serving, create_data_dir, serve_telling};
+use trueline_collector::service::Service;
 use trueline_collector::token::TokenText;
 use trueline_drift::TenantId;
-use trueline_store::{NewAction, NewToken, Role, TokenKind};
+use trueline_store::{NewAction, NewToken, Role, TokenKind, sqlite_file};
+use trueline_systemd::journal::{self, Destination};
+use trueline_systemd::owner::become_owner;
 
 /// Records are decoded on one thread and freed on another, many small values each: with the C library's allocator that
 /// is half of the collector's processor time.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// Takes in the changes of a fleet, judges them against baselines and keeps what follows.
-#[derive(Debug, Parser)]
-#[command(name = "trueline-collector", version)]
-struct CommandLine {
-    /// TOML; default: /etc/trueline/collector.toml where it exists
-    #[arg(long, global = true, value_name = "FILE")]
-    config: Option<PathBuf>,
-    /// Keeps the CA and the SQLite database [default: /var/lib/trueline-collector]
-    #[arg(long, global = true, value_name = "DIR")]
-    data_dir: Option<PathBuf>,
-    /// sqlite:PATH or postgres://… [default: collector.db in the data directory]
-    #[arg(long, global = true, value_name = "URI", env = "TRUELINE_DATABASE", hide_env_values = true)]
-    database: Option<String>,
-    /// How log lines look on standard error
-    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text)]
-    log_format: LogFormat,
-    #[command(subcommand)]
-    command: Command,
-}
-
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum LogFormat {
-    Text,
-    Json,
-}
-
-#[derive(Debug, Subcommand)]
-enum Command {
-    /// Run the collector until SIGTERM or SIGINT; SIGHUP reads the watch policy again
-    Serve(Box<ServeFlags>),
-    /// Bring the database's schema up to date
-    Migrate,
-    /// Make a token directly in the database and print it once
-    Token(TokenFlags),
-    /// Show where the CA's certificate lies and the SHA-256 that agents pin
-    Ca,
-}
-
-#[derive(Debug, Args)]
-struct ServeFlags {
-    /// Agents' link, mutual TLS [default: 0.0.0.0:9440]
-    #[arg(long, value_name = "ADDRESS:PORT")]
-    listen_agents: Option<SocketAddr>,
-    /// Enrolment [default: 0.0.0.0:9441]
-    #[arg(long, value_name = "ADDRESS:PORT")]
-    listen_enrolment: Option<SocketAddr>,
-    /// REST and console [default: 127.0.0.1:8089]
-    #[arg(long, value_name = "ADDRESS:PORT")]
-    listen_rest: Option<SocketAddr>,
-    /// A DNS name or address under which agents reach this collector; may be repeated
-    #[arg(long = "name", value_name = "NAME")]
-    names: Vec<String>,
-    /// host:port of the link as agents should dial it
-    #[arg(long, value_name = "HOST:PORT")]
-    link_address: Option<String>,
-    /// Lifetime of agents' certificates [default: 86400]
-    #[arg(long, value_name = "SECONDS")]
-    certificate_seconds: Option<u64>,
-    /// Lifetime of the collector's own certificate on the agents' ports [default: 7776000]
-    #[arg(long, value_name = "SECONDS")]
-    server_certificate_seconds: Option<u64>,
-    /// [default: 10]
-    #[arg(long, value_name = "SECONDS")]
-    heartbeat_seconds: Option<u32>,
-    #[arg(long, value_name = "FILE", requires = "rest_key")]
-    rest_certificate: Option<PathBuf>,
-    #[arg(long, value_name = "FILE", requires = "rest_certificate")]
-    rest_key: Option<PathBuf>,
-    /// YAML, sent to every agent
-    #[arg(long, value_name = "FILE")]
-    watch_policy: Option<PathBuf>,
-    /// Print the bound addresses and the CA's SHA-256 as one line of JSON on standard output
-    #[arg(long)]
-    announce: bool,
-}
-
-#[derive(Debug, Args)]
-struct TokenFlags {
-    #[arg(long, value_enum)]
-    kind: Kind,
-    /// Of an API token
-    #[arg(long, value_enum, default_value_t = RoleName::Viewer)]
-    role: RoleName,
-    #[arg(long)]
-    name: String,
-    /// How long it is good for: 90s, 30m, 24h, 7d. Join tokens end after 24h unless said otherwise
-    #[arg(long, value_parser = seconds)]
-    expires: Option<u64>,
-    /// How often it may be used
-    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
-    uses: Option<u32>,
-}
-
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum Kind {
-    Join,
-    Api,
-}
-
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum RoleName {
-    Viewer,
-    Operator,
-    Admin,
-}
+/// EX_CONFIG of sysexits.h: the service manager does not try again.
+const LASTING: u8 = 78;
+/// At the end, for a thread that waits for a file or the address of a name.
+const THREADS_LIMIT: Duration = Duration::from_secs(2);
 
 fn main() -> ExitCode {
     let line = CommandLine::parse();
-    log_to_stderr(line.log_format);
-    let run = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .context("cannot start the runtime")
-        .and_then(|runtime| runtime.block_on(run(line)));
-    match run {
+    let format = match line.log_format {
+        LogFormat::Text => journal::Format::TextWithTarget,
+        LogFormat::Json => journal::Format::Json,
+    };
+    let log = journal::log("info", format);
+    match act(line) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("trueline-collector: {error:#}");
-            ExitCode::FAILURE
+            match log {
+                Destination::Journal => tracing::error!("{error:#}"),
+                Destination::StandardError => eprintln!("trueline-collector: {error:#}"),
+            }
+            if is_lasting(&error) { ExitCode::from(LASTING) } else { ExitCode::FAILURE }
         }
     }
 }
 
-fn log_to_stderr(format: LogFormat) {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    let logging = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(std::io::stderr().is_terminal()).with_writer(std::io::stderr);
-    match format {
-        LogFormat::Text => logging.init(),
-        LogFormat::Json => logging.json().init(),
-    }
+fn is_lasting(error: &anyhow::Error) -> bool {
+    let config = error.downcast_ref::<ConfigError>().is_some_and(ConfigError::is_lasting);
+    config || error.downcast_ref::<ServeError>().is_some_and(ServeError::is_lasting)
 }
 
-async fn run(line: CommandLine) -> anyhow::Result<()> {
+fn act(line: CommandLine) -> anyhow::Result<()> {
     let file = Settings::read(line.config.as_deref())?;
     let common = Settings { data_dir: line.data_dir, database: line.database, ..Settings::default() };
-    match line.command {
+    let (command, settings) = match line.command {
         Command::Serve(flags) => {
-            let announce = flags.announce;
             let policy = PolicyPath { given: flags.watch_policy.clone(), config: line.config };
-            run_daemon(flags.settings(common).or(file).into_config()?, announce, policy).await
+            (Task::Serve { announce: flags.announce, policy }, flags.settings(common))
         }
-        Command::Migrate => {
-            let config = common.or(file).into_config()?;
-            create_data_dir(&config)?;
-            trueline_store::open(&config.database).await?;
-            println!("the schema is up to date");
-            Ok(())
-        }
-        Command::Token(flags) => make_token(common.or(file).into_config()?, flags).await,
-        Command::Ca => {
-            let config = common.or(file).into_config()?;
-            create_data_dir(&config)?;
-            let ca = CertificateAuthority::open(&config.data_dir, now())?;
-            println!("{}\n{}", ca.path().display(), ca.sha256());
-            Ok(())
-        }
+        Command::Migrate => (Task::Migrate, common),
+        Command::Token(flags) => (Task::Token(flags), common),
+        Command::Ca => (Task::Ca, common),
+    };
+    let config = settings.or(file).into_config()?;
+    // Before there is a runtime with threads, and before anything is made that the service could not read.
+    if let Some(user) = become_owner(&config.data_dir)? {
+        tracing::debug!(%user, data_dir = %config.data_dir.display(), "goes on as the data directory's owner");
     }
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the runtime")?;
+    let done = runtime.block_on(async {
+        match command {
+            Task::Serve { announce, policy } => Box::pin(run_daemon(config, announce, policy)).await,
+            Task::Migrate => migrate(config).await,
+            Task::Token(flags) => make_token(config, flags).await,
+            Task::Ca => show_ca(&config),
+        }
+    });
+    runtime.shutdown_timeout(THREADS_LIMIT);
+    done
 }
 
-impl ServeFlags {
-    fn settings(self, common: Settings) -> Settings {
-        Settings {
-            listen_agents: self.listen_agents,
-            listen_enrolment: self.listen_enrolment,
-            listen_rest: self.listen_rest,
-            names: (!self.names.is_empty()).then_some(self.names),
-            link_address: self.link_address,
-            certificate_seconds: self.certificate_seconds,
-            server_certificate_seconds: self.server_certificate_seconds,
-            heartbeat_seconds: self.heartbeat_seconds,
-            rest_certificate: self.rest_certificate,
-            rest_key: self.rest_key,
-            watch_policy: self.watch_policy,
-            ..common
-        }
-    }
+/// What to do with the configuration.
+enum Task {
+    Serve { announce: bool, policy: PolicyPath },
+    Migrate,
+    Token(TokenFlags),
+    Ca,
+}
+
+async fn migrate(config: Config) -> anyhow::Result<()> {
+    create_data_dir(&config)?;
+    trueline_store::open_telling(&config.database, &|step| eprintln!("step {} of {}", step.number, step.of))
+        .await
+        .map_err(ServeError::from)?;
+    println!("the schema is up to date");
+    Ok(())
+}
+
+fn show_ca(config: &Config) -> anyhow::Result<()> {
+    create_data_dir(config)?;
+    let ca = CertificateAuthority::open(&config.data_dir, now())?;
+    println!("{}\n{}", ca.path().display(), ca.sha256());
+    Ok(())
 }
 
 /// Where the watch policy is said to lie: on the command line, or in a configuration that may have been edited.
@@ -216,16 +126,29 @@ impl PolicyPath {
     }
 }
 
-async fn reload(serving: &Serving, policy: &PolicyPath) -> Result<(), ConfigError> {
-    serving.reload(policy.now()?).await
+async fn reload(serving: &Serving, policy: Arc<PolicyPath>) -> Result<(), ConfigError> {
+    let read = tokio::task::spawn_blocking(move || policy.now()).await;
+    let path = read.map_err(|error| ConfigError::File { path: DEFAULT_PATH.into(), source: io::Error::other(error) })??;
+    serving.reload(path).await
 }
 
 async fn run_daemon(config: Config, announce: bool, policy: PolicyPath) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hang_up = signal(SignalKind::hangup())?;
+    let service = Service::from_environment();
     let shutdown = CancellationToken::new();
-    let serving = serve(config, shutdown.clone()).await?;
+    let step = Mutex::new(None);
+    let tell = |next| *step.lock().unwrap_or_else(PoisonError::into_inner) = next;
+    let start = Box::pin(service.starting(&step, serve_telling(config, shutdown.clone(), &tell)));
+    let serving = tokio::select! {
+        serving = start => serving?,
+        // Steps of the schema that were not committed have not been taken.
+        _ = terminate.recv() => return Ok(()),
+        _ = interrupt.recv() => return Ok(()),
+    };
+    let ended = CancellationToken::new();
+    let mut told = service.serves(&serving.hub, &ended).await;
     if announce {
         let addresses = serving.addresses;
         let line = serde_json::json!({
@@ -236,24 +159,46 @@ async fn run_daemon(config: Config, announce: bool, policy: PolicyPath) -> anyho
         });
         println!("{line}");
     }
+    let policy = Arc::new(policy);
+    // Dropped at the end, however far it is: a database that does not answer is no reason not to hear a signal.
+    let mut reloading: Option<LocalBoxFuture<'_, Result<(), ConfigError>>> = None;
     loop {
         tokio::select! {
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
-            _ = hang_up.recv() => match reload(&serving, &policy).await {
-                Ok(()) => tracing::info!("the watch policy was read again"),
-                Err(error) => tracing::error!(%error, "the watch policy stays as it was"),
-            },
+            // A part of it ended by itself.
+            () = shutdown.cancelled() => break,
+            _ = hang_up.recv(), if reloading.is_none() => {
+                reloading = Some(Box::pin(service.reloading(reload(&serving, Arc::clone(&policy)))));
+            }
+            Some(done) = async { Some(reloading.as_mut()?.await) } => {
+                reloading = None;
+                match done {
+                    Ok(()) => tracing::info!("the watch policy was read again"),
+                    Err(error) => tracing::error!(%error, "the watch policy stays as it was"),
+                }
+            }
         }
     }
+    drop(reloading);
     tracing::info!("shutting down");
+    service.stopping().await;
     shutdown.cancel();
-    serving.join.await.context("the collector did not stop cleanly")
+    let joined = serving.join.await;
+    ended.cancel();
+    while told.join_next().await.is_some() {}
+    Ok(joined.context("the collector did not stop cleanly")??)
 }
 
 async fn make_token(config: Config, flags: TokenFlags) -> anyhow::Result<()> {
     create_data_dir(&config)?;
-    let store = trueline_store::open(&config.database).await?;
+    let is_new = sqlite_file(&config.database).filter(|path| !path.exists());
+    let store = trueline_store::open(&config.database).await.map_err(ServeError::from)?;
+    if let Some(path) = is_new {
+        // Not seldom the collector serves from another one, and the token is good for nothing.
+        let path = path.display();
+        eprintln!("trueline-collector: made a new database, {path}: the token is good for a collector that serves from it");
+    }
     let now = now();
     let (kind, expires) = match flags.kind {
         Kind::Join => (TokenKind::Join, Some(flags.expires.unwrap_or(86_400))),
@@ -287,38 +232,4 @@ async fn make_token(config: Config, flags: TokenFlags) -> anyhow::Result<()> {
     store.note_action(action).await?;
     println!("{}", text.as_str());
     Ok(())
-}
-
-/// `90s`, `30m`, `24h`, `7d`
-fn seconds(text: &str) -> Result<u64, String> {
-    let wrong = || format!("`{text}` is not a duration: write 90s, 30m, 24h or 7d");
-    let unit = match text.chars().last() {
-        Some('s') => 1,
-        Some('m') => 60,
-        Some('h') => 3_600,
-        Some('d') => 86_400,
-        _ => return Err(wrong()),
-    };
-    let count: u64 = text[..text.len() - 1].parse().map_err(|_| wrong())?;
-    count.checked_mul(unit).filter(|seconds| (1..=3_650 * 86_400).contains(seconds)).ok_or_else(wrong)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn durations_are_read_with_their_unit_and_bounded() {
-        assert_eq!(seconds("24h"), Ok(86_400));
-        assert_eq!(seconds("7d"), Ok(604_800));
-        for wrong in ["", "h", "24", "0s", "-1h", "99999999999999999d", "1µ"] {
-            assert!(seconds(wrong).is_err(), "{wrong}");
-        }
-    }
-
-    #[test]
-    fn the_command_line_is_well_formed() {
-        use clap::CommandFactory;
-        CommandLine::command().debug_assert();
-    }
 }

@@ -1,7 +1,6 @@
-//! Putting the collector together: store, CA, listeners, services, tasks; and taking it apart again.
+//! Putting the collector together: store, CA, listeners, services, tasks. Taking it apart is [`crate::running`]'s matter.
 //!
-//! Invariants: everything that is started is joined before [`Serving::join`] resolves; shutdown stops
-//! accepting first, then ends streams, then commits what was taken in, then stops the tasks.
+//! Invariant: everything that is started is joined before [`Serving::join`] resolves.
 
 use std::fs;
 use std::io;
@@ -23,7 +22,7 @@ use tonic::transport::Server;
 use trueline_proto::MESSAGE_LIMIT;
 use trueline_proto::v1::enrolment_server::EnrolmentServer;
 use trueline_proto::v1::link_server::LinkServer;
-use trueline_store::{Store, StoreError};
+use trueline_store::{SchemaStep, Store, StoreError};
 
 use crate::ca::{CaError, CertificateAuthority};
 use crate::config::{Config, ConfigError, read_policy};
@@ -33,6 +32,7 @@ use crate::hub::{Hub, now};
 use crate::ingest::ingest;
 use crate::link::{LinkService, Policy, Sessions, renewals};
 use crate::rest;
+use crate::running::{PartEnded, Running};
 use crate::tls::{Door, DoorLimits, PeerStream, Refusals, ServerLeaf, TlsError, agents_config, enrolment_config, rest_config};
 
 /// The port agents assume for the link.
@@ -44,9 +44,9 @@ const ACCEPTED: usize = 64;
 const AGENTS: DoorLimits =
     DoorLimits { connections: 65_536, connections_each: 32_768, handshakes: 1_024, patience: Duration::from_secs(90) };
 const ENROLMENT: DoorLimits = DoorLimits { connections: 4_096, connections_each: 512, handshakes: 512, patience: Duration::from_secs(30) };
-/// All may come through one proxy, which keeps its connections.
-const REST: DoorLimits = DoorLimits { connections: 4_096, connections_each: 1_024, handshakes: 256, patience: Duration::from_secs(120) };
-/// For the head of a request.
+/// All may come through one proxy, which keeps its connections. Nothing passes while a long request is worked on.
+const REST: DoorLimits = DoorLimits { connections: 4_096, connections_each: 1_024, handshakes: 256, patience: Duration::from_secs(360) };
+/// For the head of the first request.
 const REST_PATIENCE: Duration = Duration::from_secs(20);
 const KEEPALIVE: Duration = Duration::from_secs(20);
 /// Enrolment is one call; a connection that stays is of no use.
@@ -55,8 +55,6 @@ const ENROLMENT_REQUEST_LIMIT: usize = 64 * 1024;
 const HEADER_LIMIT: u32 = 16 * 1024;
 /// How much of a stream may lie in the collector unread, in bytes.
 const WINDOW: u32 = 1024 * 1024;
-/// How long peers may take to end their connections at shutdown.
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(8);
 
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
@@ -78,6 +76,18 @@ pub enum ServeError {
     OtherCa { kept: String, found: String },
 }
 
+impl ServeError {
+    /// Whether another start would end in the same way until somebody changed what the collector is told to do.
+    pub fn is_lasting(&self) -> bool {
+        match self {
+            Self::Config(error) => error.is_lasting(),
+            Self::Store(error) => matches!(error, StoreError::Invalid { .. } | StoreError::Migration(_)),
+            Self::OtherCa { .. } => true,
+            Self::Ca(_) | Self::Tls(_) | Self::DataDir { .. } | Self::Listen { .. } => false,
+        }
+    }
+}
+
 /// Where the collector listens.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub struct Addresses {
@@ -86,14 +96,15 @@ pub struct Addresses {
     pub rest: SocketAddr,
 }
 
-/// A running collector. Cancel the token given to [`serve`], then await `join`.
+/// A running collector. Cancel the token given to [`serve`], then await `join`. Where a part of it ends before, the token is
+/// cancelled, and `join` says so.
 #[derive(Debug)]
 pub struct Serving {
     pub addresses: Addresses,
     pub hub: Arc<Hub>,
     /// What agents pin, hexadecimal.
     pub ca_sha256: String,
-    pub join: JoinHandle<()>,
+    pub join: JoinHandle<Result<(), PartEnded>>,
     policy: watch::Sender<Policy>,
 }
 
@@ -113,8 +124,18 @@ impl Serving {
 
 /// Starts a collector and returns once it takes connections.
 pub async fn serve(config: Config, shutdown: CancellationToken) -> Result<Serving, ServeError> {
+    serve_telling(config, shutdown, &|_| {}).await
+}
+
+/// As [`serve`], and tells which step of the schema is under way, and that none is any more. May be dropped: nothing runs before it returns.
+pub async fn serve_telling(
+    config: Config,
+    shutdown: CancellationToken,
+    tell: &(dyn Fn(Option<SchemaStep>) + Send + Sync),
+) -> Result<Serving, ServeError> {
     create_data_dir(&config)?;
-    let store = trueline_store::open(&config.database).await?;
+    let store = trueline_store::open_telling(&config.database, &|step| tell(Some(step))).await?;
+    tell(None);
     let policy = policy_at(config.watch_policy.clone(), store.as_ref()).await?;
     let ca = Arc::new(CertificateAuthority::open(&config.data_dir, now())?);
     share_ca(store.as_ref(), &ca).await?;
@@ -155,11 +176,12 @@ pub async fn serve(config: Config, shutdown: CancellationToken) -> Result<Servin
         tries: Tries::default(),
     };
 
-    let mut servers = JoinSet::new();
-    let incoming = accept(&mut servers, Door::for_hosts(agents.0, agents_tls, Arc::clone(&hub), Arc::clone(&refusals), AGENTS), &shutdown);
+    let mut running = Running { sessions, ..Running::default() };
+    let servers = &mut running.servers;
+    let incoming = accept(servers, Door::for_hosts(agents.0, agents_tls, Arc::clone(&hub), Arc::clone(&refusals), AGENTS), &shutdown);
     servers.spawn(serve_agents(link, incoming, shutdown.clone()));
     let door = Door::for_anyone("enrolment", enrolment.0, Some(enrolment_tls), Arc::clone(&refusals), ENROLMENT);
-    let incoming = accept(&mut servers, door, &shutdown);
+    let incoming = accept(servers, door, &shutdown);
     servers.spawn(serve_enrolment(enrol, incoming, shutdown.clone()));
     let scheme = if rest_tls.is_some() { "https" } else { "http" };
     let context = rest::RestContext {
@@ -168,27 +190,13 @@ pub async fn serve(config: Config, shutdown: CancellationToken) -> Result<Servin
         public_url: format!("{scheme}://{}", addresses.rest),
     };
     let router = rest::router(Arc::clone(&hub), context);
-    let incoming = accept(&mut servers, Door::for_anyone("REST", rest_listener.0, rest_tls, Arc::clone(&refusals), REST), &shutdown);
+    let incoming = accept(servers, Door::for_anyone("REST", rest_listener.0, rest_tls, Arc::clone(&refusals), REST), &shutdown);
     servers.spawn(HttpServer::new(router, refusals, REST_PATIENCE, shutdown.clone()).serve(incoming));
 
-    let committing = tokio::spawn(intake.run(Arc::clone(&hub)));
-    let mut tasks = crate::tasks::start(&hub, Arc::clone(&ca), leaf, leaf_due);
-    tasks.spawn(keep_metrics(shutdown.clone()));
-    let join = tokio::spawn(async move {
-        shutdown.cancelled().await;
-        let closed = tokio::time::timeout(CLOSE_TIMEOUT, async { while servers.join_next().await.is_some() {} }).await;
-        if closed.is_err() {
-            tracing::warn!("some connections did not end in time and were cut");
-            servers.shutdown().await;
-        }
-        sessions.join().await;
-        // The last handle for handing in is gone with the sessions, so this ends with an empty queue.
-        if let Err(error) = committing.await {
-            tracing::error!(%error, "the task that commits records failed");
-        }
-        while tasks.join_next().await.is_some() {}
-        tracing::info!("the collector has stopped");
-    });
+    running.intake.spawn(intake.run(Arc::clone(&hub), running.handed_in.clone()));
+    running.tasks = crate::tasks::start(&hub, Arc::clone(&ca), leaf, leaf_due);
+    running.tasks.spawn(keep_metrics(shutdown.clone()));
+    let join = tokio::spawn(running.attend(shutdown));
     let ca_sha256 = ca.sha256();
     tracing::info!(agents = %addresses.agents, enrolment = %addresses.enrolment, rest = %addresses.rest, ca_sha256, "the collector serves");
     Ok(Serving { addresses, hub, ca_sha256, join, policy })
@@ -219,7 +227,7 @@ async fn policy_at(path: Option<PathBuf>, store: &dyn Store) -> Result<Policy, C
     let policy = read.map_err(failed)??;
     let text = Sha256::digest(policy.text.as_bytes());
     let kept = store.keep(&format!("watch_policy.{}", policy.version), &text).await;
-    let kept = kept.map_err(|error| ConfigError::File { path: subject.clone(), source: io::Error::other(error) })?;
+    let kept = kept.map_err(|source| ConfigError::PolicyVersion { path: subject.clone(), source })?;
     if kept[..] != text[..] {
         let version = policy.version;
         let fault = format!("version: the policy has changed and is still version {version}, which agents have: give a greater one");

@@ -5,11 +5,12 @@
 //! itself, and any collector of a database may run all of them.
 
 use std::future::Future;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use trueline_drift::Time;
 use trueline_store::StoreError;
 
 use crate::ca::CertificateAuthority;
@@ -29,7 +30,9 @@ pub fn start(hub: &Arc<Hub>, ca: Arc<CertificateAuthority>, leaf: Arc<ServerLeaf
     let mut tasks = JoinSet::new();
     tasks.spawn(supervise(Arc::clone(hub), Part::Judge, crate::judge::run));
     tasks.spawn(supervise(Arc::clone(hub), Part::Compare, crate::compare::run));
-    tasks.spawn(supervise(Arc::clone(hub), Part::Database, end_revoked));
+    // Kept over failures: what was revoked while the database was away is found when it is back.
+    let revoked_since = Arc::new(Mutex::new(now().plus_seconds(-REVOCATION_OVERLAP_SECONDS)));
+    tasks.spawn(supervise(Arc::clone(hub), Part::Database, move |hub| end_revoked(hub, Arc::clone(&revoked_since))));
     tasks.spawn(supervise(Arc::clone(hub), Part::Database, prove_writes));
     tasks.spawn(renew_leaf(Arc::clone(hub), ca, leaf, leaf_due));
     tasks
@@ -83,14 +86,14 @@ async fn prove_writes(hub: Arc<Hub>) -> Result<(), StoreError> {
 }
 
 /// Ends the streams and connections of hosts that were revoked, by whichever collector.
-async fn end_revoked(hub: Arc<Hub>) -> Result<(), StoreError> {
-    let mut since = now().plus_seconds(-REVOCATION_OVERLAP_SECONDS);
+async fn end_revoked(hub: Arc<Hub>, since: Arc<Mutex<Time>>) -> Result<(), StoreError> {
     while !hub.shutdown.is_cancelled() {
         let asked_at = now();
-        for host in hub.store.hosts_revoked_since(since).await? {
+        let from = *since.lock().unwrap_or_else(PoisonError::into_inner);
+        for host in hub.store.hosts_revoked_since(from).await? {
             hub.end_host(host);
         }
-        since = asked_at.plus_seconds(-REVOCATION_OVERLAP_SECONDS);
+        *since.lock().unwrap_or_else(PoisonError::into_inner) = asked_at.plus_seconds(-REVOCATION_OVERLAP_SECONDS);
         tokio::select! {
             () = hub.shutdown.cancelled() => {}
             () = tokio::time::sleep(TIMER) => {}

@@ -19,7 +19,8 @@ use trueline_collector::tls::{Door, DoorLimits, Refusals};
 /// Guards against a test that would hang; nothing is measured.
 const GUARD: Duration = Duration::from_secs(60);
 const FOR_EVER: Duration = Duration::from_secs(3_600);
-const SHORT: Duration = Duration::from_millis(200);
+/// Passes in a test, and is long enough for a request that must be served within it.
+const SHORT: Duration = Duration::from_secs(2);
 const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n";
 
 /// A port that answers `here` to who asks, with limits of a test's own.

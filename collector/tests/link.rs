@@ -5,7 +5,7 @@
 #[path = "link/agent.rs"]
 mod agent;
 
-use agent::{Chain, Collector, observed, shake};
+use agent::{Chain, Collector, GUARD, observed, shake};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tonic::Code;
 use trueline_collector::ca::CertificateAuthority;
@@ -44,6 +44,31 @@ async fn a_request_that_cannot_be_signed_enrols_nobody() {
         assert!(status.message().contains(reason), "{status}");
     }
     assert!(collector.store().hosts(&TenantId::main(), PAGE).await.unwrap().items.is_empty());
+    collector.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_whose_answer_was_lost_asks_again_and_is_the_same_host() {
+    let collector = Collector::start().await;
+    let token = collector.join_token(Some(1), None).await;
+    let key = rcgen::KeyPair::generate().unwrap();
+    let refused = collector.enrol_with(&token, b"junk".to_vec()).await.unwrap_err();
+    assert_eq!(refused.code(), Code::InvalidArgument, "and it costs no use");
+    let lost = collector.enrol_with(&token, agent::request(&key)).await.unwrap();
+    let agent = collector.enrol_as(&token, key).await.unwrap();
+    assert_eq!(agent.host, lost.host_id);
+    let status = collector.enrol(&token).await.unwrap_err();
+    assert!(status.message().contains("used up"), "another key is another host: {status}");
+    let hosts = async || collector.store().hosts(&TenantId::main(), PAGE).await.unwrap().items.len();
+    assert_eq!(hosts().await, 1);
+    let noted = collector.store().actions(&TenantId::main(), PAGE).await.unwrap().items;
+    assert_eq!(noted.iter().filter(|action| action.action == "host.enrol").count(), 2);
+
+    // Its answer has come.
+    drop(agent.stream(1).await.unwrap());
+    let status = collector.enrol_with(&token, agent::request(&agent.key)).await.unwrap_err();
+    assert!(status.message().contains("used up"), "{status}");
+    assert_eq!(hosts().await, 1);
     collector.stop().await;
 }
 
@@ -165,7 +190,7 @@ async fn bytes_that_are_no_tls_are_hung_up_on_and_others_go_on() {
         socket.write_all(bytes).await.unwrap();
         let mut answer = Vec::new();
         // Ends by itself, in order or by a reset: the collector hangs up.
-        let _ = socket.read_to_end(&mut answer).await;
+        let _ = tokio::time::timeout(GUARD, socket.read_to_end(&mut answer)).await.expect("the collector hangs up");
         assert!(answer.len() < 64, "nothing but an alert is answered: {answer:?}");
         steady.goes_on().await;
     }
@@ -313,6 +338,54 @@ async fn a_newer_stream_of_a_host_takes_over() {
     collector.stop().await;
 }
 
+/// As two containers do that were made from one disk: one certificate, one kernel with its boot id, two agents.
+#[tokio::test(flavor = "multi_thread")]
+async fn two_machines_with_one_identity_are_noticed_and_one_of_them_stays() {
+    let collector = Collector::start().await;
+    let agent = collector.enrolled().await;
+    let host = agent.host.parse().unwrap();
+    let life = |run: u8| {
+        move |hello: &mut v1::Hello| {
+            hello.run_id = Some(vec![run; 16].into());
+            hello.facts.get_or_insert_default().boot_id = Some("one kernel".to_owned());
+        }
+    };
+    let duplicated = async || {
+        let actions = collector.store().actions(&TenantId::main(), PAGE).await.unwrap().items;
+        actions.into_iter().filter(|action| action.action == "host.duplicated").count()
+    };
+    let mut original = agent.stream_with(life(1)).await.unwrap();
+    let mut copy = agent.stream_with(life(2)).await.expect("nobody can tell it from a restart");
+    assert_eq!(original.acknowledged_up_to(1).await.unwrap_err().code(), Code::Aborted);
+    for attempt in 0..4 {
+        assert_eq!(duplicated().await, usize::from(attempt >= 2), "noted once, and not at the first attempt");
+        let refused = agent.stream_with(life(1)).await.unwrap_err();
+        assert_eq!(refused.code(), Code::FailedPrecondition);
+        assert!(refused.message().contains("another machine speaks as this host"), "{refused}");
+    }
+    assert!(collector.serving.hub.streams.has_twin(host, now()));
+    copy.send(vec![Chain::new(1).frame(vec![observed("/etc/a")])]).await;
+    copy.acknowledged_up_to(1).await.expect("the one that stays is undisturbed");
+
+    let again = agent.stream_with(life(2)).await.expect("it lost its connection and comes back");
+    let restarted = agent.stream_with(life(3)).await.expect("an agent that was started anew is never kept out");
+    drop((copy, again, restarted));
+    let let_in = async { while agent.stream_with(life(1)).await.is_err() {} };
+    tokio::time::timeout(GUARD, let_in).await.expect("where the other is gone, this one speaks");
+    assert_eq!(duplicated().await, 1);
+    collector.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_id_of_another_length_is_the_peers_fault() {
+    let collector = Collector::start().await;
+    let agent = collector.enrolled().await;
+    let status = agent.stream_with(|hello| hello.run_id = Some(vec![1; 15].into())).await.unwrap_err();
+    assert_eq!(status.code(), Code::InvalidArgument);
+    assert!(status.message().contains("run id"), "{status}");
+    collector.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn who_may_not_speak_for_a_host_does_not_end_its_stream() {
     let collector = Collector::start().await;
@@ -420,6 +493,7 @@ async fn a_change_that_departs_from_the_captured_baseline_opens_drift_that_its_r
             cause: Cause::Event,
             actor: Actor::unknown("a test"),
             transaction: None,
+            shipped_by: None,
         }))
     };
     stream.send(vec![chain.frame(vec![changed("0644", "0666")])]).await;

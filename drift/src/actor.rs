@@ -1,10 +1,16 @@
 //! Who is behind a change: process, parents, user, login, unit, and how sure we are.
 //!
-//! A field that is not known is absent, never empty and never invented.
+//! A field that is not known is absent, never empty and never invented. Each link of the chain that can be surer or less sure
+//! than the process itself (login, sudo, container) has a certainty of its own.
+
+mod process;
+mod session;
 
 use serde::{Deserialize, Serialize};
 
-use crate::Time;
+pub use process::{DigestError, Process, Sha256Digest};
+pub(crate) use session::is_name;
+pub use session::{Origin, Session, SessionId, SessionIdError, SessionKind, Sudo};
 
 /// How an actor was learnt, strongest first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -40,8 +46,9 @@ impl std::fmt::Display for Certainty {
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Actor {
+    /// Of the process.
     pub certainty: Certainty,
-    /// The sensors and sources that spoke: `fanotify`, `procfs`, `rescan`.
+    /// The sensors and sources that spoke: `fanotify`, `ebpf`, `connector`, `procfs`, `rescan`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub via: Vec<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -53,13 +60,16 @@ pub struct Actor {
     pub user: Option<User>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub session: Option<Session>,
-    /// The command that was given to sudo, where one of the parents is sudo.
+    /// The nearest sudo that the process runs under.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub sudo: Option<String>,
+    pub sudo: Option<Sudo>,
+    /// systemd's, that the process runs in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unit: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub container: Option<String>,
+    pub slice: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub container: Option<Container>,
     /// Why the certainty is no higher.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
@@ -76,6 +86,7 @@ impl Actor {
             session: None,
             sudo: None,
             unit: None,
+            slice: None,
             container: None,
             reason: Some(reason.into()),
         }
@@ -87,6 +98,61 @@ impl Actor {
             Certainty::Unknown => self.clone(),
             certainty => Self { certainty: certainty.max(Certainty::Correlated), reason: Some(reason.to_owned()), ..self.clone() },
         }
+    }
+
+    /// What two sources tell of one process: the surer one's word, the first's of two equally sure, and what only the other
+    /// knows. A reason to doubt stays where the surer one had it.
+    pub fn with(&self, other: &Self) -> Self {
+        let (surer, other) = if other.certainty < self.certainty { (other, self) } else { (self, other) };
+        let mut told = surer.clone();
+        let more = other.via.iter().filter(|via| !surer.via.contains(via));
+        told.via.extend(more.cloned());
+        told.process = match (told.process, &other.process) {
+            (Some(process), Some(more)) => {
+                if let (Some(one), Some(another)) = (&process.exe, &more.exe)
+                    && one != another
+                {
+                    let name = |exe| crate::text::bounded(exe, 200);
+                    told.certainty = told.certainty.max(Certainty::Strong);
+                    told.reason = Some(format!("the process ran {} and {} while it touched this", name(one), name(another)));
+                }
+                Some(process.with(more))
+            }
+            (process, more) => process.or_else(|| more.clone()),
+        };
+        if told.parents.len() < other.parents.len() {
+            told.parents.clone_from(&other.parents);
+        }
+        told.user = match (told.user, &other.user) {
+            // One source may tell as whom it ran, and the other whose login that was.
+            (Some(user), Some(more)) if user.login_uid.is_none() && user.uid == more.uid => {
+                Some(User { login_uid: more.login_uid, login_name: more.login_name.clone(), ..user })
+            }
+            (user, more) => user.or_else(|| more.clone()),
+        };
+        told.session = told.session.or_else(|| other.session.clone());
+        told.sudo = told.sudo.or_else(|| other.sudo.clone());
+        told.unit = told.unit.or_else(|| other.unit.clone());
+        told.slice = told.slice.or_else(|| other.slice.clone());
+        told.container = told.container.or_else(|| other.container.clone());
+        told
+    }
+
+    /// With every text cut where it is longer than any collector takes.
+    pub fn bounded(mut self) -> Self {
+        let cut = |text: &mut Option<String>| {
+            if let Some(text) = text {
+                *text = crate::text::bounded(text, crate::value::VALUE_LIMIT).into_owned();
+            }
+        };
+        let (sudo, container) = (self.sudo.iter_mut(), self.container.iter_mut());
+        let texts = [&mut self.unit, &mut self.slice, &mut self.reason].into_iter();
+        let texts = texts.chain(sudo.flat_map(|sudo| [&mut sudo.by, &mut sudo.as_user, &mut sudo.command, &mut sudo.terminal]));
+        texts.chain(container.map(|container| &mut container.image)).for_each(cut);
+        for process in self.process.iter_mut().chain(&mut self.parents) {
+            [&mut process.exe, &mut process.script, &mut process.cwd].into_iter().for_each(cut);
+        }
+        self
     }
 
     /// One line for people: `alice via sudo: vim (pid 812)`, or the reason nobody is named.
@@ -104,41 +170,6 @@ impl Actor {
         };
         // A guess must not read like a fact.
         if self.certainty == Certainty::Correlated { format!("perhaps {line}") } else { line }
-    }
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Process {
-    pub pid: u32,
-    /// Together with the pid this names a process for as long as the host is up.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub started_at: Option<Time>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub exe: Option<String>,
-    /// Redacted: see [`crate::redact::arguments`].
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub argv: Vec<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub cwd: Option<String>,
-}
-
-impl Process {
-    /// `vim /etc/hosts (pid 812)`, or the executable where no arguments are known.
-    pub fn summary(&self) -> String {
-        let base = |path: &str| path.rsplit('/').next().unwrap_or(path).to_owned();
-        let program = match (self.argv.split_first(), &self.exe) {
-            (Some((first, rest)), _) => {
-                let mut line = base(first);
-                for argument in rest {
-                    line.push(' ');
-                    line.push_str(argument);
-                }
-                crate::text::bounded(&line, 80).into_owned()
-            }
-            (None, Some(exe)) => base(exe),
-            (None, None) => "process".to_owned(),
-        };
-        format!("{program} (pid {})", self.pid)
     }
 }
 
@@ -168,13 +199,13 @@ impl User {
     }
 }
 
+/// What the process is shut in: a container, or another namespace with a name.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Session {
-    /// The audit session id, or systemd's.
+pub struct Container {
+    pub certainty: Certainty,
     pub id: String,
-    /// Where it came from: a terminal, a remote address.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub origin: Option<String>,
+    pub image: Option<String>,
 }
 
 #[cfg(test)]
@@ -182,16 +213,50 @@ mod tests {
     use super::*;
 
     #[test]
+    fn of_two_sources_the_surer_counts_and_two_programs_are_never_made_one() {
+        let actor = |certainty, via: &str, exe: Option<&str>| Actor {
+            certainty,
+            via: vec![via.to_owned()],
+            process: Some(Process { exe: exe.map(str::to_owned), ..Process::bare(7) }),
+            reason: None,
+            ..Actor::unknown("")
+        };
+        let exe = |actor: &Actor| actor.process.as_ref().unwrap().exe.clone();
+        let audit = actor(Certainty::Exact, "audit", Some("/usr/bin/vim"));
+        let mut gone = actor(Certainty::Strong, "fanotify", None);
+        gone.unit = Some("session-1.scope".to_owned());
+        for told in [audit.with(&gone), gone.with(&audit)] {
+            assert_eq!(
+                (told.certainty, exe(&told).as_deref(), told.unit.as_deref()),
+                (Certainty::Exact, Some("/usr/bin/vim"), Some("session-1.scope"))
+            );
+        }
+        let other = actor(Certainty::Exact, "ebpf", Some("/usr/bin/apt"));
+        let told = audit.with(&other);
+        assert_eq!(told.certainty, Certainty::Strong);
+        assert!(told.reason.unwrap().contains("/usr/bin/vim and /usr/bin/apt"));
+    }
+
+    #[test]
+    fn no_text_of_an_actor_is_longer_than_a_collector_takes() {
+        let long = "x".repeat(crate::value::TEXT_LIMIT + 1);
+        let mut actor = Actor::unknown(long.clone());
+        actor.process = Some(Process { exe: Some(long.clone()), ..Process::bare(1) });
+        actor.sudo = Some(Sudo { certainty: Certainty::Strong, by: None, as_user: None, command: Some(long), terminal: None });
+        let bounded = actor.bounded();
+        let texts = [bounded.reason, bounded.process.unwrap().exe, bounded.sudo.unwrap().command];
+        assert!(texts.iter().flatten().all(|text| text.len() <= crate::value::TEXT_LIMIT));
+    }
+
+    #[test]
     fn the_summary_names_the_login_behind_root() {
         let mut actor = Actor::unknown("");
         actor.user =
             Some(User { uid: 0, euid: Some(0), login_uid: Some(1000), name: Some("root".into()), login_name: Some("alice".into()) });
         actor.process = Some(Process {
-            pid: 812,
-            started_at: None,
             exe: Some("/usr/bin/vim".into()),
             argv: vec!["/usr/bin/vim".into(), "/etc/hosts".into()],
-            cwd: None,
+            ..Process::bare(812)
         });
         assert_eq!(actor.summary(), "alice as root · vim /etc/hosts (pid 812)");
         actor.certainty = Certainty::Strong;

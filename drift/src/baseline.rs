@@ -19,11 +19,35 @@ pub use check::{BaselineFaults, name_fault, scope_fault};
 /// Fields that move without anybody deciding: never part of a captured baseline.
 const VOLATILE: &[&str] = &["mtime", "nlink"];
 
+/// Fields that an item may come to have, and whose coming somebody decided. Sorted. A field that agents learn to report one
+/// day is not for this list while there are baselines from before: it would be drift on every host.
+const OPTIONAL: &[&str] = &[
+    "acl",
+    "capabilities",
+    "default_acl",
+    "dropins",
+    "dropins_sha256",
+    "enabled",
+    "flags",
+    "gecos",
+    "home",
+    "instances",
+    "link_target",
+    "members",
+    "password",
+    "shell",
+];
+
+/// Extended attributes are optional too, whatever their name.
+const XATTR: &str = "xattr.";
+
 /// What a baseline says of one item.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Expectation {
     /// These fields, with these values; other fields are free.
     Fields(Fields),
+    /// These fields, and none of those that an item need not have.
+    Whole(Fields),
     /// The item should not exist.
     Absent,
     /// The baseline does not speak of it.
@@ -61,6 +85,10 @@ pub struct BaselineDocument {
     pub name: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub description: Option<String>,
+    /// The fields of a listed item are all that it should have: an ACL, a capability or a member that is not written should
+    /// not be there.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub whole: bool,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub closed: Vec<ClosedScope>,
     pub items: BTreeMap<ItemId, ExpectedItem>,
@@ -88,6 +116,7 @@ impl BaselineDocument {
 
     pub fn expectation(&self, item: &ItemId) -> Expectation {
         match self.items.get(item) {
+            Some(ExpectedItem::Fields(fields)) if self.whole => Expectation::Whole(fields.clone()),
             Some(ExpectedItem::Fields(fields)) => Expectation::Fields(fields.clone()),
             Some(ExpectedItem::Absent(_)) => Expectation::Absent,
             None => unlisted(&self.closed, item),
@@ -100,15 +129,16 @@ pub fn unlisted(closed: &[ClosedScope], item: &ItemId) -> Expectation {
     if closed.iter().any(|scope| scope.contains(item)) { Expectation::Absent } else { Expectation::Free }
 }
 
-/// The expectation a captured baseline holds of an item, from how it is now.
+/// What a captured baseline says of an item, from how it was then. Of a field that could not be read it says nothing, not
+/// even that it should be absent: see [`departures`].
 pub fn captured(fields: &Fields) -> Fields {
     let is_folder = fields.value("type") == Some(&Value::text("folder"));
     fields
         .iter()
-        .filter(|(name, value)| {
+        .filter(|(name, _)| {
             // A folder's size is its file system's affair.
             let is_volatile = VOLATILE.contains(&name.as_str()) || (is_folder && name.as_str() == "size");
-            !is_volatile && !value.is_unreadable()
+            !is_volatile
         })
         .map(|(name, value)| (name.clone(), value.clone()))
         .collect()
@@ -134,17 +164,33 @@ pub fn departures(expected: &Expectation, actual: Option<&Fields>) -> Vec<Depart
     match (expected, actual) {
         (Expectation::Free, _) | (Expectation::Absent, None) => Vec::new(),
         (Expectation::Absent, Some(_)) => exists(false, true),
-        (Expectation::Fields(_), None) => exists(true, false),
-        (Expectation::Fields(expected), Some(actual)) => expected
-            .iter()
-            .filter(|(name, value)| actual.value(name.as_str()) != Some(value))
-            .map(|(name, value)| Departure {
-                field: name.clone(),
-                expected: Some(value.clone()),
-                actual: actual.value(name.as_str()).cloned(),
-            })
-            .collect(),
+        (Expectation::Fields(_) | Expectation::Whole(_), None) => exists(true, false),
+        (Expectation::Fields(expected), Some(actual)) => differing(expected, actual),
+        (Expectation::Whole(expected), Some(actual)) => {
+            let mut departures = differing(expected, actual);
+            departures.extend(unasked(expected, actual));
+            departures.sort_by(|one, other| one.field.cmp(&other.field));
+            departures
+        }
     }
+}
+
+/// Fields whose value is not the expected one. What could not be read when it was captured is expected to be nothing.
+fn differing(expected: &Fields, actual: &Fields) -> Vec<Departure> {
+    expected
+        .iter()
+        .filter(|(name, value)| !value.is_unreadable() && actual.value(name.as_str()) != Some(value))
+        .map(|(name, value)| Departure { field: name.clone(), expected: Some(value.clone()), actual: actual.value(name.as_str()).cloned() })
+        .collect()
+}
+
+/// Fields that came to an item although nothing is said of them.
+fn unasked(expected: &Fields, actual: &Fields) -> impl Iterator<Item = Departure> {
+    let is_optional = |name: &str| OPTIONAL.binary_search(&name).is_ok() || name.starts_with(XATTR);
+    actual
+        .iter()
+        .filter(move |(name, value)| is_optional(name.as_str()) && expected.value(name.as_str()).is_none() && !value.is_unreadable())
+        .map(|(name, value)| Departure { field: name.clone(), expected: None, actual: Some(value.clone()) })
 }
 
 #[cfg(test)]
@@ -223,7 +269,7 @@ items:
                 "bad.yaml:3:3: `sysctl:net/ipv4/ip_forward`: write it with full stops, \"sysctl:net.ipv4.ip_forward\"",
             ),
             ("unit:ssh: absent", "bad.yaml:3:3: `unit:ssh`: a unit's name ends in its type, as in \"unit:ssh.service\""),
-            ("fil:/etc/a: absent", "bad.yaml:3:3: `fil` is not a kind of item: use file, package, sysctl, user, group or unit"),
+            ("fil:/etc/a: absent", "bad.yaml:3:3: `fil` is not a kind of item: use file, package, sysctl, user, group, unit or session"),
             (
                 "file:/a: absnt",
                 "bad.yaml:3:12: `absnt` is nothing that can be expected of an item: write `absent`, or the fields that are expected, as in ",
@@ -244,7 +290,7 @@ items:
             ("{ kind: file, keys: /etc/ }", "bad.yaml:3:25: keys: `/etc/` matches no file: take the `/` at its end away"),
             (
                 "{ kind: fil, keys: /etc/* }",
-                "bad.yaml:3:13: `fil` is not a kind of item: use file, package, sysctl, user, group or unit; did you mean `file`?",
+                "bad.yaml:3:13: `fil` is not a kind of item: use file, package, sysctl, user, group, unit or session; did you mean `file`?",
             ),
             ("{ kind: file }", "bad.yaml:3:5: the key `keys` is missing: "),
             ("{ kind: file, key: /etc/* }", "bad.yaml:3:19: unknown key `key`: did you mean `keys`? Known here: kind, keys"),
@@ -289,6 +335,36 @@ items:
         let written = crate::document::to_yaml(&document);
         assert_eq!(BaselineDocument::parse("b.yaml", &written).unwrap(), document, "{written}");
         assert!(written.contains("4096 87380"), "{written}");
+    }
+
+    #[test]
+    fn what_comes_to_an_item_that_is_listed_whole_departs() {
+        let with = |capability: Option<&str>| {
+            let fields = Fields::new().with("mode", "0755").with("mtime", "1").with("nlink", 1);
+            capability.map_or(fields.clone(), |capability| fields.with("capabilities", capability))
+        };
+        let (plain, capable) = (with(None), with(Some("cap_setuid=ep")));
+        let whole = Expectation::Whole(captured(&plain));
+        assert_eq!(departures(&whole, Some(&plain)), []);
+        assert_eq!(departures(&whole, Some(&plain.clone().with("of_a_newer_agent", "x").with("mtime", "2"))), []);
+        let departure = Departure { field: FieldName::known("capabilities"), expected: None, actual: Some(Value::text("cap_setuid=ep")) };
+        assert_eq!(departures(&whole, Some(&capable)), [departure]);
+        assert_eq!(departures(&Expectation::Whole(captured(&capable)), Some(&plain)).len(), 1, "and what went");
+        assert_eq!(departures(&Expectation::Fields(captured(&plain)), Some(&capable)), [], "other fields are free");
+        let mut unread = plain.clone();
+        unread.set(FieldName::known("capabilities"), Value::unreadable("permission denied"));
+        assert_eq!(departures(&Expectation::Whole(captured(&unread)), Some(&capable)), [], "nobody knows how it was");
+        assert_eq!(departures(&whole, Some(&unread)), []);
+        let written = BaselineDocument::parse("web.yaml", "name: web\nwhole: true\nitems:\n  file:/a: { mode: \"0755\" }\n").unwrap();
+        assert!(matches!(written.expectation(&"file:/a".parse().unwrap()), Expectation::Whole(_)));
+        assert!(crate::document::to_yaml(&written).contains("whole: true"));
+    }
+
+    #[test]
+    fn optional_fields_are_known_ones_in_order() {
+        assert!(OPTIONAL.is_sorted());
+        let is_known = |name: &&str| ItemKind::ALL.into_iter().any(|kind| fields::type_of(kind, name).is_ok());
+        assert!(OPTIONAL.iter().all(is_known));
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::transaction::Transaction;
 use crate::{Actor, CoverageGap, FieldName, Fields, ItemId, Time, Value};
 
 /// Numbers an agent's records from 1 without holes within one epoch.
@@ -81,8 +82,13 @@ pub struct Change {
     pub observed_at: Time,
     pub cause: Cause,
     pub actor: Actor,
+    /// The innermost run (of a package manager, a configuration manager, a job) that made this.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub transaction: Option<String>,
+    pub transaction: Option<Transaction>,
+    /// The package that came or changed with this and whose own manifest the item now equals, or no longer lists: the
+    /// change is a part of that package's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shipped_by: Option<ItemId>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

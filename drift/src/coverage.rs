@@ -33,11 +33,20 @@ pub enum GapReason {
     SpoolDamaged,
     WatchLimit,
     PolicyChange,
+    SetBack,
 }
 
 impl GapReason {
-    pub const ALL: [Self; 7] =
-        [Self::AgentDown, Self::QueueOverflow, Self::SensorLost, Self::SpoolFull, Self::SpoolDamaged, Self::WatchLimit, Self::PolicyChange];
+    pub const ALL: [Self; 8] = [
+        Self::AgentDown,
+        Self::QueueOverflow,
+        Self::SensorLost,
+        Self::SpoolFull,
+        Self::SpoolDamaged,
+        Self::WatchLimit,
+        Self::PolicyChange,
+        Self::SetBack,
+    ];
 
     pub const fn name(self) -> &'static str {
         match self {
@@ -48,6 +57,7 @@ impl GapReason {
             Self::SpoolDamaged => "spool_damaged",
             Self::WatchLimit => "watch_limit",
             Self::PolicyChange => "policy_change",
+            Self::SetBack => "set_back",
         }
     }
 
@@ -58,9 +68,10 @@ impl GapReason {
             Self::QueueOverflow => "the kernel's event queue overflowed",
             Self::SensorLost => "a sensor stopped or could not start",
             Self::SpoolFull => "the spool was full or its disk was; changes were held back and merged",
-            Self::SpoolDamaged => "part of the spool could not be read back",
+            Self::SpoolDamaged => "part of the agent's spool or state could not be read back",
             Self::WatchLimit => "the host's limit of inotify watches was reached",
             Self::PolicyChange => "the watch list changed",
+            Self::SetBack => "the host or its collector went back to an older state, and records in between are lost",
         }
     }
 }

@@ -4,11 +4,19 @@
 //! the nearest known key. No reading of files here; the text and its name are given.
 
 use serde::de::DeserializeOwned;
+use serde_saphyr::budget::BudgetBreach;
 
 use crate::text::{self, printable};
 
 /// Largest document taken, in bytes.
 pub const DOCUMENT_LIMIT: usize = 64 * 1024 * 1024;
+
+/// Largest written baseline, in bytes: twice what a host with many items comes to.
+pub const BASELINE_LIMIT: usize = 32 * 1024 * 1024;
+
+/// Most keys, values, lists and tables of one YAML document. A captured item has some twenty of them in three hundred bytes,
+/// so that a whole [`BASELINE_LIMIT`] of them fits; a document of nothing but brackets stays within some hundred MiB of memory.
+const NODE_LIMIT: usize = 4_000_000;
 
 #[derive(Debug, thiserror::Error)]
 #[error("{source_name}:{line}:{column}: {message}")]
@@ -36,7 +44,11 @@ pub fn parse_yaml<T: DeserializeOwned>(source_name: &str, text: &str) -> Result<
     if text.len() > DOCUMENT_LIMIT {
         return Err(fail(1, 1, format!("the document has {} bytes; {DOCUMENT_LIMIT} is the limit", text.len())));
     }
-    serde_saphyr::from_str(text).map_err(|error| {
+    let options = serde_saphyr::options! {
+        // A list or table has a second event, its end.
+        budget: serde_saphyr::budget! { max_nodes: NODE_LIMIT, max_events: 2 * NODE_LIMIT },
+    };
+    serde_saphyr::from_str_with_options(text, options).map_err(|error| {
         let (line, column) = error.location().map_or((1, 1), |location| (location.line() as usize, location.column() as usize));
         fail(line.max(1), column.max(1), printable(yaml_fault(error.without_snippet()).as_bytes()).into_owned())
     })
@@ -66,7 +78,28 @@ fn yaml_fault(error: &serde_saphyr::Error) -> String {
         Error::UnknownAnchor { .. } => {
             "this alias (`*name`) stands for nothing: no `&name` comes before it. Text that begins with `*` needs quotes".to_owned()
         }
+        Error::Budget { breach, .. } => over_budget(breach),
         other => without_place(first_line(&other.to_string())).to_owned(),
+    }
+}
+
+/// What there is too much of in a document.
+fn over_budget(breach: &BudgetBreach) -> String {
+    match breach {
+        BudgetBreach::Nodes { .. } | BudgetBreach::Events { .. } => {
+            format!("the document has more than {NODE_LIMIT} keys and values, the limit: divide it")
+        }
+        BudgetBreach::Depth { .. } => "lists and tables stand within each other too deeply here".to_owned(),
+        BudgetBreach::Aliases { .. }
+        | BudgetBreach::Anchors { .. }
+        | BudgetBreach::AliasAnchorRatio { .. }
+        | BudgetBreach::MergeKeys { .. }
+        | BudgetBreach::RecordedAnchorEvents { .. }
+        | BudgetBreach::RecordedAnchorBytes { .. } => {
+            "the document has too many aliases (`*name`) and anchors (`&name`): write out what they stand for".to_owned()
+        }
+        BudgetBreach::Documents { .. } => "the document has too many parts between `---`: only one is read".to_owned(),
+        _ => "the document is too large to be read: divide it".to_owned(),
     }
 }
 
@@ -170,6 +203,8 @@ pub fn nearest<'a>(given: &str, known: &[&'a str]) -> Option<&'a str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Fields;
+    use crate::baseline::{BaselineDocument, ExpectedItem};
     use serde::Deserialize;
 
     #[derive(Debug, Deserialize)]
@@ -225,5 +260,38 @@ mod tests {
                 assert!(!error.contains(jargon), "{text:?}: {error}");
             }
         }
+    }
+
+    /// More than a host with many items comes to, as `baseline show` writes it.
+    #[test]
+    fn a_captured_baseline_of_a_large_host_reads_back_the_same() {
+        let mut large = BaselineDocument::parse("large.yaml", "name: large").unwrap();
+        for number in 0..60_000 {
+            let fields = Fields::new()
+                .with("gid", 0)
+                .with("group", "root")
+                .with("mode", "0644")
+                .with("owner", "root")
+                .with("sha256", "01234567".repeat(8).as_str())
+                .with("size", number)
+                .with("type", "file")
+                .with("uid", 0);
+            large.items.insert(format!("file:/usr/share/folder/{number}").parse().unwrap(), ExpectedItem::Fields(fields));
+        }
+        let written = to_yaml(&large);
+        assert!(written.len() < BASELINE_LIMIT, "{}", written.len());
+        // No assert_eq: it would print all of it.
+        assert!(BaselineDocument::parse("large.yaml", &written).unwrap() == large);
+    }
+
+    #[test]
+    fn a_document_with_too_much_in_it_is_refused_in_plain_words() {
+        let refused = |text: &str| parse_yaml::<Vec<Vec<u8>>>("a.yaml", text).unwrap_err().to_string();
+        let wide = refused(&format!("[[{}]]", "1,".repeat(NODE_LIMIT)));
+        assert!(wide.ends_with("the document has more than 4000000 keys and values, the limit: divide it"), "{wide}");
+        let aliases = refused(&format!("- &a [1]\n{}", "- *a\n".repeat(60_000)));
+        assert!(aliases.contains("write out what they stand for"), "{aliases}");
+        let deep = parse_yaml::<serde_json::Value>("a.yaml", &format!("{}{}", "[".repeat(70), "]".repeat(70))).unwrap_err().to_string();
+        assert!(deep.contains("within each other too deeply"), "{deep}");
     }
 }

@@ -45,6 +45,25 @@ impl fmt::Display for TenantId {
     }
 }
 
+/// One run of a kernel, made at random when it boots.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct BootId(pub Uuid);
+
+impl BootId {
+    /// Its beginning: enough to tell boots of a fleet apart.
+    pub fn short(self) -> String {
+        hex::encode(&self.0.as_bytes()[..6])
+    }
+}
+
+impl FromStr for BootId {
+    type Err = uuid::Error;
+
+    fn from_str(text: &str) -> Result<Self, uuid::Error> {
+        text.parse().map(Self)
+    }
+}
+
 /// What a host says of itself at each connection.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Facts {

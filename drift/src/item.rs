@@ -21,10 +21,18 @@ pub enum ItemKind {
     User,
     Group,
     Unit,
+    /// A login, or what was begun within one through su or sudo: a fact of the host, no setting.
+    Session,
 }
 
 impl ItemKind {
-    pub const ALL: [Self; 6] = [Self::File, Self::Package, Self::Sysctl, Self::User, Self::Group, Self::Unit];
+    pub const ALL: [Self; 7] = [Self::File, Self::Package, Self::Sysctl, Self::User, Self::Group, Self::Unit, Self::Session];
+
+    /// Whether items of it are settings that somebody decides. Others come and go by themselves: a baseline holds of them
+    /// what it names, and one that is captured or closed as a whole leaves them out.
+    pub const fn is_setting(self) -> bool {
+        !matches!(self, Self::Session)
+    }
 
     pub const fn name(self) -> &'static str {
         match self {
@@ -34,6 +42,7 @@ impl ItemKind {
             Self::User => "user",
             Self::Group => "group",
             Self::Unit => "unit",
+            Self::Session => "session",
         }
     }
 }
@@ -54,7 +63,7 @@ impl FromStr for ItemKind {
 
 #[derive(Debug, thiserror::Error)]
 pub enum ItemError {
-    #[error("`{name}` is not a kind of item: use file, package, sysctl, user, group or unit")]
+    #[error("`{name}` is not a kind of item: use file, package, sysctl, user, group, unit or session")]
     Kind { name: String },
     #[error("`{text}` is not an item: write kind:key, as in file:/etc/ssh/sshd_config")]
     Shape { text: String },

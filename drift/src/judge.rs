@@ -3,8 +3,9 @@
 use serde::{Deserialize, Serialize};
 
 use crate::baseline::{Departure, Expectation, departures};
+use crate::change::ChangeKind;
 use crate::sensitivity::{DriftType, Severity, classify};
-use crate::{Certainty, Change, ItemId};
+use crate::{Certainty, Change, ItemId, ItemKind};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -94,6 +95,11 @@ pub fn judge(change: &Change, baseline: Option<(&BaselineName, &Expectation)>) -
     let after = change.after();
     let findings: Vec<Finding> =
         departures(expectation, after.as_ref()).into_iter().map(|departure| weigh(&change.item, departure, name)).collect();
+    if let Some(package) = change.shipped_by.as_ref().filter(|_| change.item.kind == ItemKind::File) {
+        // What departs stays drift: it shows until the package itself is accepted or goes back.
+        let went = if change.kind == ChangeKind::Removed { "it went with" } else { "it is as it came with" };
+        return (one(Verdict::Expected, format!("{went} {package}: that is what is to be judged")), findings);
+    }
     let moved = |finding: &&Finding| {
         finding.departure.field == crate::baseline::EXISTS || change.fields.iter().any(|field| field.name == finding.departure.field)
     };

@@ -123,6 +123,7 @@ pub fn classify(item: &ItemId, field: &str, actual: Option<&Value>) -> (Severity
         },
         ItemKind::Group => (Critical, Security),
         ItemKind::Unit => (Warning, Functional),
+        ItemKind::Session => (Info, Security),
     }
 }
 

@@ -255,8 +255,7 @@ impl Fields {
 
     /// Within [`ITEM_LIMIT`]: where there is more, the longest values give way to a digest of theirs.
     pub fn bounded(mut self) -> Self {
-        let size = |(name, value): (&FieldName, &Value)| name.as_str().len() + value.size();
-        let mut total: usize = self.iter().map(size).sum();
+        let mut total = self.size();
         while total > ITEM_LIMIT {
             let Some(longest) = self.0.values_mut().max_by_key(|value| value.size()) else { break };
             let before = longest.size();
@@ -268,6 +267,11 @@ impl Fields {
             *longest = Value::Text(digest);
         }
         self
+    }
+
+    /// Bytes of all names and values: what [`ITEM_LIMIT`] bounds.
+    pub fn size(&self) -> usize {
+        self.iter().map(|(name, value)| name.as_str().len() + value.size()).sum()
     }
 
     pub fn remove(&mut self, name: &str) -> Option<Value> {

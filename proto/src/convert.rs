@@ -1,11 +1,18 @@
 //! Between wire and domain, both ways. What the wire leaves unset or sets beyond the domain's limits
 //! is an error here and nowhere later.
 
+mod actor;
+mod operation;
+mod transaction;
+
+pub use transaction::{from_wire as transaction_from_wire, to_wire as transaction_to_wire};
+
+use prost::bytes::Bytes;
 use trueline_drift::change::ChangeKind;
 use trueline_drift::item::ItemError;
 use trueline_drift::{
-    Actor, Cause, Certainty, Change, CoverageGap, Facts, FieldChange, FieldName, Fields, GapReason, ItemId, ItemKey, ItemKind, Observation,
-    RecordBody, Time, Value, actor,
+    Cause, Change, CoverageGap, Facts, FieldChange, FieldName, Fields, GapReason, ItemId, ItemKey, ItemKind, Observation, RecordBody, Time,
+    Value,
     value::{LIST_LIMIT, TEXT_LIMIT},
 };
 
@@ -22,6 +29,10 @@ pub enum ConvertError {
     Unknown { what: &'static str, number: i32 },
     #[error("{what} is longer than {limit}")]
     TooLong { what: &'static str, limit: usize },
+    #[error("{what} has {bytes} bytes and not {expected}")]
+    Length { what: &'static str, bytes: usize, expected: usize },
+    #[error("{what} is not what its name says")]
+    Malformed { what: &'static str },
     #[error(transparent)]
     Item(#[from] ItemError),
 }
@@ -65,13 +76,13 @@ macro_rules! numbered {
         }
     };
 }
+use numbered;
 
-numbered!(item_kind_to_wire, item_kind_from_wire, "item kind", ItemKind, v1::ItemKind, { File, Package, Sysctl, User, Group, Unit });
+numbered!(item_kind_to_wire, item_kind_from_wire, "item kind", ItemKind, v1::ItemKind, { File, Package, Sysctl, User, Group, Unit, Session });
 numbered!(change_kind_to_wire, change_kind_from_wire, "change kind", ChangeKind, v1::ChangeKind, { Created, Modified, Removed });
 numbered!(cause_to_wire, cause_from_wire, "cause", Cause, v1::Cause, { Event, Rescan });
-numbered!(certainty_to_wire, certainty_from_wire, "certainty", Certainty, v1::Certainty, { Exact, Strong, Correlated, Unknown });
 numbered!(gap_reason_to_wire, gap_reason_from_wire, "gap reason", GapReason, v1::GapReason, {
-    AgentDown, QueueOverflow, SensorLost, SpoolFull, SpoolDamaged, WatchLimit, PolicyChange
+    AgentDown, QueueOverflow, SensorLost, SpoolFull, SpoolDamaged, WatchLimit, PolicyChange, SetBack
 });
 
 impl From<&ItemId> for v1::Item {
@@ -173,7 +184,8 @@ impl From<Change> for v1::Change {
             observed_at: change.observed_at.micros(),
             cause: cause_to_wire(change.cause).into(),
             actor: Some(change.actor.into()),
-            transaction: change.transaction,
+            transactions: transaction::to_wire(change.transaction),
+            shipped_by: change.shipped_by.map(|package| package.key.as_str().to_owned()),
         }
     }
 }
@@ -198,106 +210,32 @@ impl TryFrom<v1::Change> for Change {
                     after: field.after.map(Value::try_from).transpose()?,
                 })
             })
-            .collect::<Result<_, ConvertError>>()?;
+            .collect::<Result<Vec<FieldChange>, ConvertError>>()?;
+        let unchanged = fields_from_wire(change.unchanged)?;
+        let after = unchanged.len() + fields.iter().filter(|field| field.after.is_some()).count();
+        if after > FIELDS_LIMIT {
+            return Err(ConvertError::TooLong { what: "list of fields after the change", limit: FIELDS_LIMIT });
+        }
         Ok(Self {
             item: change.item.ok_or_else(|| missing("item"))?.try_into()?,
             kind: change_kind_from_wire(change.kind)?,
             fields,
-            unchanged: fields_from_wire(change.unchanged)?,
+            unchanged,
             observed_after: moment(change.observed_after),
             observed_at: moment(change.observed_at),
             cause: cause_from_wire(change.cause)?,
             actor: change.actor.ok_or_else(|| missing("actor"))?.try_into()?,
-            transaction: checked_option("transaction", change.transaction)?,
+            transaction: transaction::from_wire(change.transactions)?,
+            shipped_by: change.shipped_by.map(|key| package(&key)).transpose()?,
         })
     }
 }
 
-impl From<Actor> for v1::Actor {
-    fn from(actor: Actor) -> Self {
-        Self {
-            certainty: certainty_to_wire(actor.certainty).into(),
-            via: actor.via,
-            process: actor.process.map(Into::into),
-            parents: actor.parents.into_iter().map(Into::into).collect(),
-            user: actor.user.map(|user| v1::User {
-                uid: user.uid,
-                euid: user.euid,
-                login_uid: user.login_uid,
-                name: user.name,
-                login_name: user.login_name,
-            }),
-            session: actor.session.map(|session| v1::Session { id: session.id, origin: session.origin }),
-            sudo: actor.sudo,
-            unit: actor.unit,
-            container: actor.container,
-            reason: actor.reason,
-        }
+fn package(key: &str) -> Result<ItemId, ConvertError> {
+    if key.is_empty() {
+        return Err(missing("package"));
     }
-}
-
-impl TryFrom<v1::Actor> for Actor {
-    type Error = ConvertError;
-
-    fn try_from(actor: v1::Actor) -> Result<Self, ConvertError> {
-        if actor.parents.len() > 64 || actor.via.len() > 64 {
-            return Err(ConvertError::TooLong { what: "actor", limit: 64 });
-        }
-        Ok(Self {
-            certainty: certainty_from_wire(actor.certainty)?,
-            via: actor.via.into_iter().map(|via| checked("source", via)).collect::<Result<_, _>>()?,
-            process: actor.process.map(TryInto::try_into).transpose()?,
-            parents: actor.parents.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?,
-            user: actor
-                .user
-                .map(|user| {
-                    Ok::<_, ConvertError>(actor::User {
-                        uid: user.uid,
-                        euid: user.euid,
-                        login_uid: user.login_uid,
-                        name: checked_option("user", user.name)?,
-                        login_name: checked_option("user", user.login_name)?,
-                    })
-                })
-                .transpose()?,
-            session: actor
-                .session
-                .map(|session| {
-                    Ok::<_, ConvertError>(actor::Session {
-                        id: checked("session", session.id)?,
-                        origin: checked_option("origin", session.origin)?,
-                    })
-                })
-                .transpose()?,
-            sudo: checked_option("sudo", actor.sudo)?,
-            unit: checked_option("unit", actor.unit)?,
-            container: checked_option("container", actor.container)?,
-            reason: checked_option("reason", actor.reason)?,
-        })
-    }
-}
-
-impl From<actor::Process> for v1::Process {
-    fn from(process: actor::Process) -> Self {
-        Self { pid: process.pid, started_at: process.started_at.map(Time::micros), exe: process.exe, argv: process.argv, cwd: process.cwd }
-    }
-}
-
-impl TryFrom<v1::Process> for actor::Process {
-    type Error = ConvertError;
-
-    fn try_from(process: v1::Process) -> Result<Self, ConvertError> {
-        if process.argv.len() > LIST_LIMIT {
-            return Err(ConvertError::TooLong { what: "argument list", limit: LIST_LIMIT });
-        }
-        Ok(Self {
-            pid: process.pid,
-            started_at: process.started_at.map(moment),
-            exe: checked_option("executable", process.exe)?,
-            argv: process.argv.into_iter().map(|argument| checked("argument", argument)).collect::<Result<_, _>>()?,
-            cwd: checked_option("working directory", process.cwd)?,
-        })
-    }
+    Ok(ItemId::new(ItemKind::Package, ItemKey::from_text(key)?))
 }
 
 impl From<CoverageGap> for v1::CoverageGap {
@@ -420,9 +358,62 @@ impl TryFrom<v1::Facts> for Facts {
     }
 }
 
+/// A run of an agent's process: see `Hello` in `link.proto`. A host's identity is on its disk and can be copied; this cannot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct RunId([u8; 16]);
+
+impl RunId {
+    /// `random` must be just that.
+    pub const fn new(random: [u8; 16]) -> Self {
+        Self(random)
+    }
+
+    pub fn to_wire(self) -> Bytes {
+        Bytes::copy_from_slice(&self.0)
+    }
+
+    pub fn from_wire(bytes: &[u8]) -> Result<Self, ConvertError> {
+        bytes.try_into().map(Self).map_err(|_| ConvertError::Length { what: "run id", bytes: bytes.len(), expected: 16 })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use trueline_drift::Actor;
+
+    #[test]
+    fn a_run_id_has_its_length_or_is_refused() {
+        let id = RunId::new(std::array::from_fn(|at| at as u8));
+        assert_eq!(RunId::from_wire(&id.to_wire()).unwrap(), id);
+        for length in [0, 15, 17] {
+            assert!(matches!(RunId::from_wire(&vec![1; length]), Err(ConvertError::Length { .. })), "{length}");
+        }
+    }
+
+    /// What an item has after a change is kept as its fields, and read back within the same bound.
+    #[test]
+    fn a_change_that_leaves_an_item_with_more_fields_than_one_may_have_is_refused() {
+        let with = |unchanged: usize| {
+            let value = Some(Value::Integer(1));
+            let moved = FieldChange { name: FieldName::new("moved"), before: None, after: value.clone() };
+            let change = Change {
+                item: "file:/a".parse().unwrap(),
+                kind: trueline_drift::change::ChangeKind::Modified,
+                fields: vec![moved],
+                unchanged: (0..unchanged).map(|at| (FieldName::new(&format!("field{at}")), Value::Integer(1))).collect(),
+                observed_after: Time::from_seconds(1),
+                observed_at: Time::from_seconds(2),
+                cause: Cause::Event,
+                actor: Actor::unknown("test"),
+                transaction: None,
+                shipped_by: None,
+            };
+            Change::try_from(v1::Change::from(change))
+        };
+        assert!(with(FIELDS_LIMIT - 1).is_ok());
+        assert!(matches!(with(FIELDS_LIMIT), Err(ConvertError::TooLong { .. })));
+    }
 
     #[test]
     fn facts_are_made_printable_once() {

@@ -245,6 +245,7 @@ mod tests {
             cause: Cause::Event,
             actor: Actor::unknown("it has ended"),
             transaction: None,
+            shipped_by: None,
         };
         let record: v1::Record = RecordBody::Changed(Box::new(change.clone())).into();
         let plain = v1::Records { records: vec![record] }.encode_to_vec();

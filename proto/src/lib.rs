@@ -10,7 +10,7 @@ pub mod v1 {
     tonic::include_proto!("trueline.v1");
 }
 
-pub use convert::ConvertError;
+pub use convert::{ConvertError, RunId};
 pub use frame::{ChainLink, FrameError};
 
 /// Version of this contract, said in `Hello`.

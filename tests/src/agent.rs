@@ -115,6 +115,12 @@ impl Agent {
         collector.rest().get(&format!("/hosts/{}", self.host), &[]).await
     }
 
+    /// Has it read this configuration.
+    pub fn reload(&self, configuration: &str) -> anyhow::Result<()> {
+        daemon::write(&self.config, configuration)?;
+        self.daemon.hang_up()
+    }
+
     /// SIGKILL.
     pub async fn kill(&mut self) -> anyhow::Result<()> {
         self.daemon.kill().await
@@ -136,6 +142,16 @@ impl Agent {
     pub async fn enrol_again(&mut self, collector: &Collector, flags: &[&str]) -> anyhow::Result<()> {
         self.host = enrol(collector, &self.config, flags).await?;
         Ok(())
+    }
+
+    /// The agent of another machine whose disk is a copy of this one's: `watch` names the folder with the copied data.
+    pub fn of_copied_disk(&self, watch: &Watch) -> anyhow::Result<Self> {
+        let folder = tempfile::tempdir()?;
+        let data_dir = watch.data_dir.as_ref().context("the copy has a folder of its own")?;
+        let config = folder.path().join("agent.toml");
+        daemon::write(&config, watch.toml(data_dir))?;
+        let daemon = run(&config, folder.path())?;
+        Ok(Self { daemon, config, host: self.host.clone(), folder })
     }
 
     /// Again, with the same state and spool.

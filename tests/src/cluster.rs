@@ -15,6 +15,7 @@ use anyhow::{Context, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, User};
 use sqlx::{Connection as _, PgConnection};
+use tokio::time::timeout;
 use trueline_store::testing::programs;
 
 use crate::wait;
@@ -22,7 +23,8 @@ use crate::wait;
 const USER: &str = "postgres";
 /// RestartSec of the unit this stands for.
 const RESTART_PAUSE: Duration = Duration::from_millis(200);
-const START_LIMIT: Duration = Duration::from_secs(60);
+/// For the server to start, and to use up its log.
+const LIMIT: Duration = Duration::from_secs(60);
 
 pub struct Cluster {
     programs: PathBuf,
@@ -70,7 +72,7 @@ impl Cluster {
             move || supervised.keep_running(server, &log)
         })?;
         let cluster = Self { programs, folder, supervised, supervisor: Some(supervisor) };
-        wait::until("PostgreSQL to start", START_LIMIT, async || Ok(cluster.is_ready().then_some(())))
+        wait::until("PostgreSQL to start", LIMIT, async || Ok(cluster.is_ready().then_some(())))
             .await
             .with_context(|| format!("its log:\n{}", cluster.log()))?;
         Ok(cluster)
@@ -82,6 +84,10 @@ impl Cluster {
 
     /// Uses up the write-ahead log's segments until the server cannot have another and goes down.
     pub async fn exhaust_log(&self, mut between: impl FnMut() -> anyhow::Result<()>) -> anyhow::Result<()> {
+        timeout(LIMIT, self.switch_until_it_panics(&mut between)).await.context("the log was not used up in time")?
+    }
+
+    async fn switch_until_it_panics(&self, between: &mut impl FnMut() -> anyhow::Result<()>) -> anyhow::Result<()> {
         let mut connection = PgConnection::connect(&self.uri()).await.context("connecting to PostgreSQL")?;
         loop {
             between()?;

@@ -32,6 +32,8 @@ pub struct Setting {
     pub certificate_seconds: Option<u64>,
     /// Life of the collector's own certificate.
     pub server_certificate_seconds: Option<u64>,
+    /// Where agents are told that the link is; its own address where not given.
+    pub link_address: Option<String>,
     /// REST over HTTPS.
     pub rest_tls: Option<RestTls>,
 }
@@ -197,6 +199,7 @@ fn serving(setting: &Setting, database: &str, before: Option<&Announcement>) -> 
     let number = |number: Option<u64>| number.map(|number| number.to_string());
     for (flag, value) in [
         ("--data-dir", text(&setting.data_dir)),
+        ("--link-address", setting.link_address.clone()),
         ("--watch-policy", text(&setting.watch_policy)),
         ("--certificate-seconds", number(setting.certificate_seconds)),
         ("--server-certificate-seconds", number(setting.server_certificate_seconds)),

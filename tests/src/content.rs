@@ -118,6 +118,7 @@ impl World {
             cause: Cause::Event,
             actor: Actor { process: Some(writer(self.number, count)), ..self.actor.clone() },
             transaction: None,
+            shipped_by: None,
         }
     }
 
@@ -142,6 +143,7 @@ pub fn numbered_change(number: u64) -> Change {
         cause: Cause::Event,
         actor: Actor { process: Some(writer(0, number)), ..actor(0) },
         transaction: None,
+        shipped_by: None,
     }
 }
 
@@ -151,11 +153,11 @@ fn size(number: u64) -> Value {
 
 fn process(pid: u32, exe: &str, argv: &[&str]) -> Process {
     Process {
-        pid,
         started_at: Some(moment(u64::from(pid))),
         exe: Some(exe.to_owned()),
         argv: argv.iter().map(|argument| (*argument).to_owned()).collect(),
         cwd: Some("/root".to_owned()),
+        ..Process::bare(pid)
     }
 }
 

@@ -122,10 +122,11 @@ impl Drop for Daemon {
     }
 }
 
-/// Runs a program to its end; what it printed, or an error with all it said.
+/// Runs a program to its end, which must come soon; what it printed, or an error with all it said.
 pub async fn run<Argument: AsRef<OsStr>>(program: Program, arguments: impl IntoIterator<Item = Argument>) -> anyhow::Result<String> {
     let mut command = Command::new(program.path()?);
-    let output = command.args(arguments).stdin(Stdio::null()).kill_on_drop(true).output().await?;
+    let running = command.args(arguments).stdin(Stdio::null()).kill_on_drop(true).output();
+    let output = tokio::time::timeout(PATIENCE, running).await.with_context(|| format!("{} did not end by itself", program.name()))??;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     if !output.status.success() {
         bail!("{} ended with {}: {}{}", program.name(), output.status, text, String::from_utf8_lossy(&output.stderr));

@@ -8,11 +8,12 @@ use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use rcgen::{CertificateParams, KeyPair};
 use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 use tonic::transport::Channel;
@@ -26,6 +27,8 @@ use crate::tls::ClientTls;
 /// Payload bytes sent and not yet acknowledged, unless a test sets another window: enough to keep the
 /// collector busy, few enough that a slow one pushes back here and not into its own memory.
 const WINDOW: usize = 512 * 1024;
+/// For one thing that the collector says, or takes: far beyond what a loaded machine needs.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// One simulated agent.
 #[derive(Debug)]
@@ -127,6 +130,7 @@ impl Member {
             oldest_sequence: self.spool.oldest().0,
             newest_sequence: self.newest().0,
             policy_version: 0,
+            run_id: None,
         };
         outgoing.send(from_agent(from_agent::Message::Hello(hello))).await?;
         let client = LinkClient::new(channel);
@@ -155,8 +159,7 @@ impl Member {
             match waiting {
                 Some(frame) if flying < self.window => {
                     sent = Sequence(frame.first_sequence);
-                    let frames = v1::Frames { frames: vec![frame.clone()] };
-                    session.outgoing.send(from_agent(from_agent::Message::Frames(frames))).await.context("the stream has ended")?;
+                    session.send(vec![frame.clone()]).await?;
                 }
                 _ => {
                     if let from_collector::Message::Acknowledgement(acknowledged) = session.next().await? {
@@ -172,15 +175,16 @@ impl Member {
     pub async fn deliver_through_faults(&mut self, agents: SocketAddr, limit: Duration) -> anyhow::Result<()> {
         let deadline = Instant::now() + limit;
         loop {
-            let tried = match self.connect(agents).await {
-                Ok(mut session) => self.deliver(&mut session).await,
-                Err(error) => Err(error),
+            let attempt = async {
+                let mut session = self.connect(agents).await?;
+                self.deliver(&mut session).await
             };
+            let tried = timeout_at(deadline, attempt).await.unwrap_or_else(|_| Err(anyhow!("it was still at it")));
             match tried {
                 Ok(()) => return Ok(()),
                 Err(error) if Instant::now() >= deadline => return Err(error.context("the collector did not take everything in time")),
                 // The pause between two attempts to connect.
-                Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+                Err(_) => sleep(Duration::from_millis(50)).await,
             }
         }
     }
@@ -196,12 +200,14 @@ pub struct Session {
 impl Session {
     /// Sends these frames as they are, right or wrong.
     pub async fn send(&self, frames: Vec<v1::Frame>) -> anyhow::Result<()> {
-        self.outgoing.send(from_agent(from_agent::Message::Frames(v1::Frames { frames }))).await.context("the stream has ended")
+        let sending = self.outgoing.send(from_agent(from_agent::Message::Frames(v1::Frames { frames })));
+        timeout(PATIENCE, sending).await.context("the collector took nothing")?.context("the stream has ended")
     }
 
     /// The next thing the collector says.
     pub async fn next(&mut self) -> anyhow::Result<from_collector::Message> {
-        let message = self.incoming.message().await.context("the collector ended the stream")?;
+        let message = timeout(PATIENCE, self.incoming.message()).await.context("the collector said nothing")?;
+        let message = message.context("the collector ended the stream")?;
         message.and_then(|message| message.message).context("the collector closed the stream")
     }
 }

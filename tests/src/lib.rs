@@ -14,6 +14,7 @@ pub mod daemon;
 pub mod database;
 pub mod database_floor;
 pub mod disk_floor;
+pub mod docs;
 pub mod figures;
 pub mod fleet;
 pub mod needs;

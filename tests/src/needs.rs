@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Command;
 
 /// `true` where the part is there. Otherwise reports the running test as skipped, or fails it.
-fn need(present: bool, reason: &str) -> bool {
+pub fn need(present: bool, reason: &str) -> bool {
     if present {
         return true;
     }
@@ -22,7 +22,8 @@ pub fn root() -> bool {
     need(nix::unistd::geteuid().is_root(), "needs root")
 }
 
-/// A file-system mark with directory handles: root, and a file system that fanotify can name files on.
+/// What a file-system mark with directory handles wants of the process. Whether the file system at hand can name its
+/// files to fanotify is not asked: an agent that falls back to inotify there fails the test that wants fanotify.
 pub fn fanotify() -> bool {
     root() && need(status_capability(21), "needs CAP_SYS_ADMIN for a fanotify file-system mark")
 }
@@ -41,17 +42,15 @@ pub fn postgres() -> bool {
     need(postgres_present(), "needs PostgreSQL's server programs: apt-get install postgresql")
 }
 
-/// PostgreSQL's initdb, in Debian's place or on the path.
+/// Where the tests' server looks for its programs, they are.
 pub fn postgres_present() -> bool {
-    let debian = std::fs::read_dir("/usr/lib/postgresql")
-        .is_ok_and(|mut versions| versions.any(|version| version.is_ok_and(|version| version.path().join("bin/initdb").is_file())));
-    debian || Command::new("initdb").arg("--version").output().is_ok_and(|output| output.status.success())
+    trueline_store::testing::programs().is_ok()
 }
 
-/// Built by the workspace: the daemons are other packages, so a test run of this package alone may lack them.
+/// The daemons and `trueline`, built by the workspace: they are other packages, so a test run of this package alone may lack them.
 pub fn daemons() -> bool {
     use crate::binaries::Program;
-    let missing = [Program::Agent, Program::Collector].into_iter().find_map(|program| program.path().err());
+    let missing = [Program::Agent, Program::Collector, Program::CommandLine].into_iter().find_map(|program| program.path().err());
     need(missing.is_none(), &missing.map(|error| error.to_string()).unwrap_or_default())
 }
 

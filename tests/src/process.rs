@@ -55,7 +55,7 @@ pub fn tree_cpu_seconds(root: u32) -> anyhow::Result<f64> {
     Ok(total)
 }
 
-fn children(pid: u32) -> Vec<u32> {
+pub fn children(pid: u32) -> Vec<u32> {
     let text = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
     text.split_whitespace().filter_map(|child| child.parse().ok()).collect()
 }

@@ -1,4 +1,7 @@
-//! A client of the collector's REST interface: one kept-alive connection, JSON in and out.
+//! A client of the collector's REST interface: one kept-alive connection, JSON in and out. Every answer is awaited for so
+//! long and no longer: nothing here follows a stream.
+
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use reqwest::redirect::Policy;
@@ -7,6 +10,8 @@ use serde_json::Value;
 
 /// Rows asked for in one page.
 const PAGE: &str = "500";
+/// For an answer with its whole body: far beyond what a loaded machine needs.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 #[derive(Clone)]
 pub struct Rest {
@@ -24,14 +29,15 @@ impl std::fmt::Debug for Rest {
 impl Rest {
     /// `base` as in `http://127.0.0.1:8089`.
     pub fn new(base: &str, token: &str) -> anyhow::Result<Self> {
-        let client = Client::builder().no_proxy().tcp_nodelay(true).build().context("making an HTTP client")?;
+        let client = Client::builder().no_proxy().timeout(PATIENCE).tcp_nodelay(true).build().context("making an HTTP client")?;
         Ok(Self { client, base: base.trim_end_matches('/').to_owned(), token: token.to_owned() })
     }
 
     /// Over HTTPS, trusting this certificate (PEM) alone.
     pub fn trusting(base: &str, token: &str, certificate: &[u8]) -> anyhow::Result<Self> {
         let trusted = reqwest::Certificate::from_pem(certificate).context("reading the server's certificate")?;
-        let client = Client::builder().no_proxy().tcp_nodelay(true).tls_certs_only([trusted]).redirect(Policy::none()).build();
+        let client =
+            Client::builder().no_proxy().timeout(PATIENCE).tcp_nodelay(true).tls_certs_only([trusted]).redirect(Policy::none()).build();
         Ok(Self { client: client.context("making an HTTPS client")?, base: base.trim_end_matches('/').to_owned(), token: token.to_owned() })
     }
 
@@ -101,7 +107,12 @@ impl Rest {
             let items = page["items"].as_array_mut().with_context(|| format!("{path} has no items"))?;
             items.iter_mut().for_each(&mut row);
             match page["next"].as_str() {
-                Some(next) => cursor = Some(next.to_owned()),
+                Some(next) => {
+                    if cursor.as_deref() == Some(next) {
+                        bail!("{path}: the page after {next} leads to itself");
+                    }
+                    cursor = Some(next.to_owned());
+                }
                 None => return Ok(()),
             }
         }

@@ -13,7 +13,8 @@ use crate::database::{Database, Engine};
 use crate::state::{self, item};
 use crate::wait;
 
-const LIMIT: Duration = Duration::from_secs(90);
+/// For any wait within a scene: far beyond what a loaded machine needs.
+pub const LIMIT: Duration = Duration::from_secs(240);
 
 pub struct Scene {
     pub collector: Collector,
@@ -26,15 +27,23 @@ pub struct Scene {
 impl Scene {
     /// With this many files in the folder, and the first inventory done.
     pub async fn new(engine: Engine, setting: Setting, files: usize) -> anyhow::Result<Self> {
+        Self::of(engine, setting, Watch::default(), |watched| fill(watched, files)).await
+    }
+
+    /// With what is put into the folder, and an agent that watches in this way and nothing else.
+    pub async fn of(
+        engine: Engine,
+        setting: Setting,
+        watch: Watch,
+        prepare: impl FnOnce(&Path) -> anyhow::Result<()>,
+    ) -> anyhow::Result<Self> {
         let folder = tempfile::tempdir()?;
         let watched = folder.path().canonicalize()?.join("watched");
         std::fs::create_dir(&watched)?;
-        for number in 0..files {
-            write(&file(&watched, number), "before\n")?;
-        }
+        prepare(&watched)?;
         let database = Database::start(engine, folder.path()).await?;
         let collector = Collector::start(&database, setting).await?;
-        let agent = Agent::start(&collector, &Watch::paths([&watched])).await?;
+        let agent = Agent::start(&collector, &Watch { paths: vec![watched.clone()], ..watch }).await?;
         agent.inventoried(&collector, LIMIT).await?;
         Ok(Self { collector, agent, watched, database, folder })
     }
@@ -63,6 +72,11 @@ impl Scene {
     pub async fn changed(&self, path: &Path) -> anyhow::Result<Value> {
         changed(&self.collector, &self.agent, path).await
     }
+}
+
+/// Puts so many files into a folder.
+pub fn fill(folder: &Path, files: usize) -> anyhow::Result<()> {
+    (0..files).try_for_each(|number| write(&file(folder, number), "before\n"))
 }
 
 /// A file of a watched folder.

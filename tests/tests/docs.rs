@@ -10,49 +10,10 @@ use anyhow::{Context, ensure};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::process::Command;
 use trueline_tests::binaries::Program;
+use trueline_tests::docs::{blocks, commands, read, repository};
 use trueline_tests::{needs, wait};
 
 const LIMIT: Duration = Duration::from_secs(60);
-
-const PROGRAMS: [&str; 3] = ["trueline-agent ", "trueline-collector ", "trueline "];
-
-fn repository() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
-}
-
-fn read(name: &str) -> anyhow::Result<String> {
-    std::fs::read_to_string(repository().join(name)).with_context(|| format!("reading {name}"))
-}
-
-/// The texts between fences beneath a heading, or of the whole page.
-fn blocks<'a>(page: &'a str, heading: Option<&str>) -> Vec<&'a str> {
-    let part = match heading {
-        Some(heading) => page.split_once(heading).unwrap().1.split("\n## ").next().unwrap(),
-        None => page,
-    };
-    part.split("```").skip(1).step_by(2).map(|block| block.split_once('\n').unwrap().1).collect()
-}
-
-/// The lines that a person would type, those that go on after a backslash as one.
-fn commands(page: &str) -> Vec<String> {
-    let mut found = Vec::new();
-    for block in blocks(page, None) {
-        for line in block.replace("\\\n", " ").lines() {
-            let line = line.strip_prefix("$ ").unwrap_or(line);
-            let command = line.split_once("=$(").map_or(line, |(_, inner)| inner.trim_end_matches(')'));
-            if PROGRAMS.iter().any(|program| command.starts_with(program)) {
-                found.push(command.split('#').next().unwrap().trim().trim_end_matches('&').to_owned());
-            }
-        }
-    }
-    let prose: String = page.split("```").step_by(2).collect();
-    for span in prose.split('`').skip(1).step_by(2) {
-        if PROGRAMS.iter().any(|program| span.starts_with(program)) {
-            found.push(span.replace('\n', " ").replace(" ID", " 1"));
-        }
-    }
-    found
-}
 
 fn programs() -> anyhow::Result<PathBuf> {
     Ok(Program::Agent.path()?.parent().unwrap().to_owned())
@@ -104,28 +65,31 @@ async fn a_host_is_enrolled_and_held_against_a_baseline_as_the_docs_say() -> any
     let folder = tempfile::tempdir()?;
     let mut page = read("docs/enrol-a-host.md")?;
     let mut rest = 0;
-    for port in ["29440", "29441", "29089"] {
+    for port in ["29440", "29441", "28089"] {
         rest = free_port().await?;
         page = page.replace(port, &rest.to_string());
     }
-    let [serve] = &blocks(&page, Some("## Terminal 1"))[..] else { anyhow::bail!("one block is expected for terminal 1") };
-    let mut collector = shell(folder.path(), &format!("exec {serve}"))?.stderr(Stdio::null()).stdout(Stdio::null()).spawn()?;
+    let [serve] = &blocks(&page, "## Terminal 1")?[..] else { anyhow::bail!("one block is expected for terminal 1") };
+    let mut collector = shell(folder.path(), &format!("exec {}", serve.text))?.stderr(Stdio::null()).stdout(Stdio::null()).spawn()?;
     wait::until("the collector to listen", LIMIT, async || Ok(TcpStream::connect(("127.0.0.1", rest)).await.ok())).await?;
 
     let baselines = read("docs/baselines.md")?;
-    let written = blocks(&baselines, Some("## Write"));
+    let written = blocks(&baselines, "## Write")?;
     let [document, apply] = &written[..] else { anyhow::bail!("two blocks are expected for writing a baseline") };
-    std::fs::write(folder.path().join("web.yaml"), document)?;
+    std::fs::write(folder.path().join("web.yaml"), document.text)?;
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname")?.trim().to_owned();
     let steps = [
-        // Job control, for `kill %1`.
-        "set -m".to_owned(),
-        blocks(&page, Some("## Terminal 2")).concat(),
-        apply.replace("HOST", &host),
+        // Whatever step fails, no agent stays, which would also hold the outputs open. Without job control all are one group,
+        // which `timeout` ends as a whole.
+        "trap 'kill $(jobs -p) 2>/dev/null || true; wait' EXIT".to_owned(),
+        blocks(&page, "## Terminal 2")?.iter().map(|block| block.text).collect(),
+        apply.text.replace("HOST", &host),
         "trueline hosts show ".to_owned() + &host,
         "kill %1; wait".to_owned(),
     ];
-    let output = shell(folder.path(), &steps.join("\n"))?.output();
+    std::fs::write(folder.path().join("steps"), steps.join("\n"))?;
+    // It is told to end before the deadline below, so that the failing step's own words are had.
+    let output = shell(folder.path(), "exec timeout --kill-after=5 50 bash -eu steps")?.output();
     let output = tokio::time::timeout(LIMIT, output).await.context("the steps did not end")??;
     let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     collector.kill().await?;

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use serde_json::Value;
+use tokio::sync::Mutex;
 use trueline_tests::agent::{Agent, Watch};
 use trueline_tests::collector::{Collector, Setting};
 use trueline_tests::daemon::write;
@@ -17,6 +18,9 @@ use trueline_tests::{needs, wait};
 
 const LIMIT: Duration = Duration::from_secs(60);
 const TTL: &str = "/proc/sys/net/ipv4/ip_default_ttl";
+
+/// The kernel setting is the machine's one: it is changed by one test at a time.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
 
 /// A kernel setting, put back when the test ends, however it ends.
 struct Setback {
@@ -67,6 +71,7 @@ async fn main_job(engine: Engine) -> anyhow::Result<()> {
     if !needs::daemons() || !needs::fanotify() || !needs::sysctl_write(TTL) || !engine.present() {
         return Ok(());
     }
+    let _alone = ONE_AT_A_TIME.lock().await;
     let folder = tempfile::tempdir()?;
     let watched = folder.path().canonicalize()?.join("etc");
     std::fs::create_dir(&watched)?;

@@ -4,80 +4,46 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::path::Path;
 
 use anyhow::{Context, ensure};
-use trueline_tests::agent::{Agent, Watch};
+use trueline_tests::agent::Watch;
 use trueline_tests::bounded_disk::BoundedDisk;
-use trueline_tests::collector::{Collector, Setting};
+use trueline_tests::collector::Setting;
 use trueline_tests::daemon::write;
-use trueline_tests::database::{Database, Engine};
-use trueline_tests::state::{equals_disk, gaps, item};
+use trueline_tests::database::Engine;
+use trueline_tests::scene::{LIMIT, Scene, file, fill};
+use trueline_tests::state::{gaps, item};
 use trueline_tests::{needs, wait};
 
-const LIMIT: Duration = Duration::from_secs(180);
-
-/// A collector, an agent and the folder that it watches.
-struct Scene {
-    collector: Collector,
-    agent: Agent,
-    watched: PathBuf,
-    _database: Database,
-    _folder: tempfile::TempDir,
+/// With so many files, and an agent that watches in this way.
+async fn scene(engine: Engine, files: usize, watch: Watch) -> anyhow::Result<Scene> {
+    Scene::of(engine, Setting::default(), watch, |watched| fill(watched, files)).await
 }
 
-impl Scene {
-    async fn new(engine: Engine, files: usize, watch: Watch) -> anyhow::Result<Self> {
-        let folder = tempfile::tempdir()?;
-        let watched = folder.path().canonicalize()?.join("watched");
-        std::fs::create_dir(&watched)?;
-        for index in 0..files {
-            write(&file(&watched, index), format!("before {index}\n"))?;
+/// The first closed gap with this reason.
+async fn gap(scene: &Scene, reason: &str) -> anyhow::Result<serde_json::Value> {
+    let what = format!("a closed coverage gap for {reason}");
+    let found = wait::until(&what, LIMIT, async || {
+        scene.agent.shown(&scene.collector).await?;
+        let gaps = gaps(&scene.collector, scene.agent.host(), reason).await?;
+        Ok(gaps.into_iter().find(|gap| gap["ended_at"].is_string()))
+    });
+    match found.await {
+        Ok(gap) => Ok(gap),
+        Err(error) => {
+            let shown = scene.agent.shown(&scene.collector).await?;
+            Err(error.context(format!("the agent's status: {}; its log:\n{}", shown["status"], scene.agent.log_tail())))
         }
-        Self::over(engine, folder, watched, watch).await
-    }
-
-    async fn over(engine: Engine, folder: tempfile::TempDir, watched: PathBuf, watch: Watch) -> anyhow::Result<Self> {
-        let database = Database::start(engine, folder.path()).await?;
-        let collector = Collector::start(&database, Setting::default()).await?;
-        let agent = Agent::start(&collector, &Watch { paths: vec![watched.clone()], ..watch }).await?;
-        agent.inventoried(&collector, LIMIT).await?;
-        Ok(Self { collector, agent, watched, _database: database, _folder: folder })
-    }
-
-    async fn equals_disk(&self) -> anyhow::Result<()> {
-        equals_disk(&self.collector, &self.agent, &self.watched, LIMIT).await
-    }
-
-    /// The first closed gap with this reason.
-    async fn gap(&self, reason: &str) -> anyhow::Result<serde_json::Value> {
-        let what = format!("a closed coverage gap for {reason}");
-        let found = wait::until(&what, LIMIT, async || {
-            self.agent.shown(&self.collector).await?;
-            let gaps = gaps(&self.collector, self.agent.host(), reason).await?;
-            Ok(gaps.into_iter().find(|gap| gap["ended_at"].is_string()))
-        });
-        match found.await {
-            Ok(gap) => Ok(gap),
-            Err(error) => {
-                let shown = self.agent.shown(&self.collector).await?;
-                Err(error.context(format!("the agent's status: {}; its log:\n{}", shown["status"], self.agent.log_tail())))
-            }
-        }
-    }
-
-    /// Items with at least one change.
-    async fn changed(&self) -> anyhow::Result<BTreeSet<String>> {
-        let mut items = BTreeSet::new();
-        let note = |change: &mut serde_json::Value| items.extend(change["item"].as_str().map(str::to_owned));
-        self.collector.rest().each("/changes", &[("host", self.agent.host())], note).await?;
-        Ok(items)
     }
 }
 
-fn file(folder: &Path, index: usize) -> PathBuf {
-    folder.join(format!("file-{index:06}.conf"))
+/// Items with at least one change.
+async fn changed(scene: &Scene) -> anyhow::Result<BTreeSet<String>> {
+    let mut items = BTreeSet::new();
+    let note = |change: &mut serde_json::Value| items.extend(change["item"].as_str().map(str::to_owned));
+    scene.collector.rest().each("/changes", &[("host", scene.agent.host())], note).await?;
+    Ok(items)
 }
 
 async fn killed_and_changed_meanwhile(engine: Engine) -> anyhow::Result<()> {
@@ -85,7 +51,7 @@ async fn killed_and_changed_meanwhile(engine: Engine) -> anyhow::Result<()> {
         return Ok(());
     }
     const FILES: usize = 300;
-    let mut scene = Scene::new(engine, FILES, Watch::default()).await?;
+    let mut scene = scene(engine, FILES, Watch::default()).await?;
     // Dies with changes seen, changes half written and changes not yet looked at.
     for index in 0..FILES / 3 {
         write(&file(&scene.watched, index), "while it lived\n")?;
@@ -97,12 +63,12 @@ async fn killed_and_changed_meanwhile(engine: Engine) -> anyhow::Result<()> {
     std::fs::remove_file(file(&scene.watched, FILES - 1))?;
     write(&file(&scene.watched, FILES), "new while it was down\n")?;
     scene.agent.restart()?;
-    let gap = scene.gap("agent_down").await?;
+    let gap = gap(&scene, "agent_down").await?;
     ensure!(gap["began_at"].as_str() < gap["ended_at"].as_str(), "the gap has no length: {gap}");
     scene.equals_disk().await?;
     let mut expected: BTreeSet<String> = (0..FILES * 2 / 3).map(|index| item(&file(&scene.watched, index))).collect();
     expected.extend([FILES - 1, FILES].map(|index| item(&file(&scene.watched, index))));
-    let changed = scene.changed().await?;
+    let changed = changed(&scene).await?;
     let missing: Vec<&String> = expected.difference(&changed).collect();
     ensure!(missing.is_empty(), "{} changed items were absorbed without a change, among them {:?}", missing.len(), missing.first());
     let untouched = item(&file(&scene.watched, FILES * 2 / 3));
@@ -120,7 +86,7 @@ async fn cut_off_for_a_hundred_thousand_changes(engine: Engine) -> anyhow::Resul
     let data = tempfile::tempdir()?;
     let data_dir = data.path().join("agent");
     let watch = Watch { data_dir: Some(data_dir.clone()), spool_mib: Some(SPOOL_MIB), ..Watch::default() };
-    let mut scene = Scene::new(engine, 0, watch).await?;
+    let mut scene = scene(engine, 0, watch).await?;
     scene.collector.kill().await?;
     for number in 0..100 {
         let folder = scene.watched.join(format!("folder-{number:02}"));
@@ -134,11 +100,11 @@ async fn cut_off_for_a_hundred_thousand_changes(engine: Engine) -> anyhow::Resul
     let is_nearly_full = async || Ok((segment_bytes(&data_dir.join("spool"))? > bound * 3 / 4).then_some(()));
     wait::until("the spool to be nearly full", LIMIT, is_nearly_full).await?;
     scene.collector.restart().await?;
-    scene.gap("spool_full").await?;
+    gap(&scene, "spool_full").await?;
     scene.equals_disk().await?;
     let bytes = segment_bytes(&data_dir.join("spool"))?;
     ensure!(bytes <= bound, "the spool has outgrown its bound of {bound} bytes: {bytes}");
-    let changes = scene.changed().await?.len();
+    let changes = changed(&scene).await?.len();
     let all_gaps = scene.collector.rest().all("/coverage", &[("host", scene.agent.host())]).await?;
     let gaps: Vec<&str> = all_gaps.iter().filter_map(|gap| gap["reason"].as_str()).collect();
     // Each file and each folder, whether an event told of it or the rescan after a loss did.
@@ -169,7 +135,7 @@ async fn bereaved(engine: Engine, what: &str) -> anyhow::Result<()> {
     const FILES: usize = 300;
     let data = tempfile::tempdir()?;
     let watch = Watch { data_dir: Some(data.path().join("agent")), ..Watch::default() };
-    let mut scene = Scene::new(engine, FILES, watch).await?;
+    let mut scene = scene(engine, FILES, watch).await?;
     scene.collector.capture_baseline(scene.agent.host(), "before").await?;
     scene.agent.kill().await?;
     let lost = data.path().join("agent").join(what);
@@ -181,7 +147,7 @@ async fn bereaved(engine: Engine, what: &str) -> anyhow::Result<()> {
     std::fs::remove_file(file(&scene.watched, 0))?;
     write(&file(&scene.watched, 1), "while nobody remembered\n")?;
     scene.agent.restart()?;
-    scene.gap("spool_damaged").await?;
+    gap(&scene, "spool_damaged").await?;
     scene.equals_disk().await?;
     let one_file_gone_and_one_changed = wait::until("drift of the two files alone", LIMIT, async || {
         let open = scene.collector.rest().all("/drift", &[("state", "open")]).await?;
@@ -199,7 +165,7 @@ async fn overrun(engine: Engine, inotify: bool) -> anyhow::Result<()> {
     }
     // The kernel holds 16,384 events for a reader that stands still.
     const FILES: usize = 20_000;
-    let scene = Scene::new(engine, 10, Watch { inotify, ..Watch::default() }).await?;
+    let scene = scene(engine, 10, Watch { inotify, ..Watch::default() }).await?;
     scene.agent.pause()?;
     for index in 0..FILES {
         write(&file(&scene.watched, index), "new\n")?;
@@ -208,7 +174,7 @@ async fn overrun(engine: Engine, inotify: bool) -> anyhow::Result<()> {
         std::fs::remove_file(file(&scene.watched, index))?;
     }
     scene.agent.resume()?;
-    scene.gap("queue_overflow").await?;
+    gap(&scene, "queue_overflow").await?;
     scene.equals_disk().await
 }
 
@@ -219,7 +185,7 @@ async fn full_disk_under_the_spool(engine: Engine) -> anyhow::Result<()> {
     const FILES: usize = 3000;
     let disk = BoundedDisk::mount(16)?;
     let data_dir = Some(disk.path().join("agent"));
-    let scene = Scene::new(engine, 0, Watch { data_dir, ..Watch::default() }).await?;
+    let scene = scene(engine, 0, Watch { data_dir, ..Watch::default() }).await?;
     let mut filling = disk.fill()?;
     for index in 0..FILES {
         write(&file(&scene.watched, index), "while the disk was full\n")?;
@@ -241,7 +207,7 @@ async fn full_disk_under_the_spool(engine: Engine) -> anyhow::Result<()> {
         Ok((!troubled && !status["spool"]["holding_since"].is_string()).then_some(()))
     })
     .await?;
-    let changed = scene.changed().await?;
+    let changed = changed(&scene).await?;
     let missing = (0..FILES).filter(|index| !changed.contains(&item(&file(&scene.watched, *index)))).count();
     ensure!(missing == 0, "{missing} of {FILES} files made while the disk was full have no change");
     Ok(())

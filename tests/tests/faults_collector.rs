@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
@@ -10,7 +10,7 @@ use trueline_tests::bounded_disk::{BoundedDisk, Filling};
 use trueline_tests::cluster::Cluster;
 use trueline_tests::collector::{Collector, Setting};
 use trueline_tests::database::{Database, Engine};
-use trueline_tests::numbered::{each_once_in_order, member, numbered};
+use trueline_tests::numbered::{Senders, each_once_in_order, member, numbered};
 use trueline_tests::{needs, wait};
 
 const LIMIT: Duration = Duration::from_secs(90);
@@ -24,33 +24,15 @@ async fn killed_while_taking_changes_in(engine: Engine) -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;
     let database = Database::start(engine, folder.path()).await?;
     let mut collector = Collector::start(&database, Setting::default()).await?;
-    let durable = Arc::new(AtomicU64::new(0));
-    let mut senders = Vec::new();
-    let mut hosts = Vec::new();
-    for index in 0..MEMBERS {
-        let mut member = member(&collector, &format!("member-{index}")).await?;
-        // Few bytes on their way at once, so that the collector dies with much still to come.
-        member.window = 4096;
-        member.durable = Arc::clone(&durable);
-        for first in (0..EACH).step_by(20) {
-            member.append(numbered(first..first + 20))?;
-        }
-        hosts.push(member.host_id.clone());
-        let agents = collector.agents();
-        senders.push(tokio::spawn(async move { member.deliver_through_faults(agents, LIMIT).await }));
-    }
+    let senders = Senders::start(&collector, MEMBERS, EACH, 2 * LIMIT).await?;
     for share in [2000, 6000] {
-        wait::until("part of the changes to be durable", LIMIT, async || Ok((durable.load(Ordering::Relaxed) >= share).then_some(())))
-            .await?;
+        senders.have_delivered(share).await?;
         collector.kill().await?;
-        ensure!(durable.load(Ordering::Relaxed) < MEMBERS as u64 * EACH, "the collector was killed too late to prove anything");
+        ensure!(senders.durable() < MEMBERS as u64 * EACH, "the collector was killed too late to prove anything");
         collector.restart().await?;
     }
-    for sender in senders {
-        sender.await??;
-    }
-    for host in &hosts {
-        each_once_in_order(&collector, host, EACH).await?;
+    for host in senders.finish().await? {
+        each_once_in_order(&collector, &host, EACH).await?;
     }
     let all = MEMBERS as u64 * EACH;
     wait::until("every change judged once", LIMIT, async || Ok((collector.judged().await? == all).then_some(()))).await
@@ -104,9 +86,10 @@ async fn filled_and_freed(
     for first in (100..CHANGES).step_by(100) {
         member.append(numbered(first..first + 100))?;
     }
-    let host = member.host_id.clone();
+    let (host, durable) = (member.host_id.clone(), Arc::clone(&member.durable));
     let agents = collector.agents();
-    let sender = tokio::spawn(async move { member.deliver_through_faults(agents, LIMIT).await });
+    // It lasts through all the waits below.
+    let sender = tokio::spawn(async move { member.deliver_through_faults(agents, 4 * LIMIT).await });
     worsen(&mut filling).await?;
     let told = |text: &str, words: &[&str]| words.iter().any(|word| text.contains(word));
     let mut last = String::new();
@@ -119,6 +102,7 @@ async fn filled_and_freed(
     })
     .await
     .with_context(|| last.clone())?;
+    let acknowledged = durable.load(Ordering::Relaxed);
     wait::until("the console to tell of it", LIMIT, async || {
         filling.top_up()?;
         let (status, page) = collector.rest().status("/").await?;
@@ -127,7 +111,10 @@ async fn filled_and_freed(
     })
     .await
     .with_context(|| last.clone())?;
-    ensure!(!sender.is_finished(), "changes were acknowledged although there was no space for them");
+    let (status, body) = collector.rest().status("/readyz").await?;
+    ensure!(status == 503, "it became well while the disk was full: {status}: {body}");
+    let later = durable.load(Ordering::Relaxed);
+    ensure!(later == acknowledged && later < CHANGES, "acknowledged without space for them: {later}, before that {acknowledged}");
 
     drop(filling);
     sender.await??;

@@ -80,6 +80,63 @@ async fn a_host_enrolled_anew_drops_its_records_only_when_told_to_and_counts_the
     equals_disk(&collector, &agent, &watched, LIMIT).await
 }
 
+/// Two real agents on one kernel, as in two containers made from one disk.
+#[tokio::test]
+async fn a_copied_disk_is_noticed_and_its_host_can_be_enrolled_anew() -> anyhow::Result<()> {
+    const SAID: &str = "another machine speaks as this host";
+    if !needs::daemons() || !needs::fanotify() {
+        return Ok(());
+    }
+    let folder = tempfile::tempdir()?;
+    let place = folder.path().canonicalize()?;
+    let (watched, data_dir, copy) = (place.join("watched"), place.join("agent"), place.join("copy"));
+    std::fs::create_dir(&watched)?;
+    let database = Database::start(Engine::Sqlite, &place).await?;
+    let collector = Collector::start(&database, Setting::default()).await?;
+    let watch = Watch { data_dir: Some(data_dir.clone()), ..Watch::paths([&watched]) };
+    let mut original = Agent::start(&collector, &watch).await?;
+    let host = original.inventoried(&collector, LIMIT).await?;
+    original.stop().await?;
+    let copied = Command::new("cp").arg("-a").args([&data_dir, &copy]).status().await?;
+    ensure!(copied.success(), "the data could not be copied");
+    original.restart()?;
+    let connected = async || Ok((original.shown(&collector).await?["state"] == "connected").then_some(()));
+    wait::until("the original to be connected", LIMIT, connected).await?;
+    let twin = original.of_copied_disk(&Watch { data_dir: Some(copy), ..watch })?;
+
+    let is_twin = wait::until("one of the two to be told that there is another", LIMIT, async || {
+        let told = [&original, &twin].map(|agent| agent.log().contains(SAID));
+        Ok((told != [false, false]).then_some(told[1]))
+    })
+    .await?;
+    let (stays, mut refused) = if is_twin { (original, twin) } else { (twin, original) };
+    wait::until("the host to be shown in trouble", LIMIT, async || {
+        let shown = stays.shown(&collector).await?;
+        let troubles = shown["status"]["troubles"].as_array().into_iter().flatten().filter_map(|trouble| trouble.as_str());
+        Ok(troubles.into_iter().any(|trouble| trouble.contains("another machine has this host's identity")).then_some(()))
+    })
+    .await?;
+    write(&watched.join("file.conf"), "seen by the one that stays\n")?;
+    equals_disk(&collector, &stays, &watched, LIMIT).await?;
+    ensure!(!stays.log().contains(SAID), "both were turned away");
+    let actions = collector.rest().all("/actions", &[]).await?;
+    let noted =
+        actions.iter().filter(|action| action["action"] == "host.duplicated" && action["subject"] == format!("host:{host}")).count();
+    ensure!(noted == 1, "it was noted {noted} times");
+
+    refused.stop().await?;
+    refused.enrol_again(&collector, &["--force"]).await?;
+    ensure!(refused.host() != host, "the host is still {host}");
+    refused.restart()?;
+    refused.inventoried(&collector, LIMIT).await?;
+    write(&watched.join("file.conf"), "seen by both\n")?;
+    for agent in [&stays, &refused] {
+        equals_disk(&collector, agent, &watched, LIMIT).await?;
+        ensure!(agent.shown(&collector).await?["state"] == "connected", "a host is not connected");
+    }
+    Ok(())
+}
+
 #[tokio::test]
 async fn nobody_else_can_read_what_an_agent_keeps_whatever_its_umask() -> anyhow::Result<()> {
     if !needs::daemons() {

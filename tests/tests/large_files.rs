@@ -10,14 +10,13 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, ensure};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
-use trueline_tests::agent::{Agent, Watch};
-use trueline_tests::collector::{Collector, Setting};
+use trueline_tests::agent::Watch;
+use trueline_tests::collector::Setting;
 use trueline_tests::daemon::write;
-use trueline_tests::database::{Database, Engine};
+use trueline_tests::database::Engine;
+use trueline_tests::scene::{LIMIT, Scene};
 use trueline_tests::state::item;
 use trueline_tests::{needs, process, wait};
-
-const LIMIT: Duration = Duration::from_secs(240);
 
 /// Of holes: they are hashed like anything else and take no space.
 const SIZE: u64 = 10 << 30;
@@ -26,62 +25,54 @@ const ZEROS: &str = "732377e7f4a2abdc13ddfa1eb4c9c497fd2a2b294674d056cf51581b47d
 const WITH_X: &str = "9dddb7f628325112e2eaf5587a3651cb885c9b2c87b3ea67e2c24e8ae783fc51";
 const WITH_Y: &str = "9a15d0da4699977bac4d46eab7f0d77b8db03fff2792a594cea51160938b0b71";
 
-/// A folder with a large file and a small one, watched.
-struct Scene {
-    collector: Collector,
-    agent: Agent,
-    large: PathBuf,
-    small: PathBuf,
-    _database: Database,
-    _folder: tempfile::TempDir,
+const LARGE: &str = "large.img";
+const SMALL: &str = "small.conf";
+
+/// A large file and a small one, watched.
+async fn scene(size: u64, scan_bytes_per_second: Option<u64>) -> anyhow::Result<Scene> {
+    let watch = Watch { scan_bytes_per_second, ..Watch::default() };
+    Scene::of(Engine::Sqlite, Setting::default(), watch, |watched| {
+        File::create(watched.join(LARGE))?.set_len(size)?;
+        write(&watched.join(SMALL), "before\n")
+    })
+    .await
 }
 
-impl Scene {
-    async fn new(size: u64, scan_bytes_per_second: Option<u64>) -> anyhow::Result<Self> {
-        let folder = tempfile::tempdir()?;
-        let watched = folder.path().canonicalize()?.join("watched");
-        std::fs::create_dir(&watched)?;
-        let [large, small] = ["large.img", "small.conf"].map(|name| watched.join(name));
-        File::create(&large)?.set_len(size)?;
-        write(&small, "before\n")?;
-        let database = Database::start(Engine::Sqlite, folder.path()).await?;
-        let collector = Collector::start(&database, Setting::default()).await?;
-        let agent = Agent::start(&collector, &Watch { scan_bytes_per_second, ..Watch::paths([&watched]) }).await?;
-        agent.inventoried(&collector, LIMIT).await?;
-        Ok(Self { collector, agent, large, small, _database: database, _folder: folder })
-    }
+/// The large file and the small one.
+fn files(scene: &Scene) -> [PathBuf; 2] {
+    [LARGE, SMALL].map(|name| scene.watched.join(name))
+}
 
-    /// The changes of a file, newest first.
-    async fn changes(&self, path: &Path) -> anyhow::Result<Vec<Value>> {
-        self.collector.rest().all("/changes", &[("host", self.agent.host()), ("item", &item(path))]).await
-    }
+/// The changes of a file, newest first.
+async fn changes(scene: &Scene, path: &Path) -> anyhow::Result<Vec<Value>> {
+    scene.collector.rest().all("/changes", &[("host", scene.agent.host()), ("item", &item(path))]).await
+}
 
-    async fn change(&self, path: &Path) -> anyhow::Result<Value> {
-        wait::until(&format!("a change of {}", path.display()), LIMIT, async || Ok(self.changes(path).await?.into_iter().next()))
-            .await
-            .with_context(|| format!("the agent's log:\n{}", self.agent.log_tail()))
-    }
-
-    /// Waits until the collector holds this digest of the file.
-    async fn ends_with(&self, path: &Path, digest: &str) -> anyhow::Result<()> {
-        let (host, name) = (self.agent.host(), item(path));
-        wait::until(&format!("the digest {digest} of {name}"), LIMIT, async || {
-            let rows = self.collector.rest().all(&format!("/hosts/{host}/items"), &[("kind", "file")]).await?;
-            Ok(rows.into_iter().find(|row| row["item"] == name.as_str() && row["fields"]["sha256"] == digest).map(drop))
-        })
+async fn change(scene: &Scene, path: &Path) -> anyhow::Result<Value> {
+    wait::until(&format!("a change of {}", path.display()), LIMIT, async || Ok(changes(scene, path).await?.into_iter().next()))
         .await
-        .with_context(|| format!("the agent's log:\n{}", self.agent.log_tail()))
-    }
+        .with_context(|| format!("the agent's log:\n{}", scene.agent.log_tail()))
+}
 
-    /// Waits until a thread of the agent reads a file aside, or none does.
-    async fn is_read_aside(&self, expected: bool) -> anyhow::Result<()> {
-        wait::until("the agent to begin or end reading the large file", LIMIT, async || {
-            let threads = std::fs::read_dir(format!("/proc/{}/task", self.agent.pid()))?;
-            let mut names = threads.filter_map(|thread| std::fs::read_to_string(thread.ok()?.path().join("comm")).ok());
-            Ok((names.any(|name| name.trim() == "large file") == expected).then_some(()))
-        })
-        .await
-    }
+/// Waits until the collector holds this digest of the file.
+async fn ends_with(scene: &Scene, path: &Path, digest: &str) -> anyhow::Result<()> {
+    let (host, name) = (scene.agent.host(), item(path));
+    wait::until(&format!("the digest {digest} of {name}"), LIMIT, async || {
+        let rows = scene.collector.rest().all(&format!("/hosts/{host}/items"), &[("kind", "file")]).await?;
+        Ok(rows.into_iter().find(|row| row["item"] == name.as_str() && row["fields"]["sha256"] == digest).map(drop))
+    })
+    .await
+    .with_context(|| format!("the agent's log:\n{}", scene.agent.log_tail()))
+}
+
+/// Waits until a thread of the agent reads a file aside, or none does.
+async fn is_read_aside(scene: &Scene, expected: bool) -> anyhow::Result<()> {
+    wait::until("the agent to begin or end reading the large file", LIMIT, async || {
+        let threads = std::fs::read_dir(format!("/proc/{}/task", scene.agent.pid()))?;
+        let mut names = threads.filter_map(|thread| std::fs::read_to_string(thread.ok()?.path().join("comm")).ok());
+        Ok((names.any(|name| name.trim() == "large file") == expected).then_some(()))
+    })
+    .await
 }
 
 /// Sets the byte in the middle, which no sensor could guess from the size.
@@ -94,22 +85,24 @@ async fn a_file_of_10_gib_is_hashed_in_little_memory_and_nothing_waits_for_it() 
     if !needs::daemons() || !needs::fanotify() {
         return Ok(());
     }
-    let scene = Scene::new(SIZE, None).await?;
-    set_middle(&scene.large, b'x')?;
-    scene.is_read_aside(true).await?;
-    write(&scene.small, "while the large one was read\n")?;
-    let folder = scene.large.with_file_name("new");
+    let scene = scene(SIZE, None).await?;
+    let [large, small] = files(&scene);
+    set_middle(&large, b'x')?;
+    is_read_aside(&scene, true).await?;
+    write(&small, "while the large one was read\n")?;
+    let folder = large.with_file_name("new");
     std::fs::create_dir(&folder)?;
     write(&folder.join("new.conf"), "new\n")?;
-    let large = scene.change(&scene.large).await?;
-    for path in [&scene.small, &folder.join("new.conf")] {
-        let other = scene.change(path).await?;
-        ensure!(other["sequence"].as_u64() < large["sequence"].as_u64(), "{} waited for the large file: {other}", path.display());
+    let change_of_large = change(&scene, &large).await?;
+    for path in [&small, &folder.join("new.conf")] {
+        let other = change(&scene, path).await?;
+        ensure!(other["sequence"].as_u64() < change_of_large["sequence"].as_u64(), "{} waited for the large file: {other}", path.display());
     }
-    let digests = large["fields"].as_array().and_then(|fields| fields.iter().find(|field| field["name"] == "sha256"));
-    let digests = digests.with_context(|| format!("no digest has changed: {large}"))?;
+    let digests = change_of_large["fields"].as_array().and_then(|fields| fields.iter().find(|field| field["name"] == "sha256"));
+    let digests = digests.with_context(|| format!("no digest has changed: {change_of_large}"))?;
     ensure!(digests["before"] == ZEROS && digests["after"] == WITH_X, "other digests than those of the file: {digests}");
-    ensure!(large["actor"]["process"]["pid"] == std::process::id(), "not this process is named: {}", large["actor"]);
+    let actor = &change_of_large["actor"];
+    ensure!(actor["process"]["pid"] == std::process::id(), "not this process is named: {actor}");
     let memory = process::memory(scene.agent.pid())?;
     ensure!(memory.peak < 64 * 1024, "the agent took {} KiB at its peak", memory.peak);
     Ok(())
@@ -121,24 +114,25 @@ async fn reading_within_a_rate_is_slow_and_ends_with_the_agent() -> anyhow::Resu
         return Ok(());
     }
     const RATE: u64 = 16 << 20;
-    let mut scene = Scene::new(SIZE, Some(RATE)).await?;
-    let middling = scene.large.with_file_name("middling.img");
+    let mut scene = scene(SIZE, Some(RATE)).await?;
+    let [large, small] = files(&scene);
+    let middling = large.with_file_name("middling.img");
     let began = Instant::now();
     File::create(&middling)?.set_len(4 * RATE)?;
-    scene.change(&middling).await?;
+    change(&scene, &middling).await?;
     // Nobody can be faster than this; the first tenth of a second's bytes are free.
     ensure!(began.elapsed() >= Duration::from_secs(3), "64 MiB at 16 MiB a second took {:?}", began.elapsed());
 
     // At this rate it takes ten minutes; to end must not.
-    set_middle(&scene.large, b'y')?;
-    scene.is_read_aside(true).await?;
-    write(&scene.small, "meanwhile\n")?;
-    scene.change(&scene.small).await?;
+    set_middle(&large, b'y')?;
+    is_read_aside(&scene, true).await?;
+    write(&small, "meanwhile\n")?;
+    change(&scene, &small).await?;
     scene.agent.stop().await?;
-    ensure!(scene.changes(&scene.large).await?.is_empty(), "half a file was reported");
+    ensure!(changes(&scene, &large).await?.is_empty(), "half a file was reported");
     // What a start has to find is not held to the rate.
     scene.agent.restart()?;
-    scene.ends_with(&scene.large, WITH_Y).await
+    ends_with(&scene, &large, WITH_Y).await
 }
 
 #[tokio::test]
@@ -148,31 +142,32 @@ async fn what_was_read_of_a_file_that_was_replaced_meanwhile_is_not_believed() -
     }
     // Four seconds of reading, and the same once more.
     const RATE: u64 = 16 << 20;
-    let scene = Scene::new(4 * RATE, Some(RATE)).await?;
-    File::options().append(true).open(&scene.large)?.set_len(4 * RATE + 1)?;
-    scene.is_read_aside(true).await?;
-    let next = scene.large.with_file_name("next");
+    let scene = scene(4 * RATE, Some(RATE)).await?;
+    let [large, small] = files(&scene);
+    File::options().append(true).open(&large)?.set_len(4 * RATE + 1)?;
+    is_read_aside(&scene, true).await?;
+    let next = large.with_file_name("next");
     write(&next, "small now\n")?;
-    std::fs::rename(&next, &scene.large)?;
-    let small = hex::encode(Sha256::digest("small now\n"));
-    scene.ends_with(&scene.large, &small).await?;
-    scene.is_read_aside(false).await?;
+    std::fs::rename(&next, &large)?;
+    let digest = hex::encode(Sha256::digest("small now\n"));
+    ends_with(&scene, &large, &digest).await?;
+    is_read_aside(&scene, false).await?;
     // What the reading came to has been dealt with before this is.
-    write(&scene.small, "after it\n")?;
-    scene.change(&scene.small).await?;
-    let changes = scene.changes(&scene.large).await?;
-    ensure!(changes.len() == 1, "the file is told to have changed back: {changes:#?}");
+    write(&small, "after it\n")?;
+    change(&scene, &small).await?;
+    let told = changes(&scene, &large).await?;
+    ensure!(told.len() == 1, "the file is told to have changed back: {told:#?}");
 
-    File::create(&scene.large)?.set_len(4 * RATE)?;
-    scene.is_read_aside(true).await?;
-    std::fs::remove_file(&scene.large)?;
-    scene.is_read_aside(false).await?;
-    std::fs::remove_file(&scene.small)?;
+    File::create(&large)?.set_len(4 * RATE)?;
+    is_read_aside(&scene, true).await?;
+    std::fs::remove_file(&large)?;
+    is_read_aside(&scene, false).await?;
+    std::fs::remove_file(&small)?;
     wait::until("the small file to be gone", LIMIT, async || {
-        Ok((scene.changes(&scene.small).await?.first().context("no change")?["kind"] == "removed").then_some(()))
+        Ok((changes(&scene, &small).await?.first().context("no change")?["kind"] == "removed").then_some(()))
     })
     .await?;
-    let last = scene.changes(&scene.large).await?.into_iter().next().context("no change")?;
+    let last = changes(&scene, &large).await?.into_iter().next().context("no change")?;
     ensure!(last["kind"] == "removed", "a file that is gone is told to be there: {last:#}");
     Ok(())
 }

@@ -3,8 +3,6 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
@@ -14,7 +12,7 @@ use trueline_tests::binaries::Program;
 use trueline_tests::collector::{Collector, RestTls, Setting};
 use trueline_tests::daemon::{self, write};
 use trueline_tests::database::{Database, Engine};
-use trueline_tests::numbered::{each_once_in_order, member, numbered};
+use trueline_tests::numbered::{Senders, each_once_in_order};
 use trueline_tests::scene::{changed, file};
 use trueline_tests::state::{equals_disk, item};
 use trueline_tests::{needs, wait};
@@ -81,7 +79,10 @@ async fn plain_http_for_other_machines_is_refused_at_start() -> anyhow::Result<(
     }
     let folder = tempfile::tempdir()?;
     let data_dir = folder.path().join("data").display().to_string();
-    let refused = daemon::run(Program::Collector, ["serve", "--data-dir", &data_dir, "--listen-rest", "0.0.0.0:0"]).await;
+    let any = "127.0.0.1:0";
+    let others = ["--listen-agents", any, "--listen-enrolment", any];
+    let served = ["serve", "--data-dir", &data_dir, "--listen-rest", "0.0.0.0:0"].into_iter().chain(others);
+    let refused = daemon::run(Program::Collector, served).await;
     let refused = refused.err().context("it was served")?.to_string();
     ensure!(refused.contains("plain HTTP is served on loopback only: set rest_certificate and rest_key"), "it said {refused}");
     Ok(())
@@ -166,32 +167,16 @@ async fn terminated_while_taking_changes_in(engine: Engine) -> anyhow::Result<()
     let folder = tempfile::tempdir()?;
     let database = Database::start(engine, folder.path()).await?;
     let mut collector = Collector::start(&database, Setting::default()).await?;
-    let durable = Arc::new(AtomicU64::new(0));
-    let (mut senders, mut hosts) = (Vec::new(), Vec::new());
-    for index in 0..MEMBERS {
-        let mut member = member(&collector, &format!("member-{index}")).await?;
-        member.window = 4096;
-        member.durable = Arc::clone(&durable);
-        for first in (0..EACH).step_by(20) {
-            member.append(numbered(first..first + 20))?;
-        }
-        hosts.push(member.host_id.clone());
-        let agents = collector.agents();
-        senders.push(tokio::spawn(async move { member.deliver_through_faults(agents, LIMIT).await }));
-    }
-    wait::until("part of the changes to be durable", LIMIT, async || Ok((durable.load(Ordering::Relaxed) >= 1000).then_some(()))).await?;
+    let senders = Senders::start(&collector, MEMBERS, EACH, LIMIT).await?;
+    senders.have_delivered(1000).await?;
     // Fails where it does not end by itself with success.
     collector.stop().await?;
     ensure!(collector.log().contains("the collector has stopped"), "it did not stop in order:\n{}", collector.log_tail());
-    let acknowledged = durable.load(Ordering::Relaxed);
-    ensure!(acknowledged < MEMBERS as u64 * EACH, "the collector was stopped too late to prove anything");
+    ensure!(senders.durable() < MEMBERS as u64 * EACH, "the collector was stopped too late to prove anything");
     collector.restart().await?;
-    for sender in senders {
-        sender.await??;
-    }
     // What was acknowledged was not sent again: it is there, or the numbers have holes.
-    for host in &hosts {
-        each_once_in_order(&collector, host, EACH).await?;
+    for host in senders.finish().await? {
+        each_once_in_order(&collector, &host, EACH).await?;
     }
     Ok(())
 }

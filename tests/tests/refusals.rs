@@ -66,7 +66,7 @@ impl Steady {
     /// Ends it, and looks at all that it sent.
     async fn end(self, collector: &Collector) -> anyhow::Result<()> {
         self.stop.store(true, Ordering::Relaxed);
-        self.task.await??;
+        tokio::time::timeout(LIMIT, self.task).await.context("the steady member did not end")???;
         each_once_in_order(collector, &self.host, self.delivered.load(Ordering::Relaxed)).await
     }
 }
@@ -106,7 +106,9 @@ async fn refused_once_told_and_nobody_disturbed(engine: Engine) -> anyhow::Resul
     .await?;
     for attack in Attack::ALL {
         for attempt in 0..ATTEMPTS {
-            let answer = attacker.attempt(attack).await.with_context(|| format!("{attack:?}, attempt {attempt}"))?;
+            let answer =
+                tokio::time::timeout(LIMIT, attacker.attempt(attack)).await.context("it was not answered").and_then(|answer| answer);
+            let answer = answer.with_context(|| format!("{attack:?}, attempt {attempt}"))?;
             ensure!(answer.contains(attack.told()), "{attack:?} was answered with `{answer}`, not with `{}`", attack.told());
         }
         steady.goes_on().await.with_context(|| format!("after {attack:?}"))?;

@@ -19,6 +19,8 @@ pub struct Stat {
     /// At most 15 bytes, printable.
     pub name: String,
     pub parent: u32,
+    /// It waits without heeding signals, as for a disk or a file server.
+    pub is_stuck: bool,
     /// It runs no program: the kernel started it for itself.
     pub is_kernels: bool,
     /// Terminal's device number; 0 for none.
@@ -43,6 +45,7 @@ pub fn parse_stat(bytes: &[u8]) -> Option<Stat> {
     Some(Stat {
         name,
         parent: field(4)?.parse().ok()?,
+        is_stuck: *field(3)? == "D",
         is_kernels: field(9)?.parse::<u32>().ok()? & KERNEL_THREAD != 0,
         terminal: field(7).and_then(|text| text.parse::<i32>().ok()).unwrap_or(0).cast_unsigned(),
         started: field(22)?.parse().ok()?,
@@ -100,6 +103,7 @@ mod tests {
         let stat = parse_stat(format!("42 (a) S 1 (\n) {tail}").as_bytes()).unwrap();
         assert_eq!((stat.parent, stat.started, stat.arguments_at), (41, 169_047, 777));
         assert_eq!(stat.name, "a) S 1 (\\x0a");
+        assert!(!stat.is_stuck && parse_stat(format!("42 (S) {}", tail.replacen('S', "D", 1)).as_bytes()).unwrap().is_stuck);
         assert_eq!(terminal_name(stat.terminal), Some("pts/3".to_owned()));
         assert_eq!(parse_stat(b"42 (x"), None);
         assert_eq!(parse_stat(b"42 )x("), None);

@@ -5,29 +5,29 @@
 //! folder was opened. A known actor is used again only while process, program and owner are the same,
 //! or once the process has ended, when the pid cannot have been used again meanwhile.
 
-use std::collections::HashMap;
-use std::fs::File;
-use std::io::Read;
+use std::collections::{HashMap, HashSet};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use nix::fcntl::{OFlag, openat, readlinkat};
-use nix::sys::stat::{Mode, fstat};
-use trueline_drift::actor::{Process, Session, User};
-use trueline_drift::text::{bounded, printable};
-use trueline_drift::{Actor, Certainty, Time};
+use trueline_drift::actor::{Container, Process, Session, SessionId, Sudo, User};
+use trueline_drift::text::bounded;
+use trueline_drift::{Actor, BootId, Certainty, Time};
 
+use super::folder::{Mark, ProcessFolder, Program};
+use super::image::ProcessImage;
+use super::known::KnownActors;
 use super::placement::{Placement, parse_placement};
 use super::procfs::{self, Stat};
 use super::users::UserNames;
 use crate::kernel::pidfd;
+use crate::process::event::BootTime;
+use crate::process::survey::namespace;
 
 const REMEMBERED: usize = 256;
+const IMAGES: usize = 1024;
 const PARENTS: usize = 8;
-const PATH_TEXT: usize = 1024;
 const SUDO_TEXT: usize = 512;
 /// How long after it was last seen alive an ended process is still taken for the owner of its pid.
 /// Pids come round again only after a whole turn of at least 32,768.
@@ -36,12 +36,20 @@ const PID_REST: Duration = Duration::from_millis(500);
 /// One per thread that asks; holds at most 256 actors and as many parents.
 #[derive(Debug)]
 pub struct ActorReader {
-    via: String,
+    pub(super) via: String,
     actors: HashMap<u32, Known<Arc<Actor>>>,
     parents: HashMap<u32, Known<(Process, u32)>>,
-    users: UserNames,
+    pub(super) users: UserNames,
+    pub(super) boot: Option<BootId>,
+    /// Mount namespace of the host's first process.
+    pub(super) host_mounts: Option<u32>,
     booted: Time,
     ticks_per_second: u64,
+    /// Told by a feed of processes.
+    pub(super) told: KnownActors,
+    images: Vec<ProcessImage>,
+    /// What was said of them lately. Beyond the bound the memory starts afresh.
+    imaged: HashSet<ProcessImage>,
 }
 
 #[derive(Debug)]
@@ -53,15 +61,6 @@ struct Known<T> {
     value: T,
 }
 
-/// What stays the same while a process is the same process, runs the same program and has the same
-/// owner.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Mark {
-    started: u64,
-    arguments_at: u64,
-    owner: u32,
-}
-
 impl ActorReader {
     /// `via` is the sensor that names the processes: `fanotify`.
     pub fn new(via: &str) -> Self {
@@ -71,9 +70,31 @@ impl ActorReader {
             actors: HashMap::new(),
             parents: HashMap::new(),
             users: UserNames::new(Path::new("/etc/passwd")),
+            boot: crate::facts::boot_id(),
+            host_mounts: std::fs::read_link("/proc/1/ns/mnt").ok().and_then(|link| namespace(link.to_str()?)),
             booted: booted_at(),
             ticks_per_second: u64::try_from(ticks).unwrap_or(100).max(1),
+            told: KnownActors::default(),
+            images: Vec::new(),
+            imaged: HashSet::new(),
         }
+    }
+
+    /// Which files the processes run that were described since the last time.
+    pub fn take_images(&mut self) -> Vec<ProcessImage> {
+        std::mem::take(&mut self.images)
+    }
+
+    pub(super) fn note(&mut self, image: ProcessImage) {
+        // A parent is described with each of its children.
+        if self.imaged.contains(&image) {
+            return;
+        }
+        if self.imaged.len() >= IMAGES {
+            self.imaged.clear();
+        }
+        self.imaged.insert(image.clone());
+        self.images.push(image);
     }
 
     /// The actor behind `pid`. With a pidfd the answer is about that process alone; without one it is
@@ -111,7 +132,7 @@ impl ActorReader {
         let Program { exe, argv, cwd } = program;
         let login_uid = folder.bytes("loginuid", 32).and_then(|bytes| procfs::parse_audit_id(&bytes));
         let user = folder.bytes("status", 4096).and_then(|bytes| procfs::parse_users(&bytes));
-        let session = folder.bytes("sessionid", 32).and_then(|bytes| procfs::parse_audit_id(&bytes));
+        let session = folder.bytes("sessionid", 32).and_then(|bytes| procfs::parse_audit_id(&bytes)).zip(self.boot);
         let placement = folder.bytes("cgroup", 16384).map(|bytes| parse_placement(&bytes)).unwrap_or_default();
         let name = bounded(&stat.name, 64);
         let reason = match (stat.is_kernels, &exe, argv.is_empty()) {
@@ -120,24 +141,36 @@ impl ActorReader {
             (false, Some(_), true) => Some("the arguments could not be read: the process had ended, or shows none".to_owned()),
             (false, Some(_), false) => None,
         };
-        let process = Process { pid, started_at: Some(self.started_at(stat.started)), exe, argv, cwd };
+        let process = Process { started_at: Some(self.started_at(stat.started)), exe, argv, cwd, ..Process::bare(pid) };
+        self.note_running(folder, &process, user.map(|(uid, _)| uid));
         let parents = self.parents_of(stat.parent);
-        let Placement { unit, container } = placement;
+        let Placement { unit, slice, container } = placement;
+        let user = user.map(|(uid, euid)| self.user(uid, euid, login_uid));
+        let terminal = procfs::terminal_name(stat.terminal);
         Actor {
             certainty: Certainty::Strong,
             via: vec![self.via.clone(), "procfs".to_owned()],
-            sudo: sudo_command(&process, &parents),
+            // Who ran sudo, and as whom it runs the command, is not asked of the processes themselves: the login stands for the one,
+            // and for the other whoever the command has become since.
+            sudo: sudo_command(&process, &parents).map(|command| Sudo {
+                certainty: Certainty::Correlated,
+                by: user.as_ref().and_then(|user| user.login_name.clone().or_else(|| user.login_uid.map(|uid| format!("uid {uid}")))),
+                as_user: user.as_ref().and_then(|user| user.name.clone()),
+                command: Some(command),
+                terminal: terminal.clone(),
+            }),
             process: Some(process),
             parents,
-            user: user.map(|(uid, euid)| self.user(uid, euid, login_uid)),
-            session: session.map(|id| Session { id: id.to_string(), origin: procfs::terminal_name(stat.terminal) }),
+            user,
+            session: session.map(|(number, boot)| Session { terminal, ..Session::bare(SessionId::audit(boot, number)) }),
             unit,
-            container,
+            slice,
+            container: container.map(|id| Container { certainty: Certainty::Strong, id, image: None }),
             reason,
         }
     }
 
-    fn user(&mut self, uid: u32, euid: u32, login_uid: Option<u32>) -> User {
+    pub(super) fn user(&mut self, uid: u32, euid: u32, login_uid: Option<u32>) -> User {
         User {
             uid,
             euid: Some(euid),
@@ -147,9 +180,22 @@ impl ActorReader {
         }
     }
 
-    fn started_at(&self, ticks: u64) -> Time {
+    pub(super) fn started_at(&self, ticks: u64) -> Time {
         let micros = u128::from(ticks) * 1_000_000 / u128::from(self.ticks_per_second);
         self.booted.plus_micros(i64::try_from(micros).unwrap_or(i64::MAX))
+    }
+
+    fn note_running(&mut self, folder: &ProcessFolder, process: &Process, uid: Option<u32>) {
+        if let Some(exe) = &process.exe {
+            let file = folder.executable().filter(|_| !exe.ends_with(" (deleted)"));
+            self.note(ProcessImage { pid: process.pid, started_at: process.started_at, exe: exe.clone(), file, uid, is_apart: false });
+        }
+    }
+
+    /// To the clock tick, as /proc tells it.
+    pub(super) fn started(&self, at: BootTime) -> Time {
+        let ticks = u128::from(at.nanos()) * u128::from(self.ticks_per_second) / 1_000_000_000;
+        self.started_at(u64::try_from(ticks).unwrap_or(u64::MAX))
     }
 
     fn parents_of(&mut self, parent: u32) -> Vec<Process> {
@@ -174,7 +220,8 @@ impl ActorReader {
             return Some(known.value.clone());
         }
         let started_at = Some(self.started_at(stat.started));
-        let process = Process { pid, started_at, exe: folder.link("exe"), argv: brief(folder.arguments()), cwd: None };
+        let process = Process { started_at, exe: folder.link("exe"), argv: brief(folder.arguments()), ..Process::bare(pid) };
+        self.note_running(&folder, &process, None);
         remember(&mut self.parents, pid, Known { mark, identity: None, seen: Instant::now(), value: (process.clone(), stat.parent) });
         Some((process, stat.parent))
     }
@@ -192,7 +239,7 @@ impl ActorReader {
         }
         let mut actor = Actor::unknown(format!("the process (pid {pid}) had ended before it could be read"));
         actor.via = vec![self.via.clone()];
-        actor.process = Some(Process { pid, started_at: None, exe: None, argv: Vec::new(), cwd: None });
+        actor.process = Some(Process::bare(pid));
         if let Some(info) = pidfd.and_then(|pidfd| pidfd::information(pidfd.as_fd()).ok()) {
             actor.certainty = Certainty::Strong;
             actor.via.push("pidfd".to_owned());
@@ -231,9 +278,10 @@ fn sudo_command(process: &Process, parents: &[Process]) -> Option<String> {
 }
 
 /// A parent's arguments: enough to know it by. Every change carries all parents.
-fn brief(argv: Vec<String>) -> Vec<String> {
+pub(super) fn brief(argv: Vec<String>) -> Vec<String> {
     const ARGUMENTS: usize = 12;
-    const BYTES: usize = 80;
+    // Whole paths, also of the modules that Ansible copies to a host: its runs are recognised by them.
+    const BYTES: usize = 160;
     let more = argv.len() > ARGUMENTS;
     let mut brief: Vec<String> = argv.iter().take(ARGUMENTS).map(|argument| bounded(argument, BYTES).into_owned()).collect();
     if more {
@@ -248,67 +296,12 @@ fn booted_at() -> Time {
     Time::from_micros(i64::try_from(now.saturating_sub(up)).unwrap_or(0))
 }
 
-struct Program {
-    exe: Option<String>,
-    argv: Vec<String>,
-    cwd: Option<String>,
-}
-
-/// /proc/PID, held open: it stays that process's even when the pid is used again.
-struct ProcessFolder(OwnedFd);
-
-impl ProcessFolder {
-    fn open(pid: u32) -> Option<Self> {
-        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-        nix::fcntl::open(format!("/proc/{pid}").as_str(), flags, Mode::empty()).ok().map(Self)
-    }
-
-    fn file(&self, name: &str) -> Option<File> {
-        openat(&self.0, name, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty()).ok().map(File::from)
-    }
-
-    fn bytes(&self, name: &str, limit: usize) -> Option<Vec<u8>> {
-        let mut bytes = Vec::with_capacity(limit.min(1024));
-        self.file(name)?.take(limit as u64).read_to_end(&mut bytes).ok()?;
-        Some(bytes)
-    }
-
-    fn stat(&self) -> Option<(Stat, Mark)> {
-        let mut file = self.file("stat")?;
-        let owner = fstat(&file).ok()?.st_uid;
-        let mut buffer = [0; 1024];
-        let length = file.read(&mut buffer).ok()?;
-        let stat = procfs::parse_stat(&buffer[..length])?;
-        let mark = Mark { started: stat.started, arguments_at: stat.arguments_at, owner };
-        Some((stat, mark))
-    }
-
-    /// The program's name and arguments vanish first when a process ends, so they are asked first; if the
-    /// process ran another program meanwhile, all is asked once more.
-    fn program(&self) -> Option<(Stat, Mark, Program)> {
-        let ask = || {
-            let program = Program { exe: self.link("exe"), argv: self.arguments(), cwd: self.link("cwd") };
-            self.stat().map(|(stat, mark)| (stat, mark, program))
-        };
-        let first = ask()?;
-        let Program { exe, argv, .. } = &first.2;
-        let replaced = self.link("exe").is_some_and(|now| exe.as_ref() != Some(&now) || argv.is_empty());
-        if replaced { ask() } else { Some(first) }
-    }
-
-    fn link(&self, name: &str) -> Option<String> {
-        let target = readlinkat(&self.0, name).ok()?;
-        Some(bounded(&printable(target.as_bytes()), PATH_TEXT).into_owned())
-    }
-
-    fn arguments(&self) -> Vec<String> {
-        self.bytes("cmdline", procfs::ARGUMENT_BYTES).map(|bytes| procfs::parse_arguments(&bytes)).unwrap_or_default()
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::io::Read;
+
     use super::*;
+    use crate::testing::await_some;
     use std::process::{Command, Stdio};
 
     #[test]
@@ -317,13 +310,12 @@ mod tests {
         let handle = pidfd::open(child.id()).ok();
         let mut reader = ActorReader::new("test");
         // Between fork and exec the child still is this program, and during exec it has no arguments.
-        let actor = loop {
+        let actor = await_some("the child runs its program", || {
             let actor = reader.read(child.id(), handle.as_ref());
             let process = actor.process.as_ref().unwrap();
-            if process.exe.as_deref().is_some_and(|exe| exe.ends_with("sleep")) && !process.argv.is_empty() {
-                break actor;
-            }
-        };
+            let is_sleep = process.exe.as_deref().is_some_and(|exe| exe.ends_with("sleep"));
+            (is_sleep && !process.argv.is_empty()).then_some(actor)
+        });
         assert_eq!(actor.certainty, Certainty::Strong);
         let process = actor.process.as_ref().unwrap();
         assert_eq!(process.argv, ["/bin/sleep", "60"]);
@@ -344,12 +336,10 @@ mod tests {
         let mut child = Command::new("/bin/sh").args(["-c", script]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let mut reader = ActorReader::new("test");
         let exe = |actor: &Actor| actor.process.as_ref().unwrap().exe.clone().unwrap_or_default();
-        let shell = loop {
+        let shell = await_some("the child runs a shell", || {
             let actor = reader.read(child.id(), None);
-            if exe(&actor).ends_with("sh") {
-                break actor;
-            }
-        };
+            exe(&actor).ends_with("sh").then_some(actor)
+        });
         let mut stdin = child.stdin.take().unwrap();
         std::io::Write::write_all(&mut stdin, b"go\nhello\n").unwrap();
         let mut answer = [0; 6];
@@ -374,11 +364,9 @@ mod tests {
     #[test]
     fn the_command_given_to_sudo_is_told() {
         let process = |exe: &str, argv: &[&str]| Process {
-            pid: 1,
-            started_at: None,
             exe: Some(exe.to_owned()),
             argv: argv.iter().map(|argument| (*argument).to_owned()).collect(),
-            cwd: None,
+            ..Process::bare(1)
         };
         let parents = [process("/bin/sh", &["sh"]), process("/usr/bin/sudo", &["sudo", "-u", "root", "vi", "x"])];
         assert_eq!(sudo_command(&process("/usr/bin/vi", &["vi", "x"]), &parents).as_deref(), Some("-u root vi x"));

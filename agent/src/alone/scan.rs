@@ -49,6 +49,15 @@ pub fn run(watch: &WatchPolicy, paths: &[PathBuf], output: Output, threads: usiz
     }
 }
 
+/// The watch list with these kinds alone, where any is named.
+pub fn narrowed(watch: WatchPolicy, kinds: Vec<ItemKind>) -> WatchPolicy {
+    match kinds.contains(&ItemKind::File) {
+        _ if kinds.is_empty() => watch,
+        true => WatchPolicy { kinds, ..watch },
+        false => WatchPolicy { kinds, paths: Vec::new(), ..watch },
+    }
+}
+
 fn policy(watch: &WatchPolicy, paths: &[PathBuf]) -> anyhow::Result<WatchPolicy> {
     if paths.is_empty() {
         return Ok(watch.clone());

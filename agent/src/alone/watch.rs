@@ -14,11 +14,14 @@ use trueline_drift::change::ChangeKind;
 use trueline_drift::watch::WatchPolicy;
 use trueline_drift::{Change, CoverageGap, Epoch, RecordBody, Sequence, Value, text};
 
+use crate::actor::complete::Completion;
 use crate::clock;
 use crate::collect::Collectors;
 use crate::observer::{Observer, ObserverParts, Plan, RETRY, Scope, Sink, SinkError, Why, sensor_policy};
+use crate::process::feed::FeedChoice;
 use crate::run::redaction_key;
 use crate::sensor::{Preference, SensorCounters, Sensors, View};
+use crate::service::Confinement;
 use crate::state::State;
 use crate::status::{Phase, Status};
 
@@ -29,7 +32,7 @@ pub enum Output {
 }
 
 /// Watches until `stop` is set or nobody reads the output.
-pub fn run(policy: WatchPolicy, preference: Preference, output: Output, stop: Arc<AtomicBool>) -> anyhow::Result<()> {
+pub fn run(policy: WatchPolicy, preference: Preference, feed: FeedChoice, output: Output, stop: Arc<AtomicBool>) -> anyhow::Result<()> {
     let folder = PrivateFolder::make()?;
     let key = redaction_key(&folder.0)?;
     let (state, _) = State::open(&folder.0.join("state.redb"), 4 * 1024 * 1024, "0").context("opening a state for this run")?;
@@ -37,7 +40,7 @@ pub fn run(policy: WatchPolicy, preference: Preference, output: Output, stop: Ar
     let collectors = Collectors::new(Arc::clone(&policy), key);
     let (sender, signals) = sync_channel(1024);
     let watched = sensor_policy(&policy, &collectors);
-    let sensors = Arc::new(Sensors::start_with(preference, &watched, sender, Arc::new(SensorCounters::default()))?);
+    let sensors = Arc::new(Sensors::start_fed(preference, feed, &watched, sender, Arc::new(SensorCounters::default()))?);
     let status = Arc::new(Status::default());
     let announcer = announce(&status, &sensors, output, Arc::clone(&stop));
     let (_errand_sender, mut errands) = tokio::sync::mpsc::channel(1);
@@ -47,6 +50,7 @@ pub fn run(policy: WatchPolicy, preference: Preference, output: Output, stop: Ar
         own_policy: Arc::clone(&policy),
         state: Arc::new(state),
         sink: Printer { output, sequence: Sequence(0), epoch: Epoch(u64::try_from(clock::now().micros()).unwrap_or(1)) },
+        completion: Completion::start(&Confinement::default()),
         status: Arc::clone(&status),
         sensors: Some(sensors),
         scan_threads: 2,
@@ -151,6 +155,9 @@ fn change_text(change: &Change) -> String {
     let time = change.observed_at.to_string();
     let clock = time.get(11..19).unwrap_or(&time);
     let mut text = format!("{clock}  {} {}  {}\n", change.item, change.kind.name(), change.actor.summary());
+    if let Some(package) = &change.shipped_by {
+        text.push_str(&format!("            a part of {package}, whose manifest it equals\n"));
+    }
     for field in &change.fields {
         if change.kind == ChangeKind::Modified || matches!(field.name.as_str(), "type" | "mode" | "owner" | "sha256" | "value" | "version")
         {

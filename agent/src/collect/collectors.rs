@@ -7,7 +7,7 @@ use trueline_drift::watch::{WatchPolicy, is_beneath};
 use trueline_drift::{ItemId, ItemKind, text};
 
 use super::file::Known;
-use super::{CollectError, FileReader, Listing, Reading, Root, group, package, rpm, sysctl, unit, user};
+use super::{CollectError, FileReader, Listing, Reading, Root, group, package, rpm, session, sysctl, unit, user};
 
 /// What the derived kinds are read from. A folder stands for all that lies beneath it.
 const SOURCES: &[(&str, ItemKind)] = &[
@@ -44,6 +44,11 @@ impl Collectors {
         self.policy = policy;
     }
 
+    /// Where the host's databases are.
+    pub fn root(&self) -> &Root {
+        &self.root
+    }
+
     /// One item as it is now; `None` if there is no such item. For a kind that comes from a
     /// database this reads all of it: take [`Self::read_kind`] where several have changed.
     pub fn read_item(&mut self, item: &ItemId, known: Known<'_>) -> Result<Option<Reading>, CollectError> {
@@ -77,6 +82,7 @@ impl Collectors {
             ItemKind::User => user::read_all(&self.root, &self.key),
             ItemKind::Group => group::read_all(&self.root),
             ItemKind::Unit => unit::read_all(&self.root),
+            ItemKind::Session => session::read_all(&self.root),
         }
     }
 

@@ -40,6 +40,10 @@ const UNSIZED_LIMIT: u64 = 16 * 1024 * 1024;
 /// as they are, so a stamp as young as this proves nothing.
 const YOUNG_NS: i64 = 20_000_000;
 
+fn changed_at(metadata: &Metadata) -> Option<Time> {
+    Some(Time::from_micros(metadata.changed_ns.div_euclid(1000)))
+}
+
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
     #[error("`{path}` holds {size} bytes, more than are read at once: read it aside")]
@@ -158,7 +162,7 @@ impl FileReader {
             fields.remove("owner");
             fields.remove("group");
             self.set_names(&mut fields, &pinned.metadata);
-            return Ok(Reading { fields, stamp: Some(*stamp) });
+            return Ok(Reading { fields, stamp: Some(*stamp), changed_at: changed_at(&pinned.metadata) });
         }
         let (fields, metadata) = match pinned.metadata.entry_type {
             EntryType::File => self.read_file(pinned)?,
@@ -166,14 +170,14 @@ impl FileReader {
             _ => self.read_other(pinned),
         };
         let proven = metadata.changed_ns < now_ns - YOUNG_NS && !fields.iter().any(|(_, value)| value.is_unreadable());
-        Ok(Reading { stamp: proven.then(|| Stamp::of(&metadata)), fields })
+        Ok(Reading { stamp: proven.then(|| Stamp::of(&metadata)), changed_at: changed_at(&metadata), fields })
     }
 
     /// All that may be asked of what lies on a file system that is not entered.
     pub fn outline(&self, metadata: &Metadata) -> Reading {
         let mut fields = Fields::new();
         self.set_metadata(&mut fields, metadata);
-        Reading { fields, stamp: None }
+        Reading { fields, stamp: None, changed_at: changed_at(metadata) }
     }
 
     fn read_file(&mut self, pinned: &Pinned) -> io::Result<(Fields, Metadata)> {

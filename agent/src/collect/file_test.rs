@@ -173,6 +173,15 @@ fn a_folder_that_became_a_link_leads_nowhere() {
     assert_eq!(read(&place.join("swapped/file")), None);
 }
 
+/// Ends a thread that writes for as long as a test looks, also where the test fails.
+struct Done<'a>(&'a AtomicBool);
+
+impl Drop for Done<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 #[test]
 fn a_name_swapped_for_a_link_never_yields_what_the_link_points_to() {
     let (_folder, place) = folder();
@@ -182,6 +191,7 @@ fn a_name_swapped_for_a_link_never_yields_what_the_link_points_to() {
     fs::write(&name, "").unwrap();
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {
+        let _ended = Done(&done);
         scope.spawn(|| {
             while !done.load(Ordering::Relaxed) {
                 symlink("secret", place.join("next")).unwrap();
@@ -197,7 +207,6 @@ fn a_name_swapped_for_a_link_never_yields_what_the_link_points_to() {
             assert!(is_link || shown(&reading, "type") == "file");
             assert_ne!(shown(&reading, "sha256"), secret);
         }
-        done.store(true, Ordering::Relaxed);
     });
 }
 
@@ -210,15 +219,14 @@ fn a_file_that_keeps_changing_has_no_digest_and_no_stamp() {
     // Slowed down, so that the writer gets its turn in each attempt.
     let mut reader = FileReader::new(&Root::host(), Pace::new(8 << 20).map(Arc::new));
     let reading = std::thread::scope(|scope| {
+        let _ended = Done(&done);
         scope.spawn(|| {
             let file = File::options().write(true).open(&path).unwrap();
             while !done.load(Ordering::Relaxed) {
                 file.write_all_at(b"x", 4096).unwrap();
             }
         });
-        let reading = reader.read(path.as_os_str().as_bytes(), None).unwrap().unwrap();
-        done.store(true, Ordering::Relaxed);
-        reading
+        reader.read(path.as_os_str().as_bytes(), None).unwrap().unwrap()
     });
     assert_eq!(shown(&reading, "sha256"), "unreadable: it kept changing while it was read");
     assert_eq!(reading.stamp, None);

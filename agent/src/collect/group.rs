@@ -34,10 +34,10 @@ pub fn parse(database: &[u8]) -> io::Result<Listing> {
         if members.len() > MEMBERS_LIMIT {
             fields.set(FieldName::known("members"), Value::unreadable(format!("it has {} members, more than are read", members.len())));
         } else if !members.is_empty() {
-            fields.set(
-                FieldName::known("members"),
-                Value::list(members.into_iter().map(|member| text::printable(member).into_owned()).collect()),
-            );
+            let mut members: Vec<_> = members.into_iter().map(|member| text::printable(member).into_owned()).collect();
+            // In the order of what is told, by which a written baseline is sorted too.
+            members.sort_unstable();
+            fields.set(FieldName::known("members"), Value::list(members));
         }
         groups.push((name.to_vec(), fields));
     }
@@ -59,6 +59,8 @@ mod tests {
     fn members_are_a_sorted_list() {
         let shown = shown(b"sudo:x:27:zoe,alice,alice\nroot:x:0:\n");
         assert_eq!(shown, [r#"group:root {"gid":0}"#, r#"group:sudo {"gid":27,"members":["alice","zoe"]}"#]);
+        // Sorted as they are told.
+        assert_eq!(self::shown(b"odd:x:7:a,Z,\xff\n"), [r#"group:odd {"gid":7,"members":["Z","\\xff","a"]}"#]);
     }
 
     /// A group that is left out would be told as removed.

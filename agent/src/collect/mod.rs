@@ -9,17 +9,20 @@ mod collectors;
 pub mod file;
 pub mod filesystem;
 pub mod group;
+pub mod manifest;
 pub mod names;
 pub mod pace;
 pub mod package;
+pub mod program;
 pub mod refusal;
 pub mod root;
 pub mod rpm;
+pub mod session;
 pub mod sysctl;
 pub mod unit;
 pub mod user;
 
-use trueline_drift::{Fields, ItemId, ItemKey, ItemKind};
+use trueline_drift::{Fields, ItemId, ItemKey, ItemKind, Time};
 
 pub use collectors::Collectors;
 pub use file::{FileReader, Known, ReadError};
@@ -32,11 +35,13 @@ pub struct Reading {
     /// For files: what must be unchanged for the contents to be taken as unchanged. Absent where
     /// that could not be relied on: the file changed a moment ago, or was not read in full.
     pub stamp: Option<Stamp>,
+    /// For files: when it last changed, by the clock that inodes are stamped with.
+    pub changed_at: Option<Time>,
 }
 
 /// A file's identity and times. `changed_ns` (ctime) moves with every change of contents or metadata
 /// and cannot be set by a program, so an equal stamp lets a quick scan skip the hashing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Stamp {
     pub device: u64,
     pub inode: u64,
@@ -76,7 +81,7 @@ fn listing(kind: ItemKind, entries: impl IntoIterator<Item = (Vec<u8>, Fields)>,
     for (key, fields) in entries {
         match ItemKey::from_bytes(&key) {
             Ok(key) if !key.as_str().is_empty() => {
-                items.entry(key).and_modify(|_| skipped += 1).or_insert(Reading { fields, stamp: None });
+                items.entry(key).and_modify(|_| skipped += 1).or_insert(Reading { fields, stamp: None, changed_at: None });
             }
             _ => skipped += 1,
         }

@@ -69,11 +69,12 @@ fn stamp(path: &Path) -> Option<(SystemTime, u64, u64)> {
     Some((metadata.modified().ok()?, metadata.len(), std::os::unix::fs::MetadataExt::ino(&metadata)))
 }
 
-/// `name:password:number:…` lines; the first name of a number is its name, as in getpwuid(3).
+/// `name:password:number:…` lines; the first name of a number is its name, as in getpwuid(3). An empty one is none.
 fn parse(bytes: &[u8]) -> HashMap<u32, String> {
     let mut names = HashMap::new();
     for record in records(bytes) {
         if let [name, _, number, ..] = record.as_slice()
+            && !name.is_empty()
             && let Some(number) = self::number(number)
         {
             names.entry(number).or_insert_with(|| trueline_drift::text::printable(name).into_owned());
@@ -96,5 +97,11 @@ mod tests {
         std::fs::write(folder.path().join("etc/passwd"), "root:x:0:0::/root:/bin/sh\nalice:x:1:1::/:/bin/sh\n").unwrap();
         names.refresh();
         assert_eq!(names.user(1), Some("alice"));
+    }
+
+    #[test]
+    fn an_empty_name_names_nobody() {
+        let names = parse(b":x:7:7::/:\nbob:x:7:7::/:\n:x:8:8::/:\n");
+        assert_eq!((names.get(&7).map(String::as_str), names.get(&8)), (Some("bob"), None));
     }
 }

@@ -1,16 +1,15 @@
 //! Packages of rpm, asked of `rpm` itself: its database has had three formats.
 //!
-//! The program gets a fixed environment, a deadline and a bounded output; it is always reaped.
+//! It gets a deadline and a bounded output: see [`super::program`].
 
-use std::io::{self, Read};
-use std::os::fd::AsFd;
+use std::ffi::OsStr;
+use std::io;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-
 use super::package::Package;
+use super::program::{run, succeeded};
 use super::{CollectError, Root};
 
 /// Folders of the database, older releases first.
@@ -42,8 +41,22 @@ pub fn is_database(path: &str) -> bool {
 pub fn read_all(database: &Path) -> Result<(Vec<Package>, u64), CollectError> {
     let mut command = Command::new("rpm");
     command.arg("--dbpath").arg(database).args(["-qa", "--qf", QUERY]);
-    let output = run(&mut command, DEADLINE).map_err(|error| CollectError::database("the packages of rpm", &error))?;
+    let output = run(&mut command, DEADLINE, OUTPUT_LIMIT)
+        .and_then(succeeded)
+        .map_err(|error| CollectError::database("the packages of rpm", &error))?;
     Ok(parse(&output))
+}
+
+/// Another question to the same database. That rpm cannot answer a part of it, as where nobody owns a file, is no failure.
+pub fn ask<A: AsRef<OsStr>>(database: &Path, question: impl IntoIterator<Item = A>, end: Instant) -> io::Result<Vec<u8>> {
+    let left = end.saturating_duration_since(Instant::now());
+    run(Command::new("rpm").arg("--dbpath").arg(database).args(question), left, OUTPUT_LIMIT).map(|(_, output)| output)
+}
+
+/// When anything of the database last changed (ctime, microseconds).
+pub fn changed_at(database: &Path) -> Option<i64> {
+    let files = FORMATS.iter().map(|file| database.join(file));
+    files.chain([database.to_owned()]).filter_map(|path| super::manifest::changed_at(&path).ok().flatten()).max()
 }
 
 /// Lines of name, version, architecture and source package between tabs; and how many had no name. A line
@@ -79,43 +92,6 @@ fn unreadable(name: &[u8]) -> Package {
     Package { name: name.to_vec(), unreadable: fields.into(), ..Package::default() }
 }
 
-/// What a program prints, within the deadline; any failure of it is an error.
-fn run(command: &mut Command, deadline: Duration) -> io::Result<Vec<u8>> {
-    command.env_clear().env("PATH", "/usr/bin:/bin:/usr/sbin:/sbin").env("LC_ALL", "C");
-    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
-    let output = read_until(&mut child, Instant::now() + deadline);
-    if output.is_err() {
-        // It may have ended by itself meanwhile.
-        let _ = child.kill();
-    }
-    let status = child.wait()?;
-    let output = output?;
-    if status.success() { Ok(output) } else { Err(io::Error::other(format!("the program ended with {status}"))) }
-}
-
-fn read_until(child: &mut Child, deadline: Instant) -> io::Result<Vec<u8>> {
-    let mut stdout = child.stdout.take().ok_or_else(|| io::Error::other("the program has no output"))?;
-    let mut output = Vec::new();
-    let mut buffer = vec![0; 64 * 1024];
-    loop {
-        let left = deadline.saturating_duration_since(Instant::now());
-        let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
-        match poll(&mut [PollFd::new(stdout.as_fd(), PollFlags::POLLIN)], timeout) {
-            Ok(0) => return Err(io::Error::other("the program did not end in time")),
-            Ok(_) => {}
-            Err(nix::errno::Errno::EINTR) => continue,
-            Err(error) => return Err(error.into()),
-        }
-        match stdout.read(&mut buffer)? {
-            0 => return Ok(output),
-            read => output.extend_from_slice(&buffer[..read]),
-        }
-        if output.len() > OUTPUT_LIMIT {
-            return Err(io::Error::other(format!("the program printed more than {OUTPUT_LIMIT} bytes")));
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -147,14 +123,5 @@ mod tests {
         ] {
             assert_eq!(is_database(path), expected, "{path}");
         }
-    }
-
-    #[test]
-    fn a_program_that_hangs_or_floods_is_ended() {
-        let hang = run(Command::new("sleep").arg("1000"), Duration::from_millis(50)).unwrap_err();
-        assert!(hang.to_string().contains("in time"), "{hang}");
-        let flood = run(&mut Command::new("yes"), Duration::from_secs(60)).unwrap_err();
-        assert!(flood.to_string().contains("more than"), "{flood}");
-        assert!(run(&mut Command::new("false"), Duration::from_secs(60)).is_err());
     }
 }

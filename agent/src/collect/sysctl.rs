@@ -1,7 +1,7 @@
 //! Kernel settings, from /proc/sys. Settings that the policy leaves out are not even opened:
 //! reading some of them has an effect, and others hold keys.
 
-use std::io::{self, Read};
+use std::io;
 use std::path::Path;
 
 use trueline_drift::watch::WatchPolicy;
@@ -11,7 +11,9 @@ use super::{CollectError, Listing, Reading, Root, listing, refusal};
 use crate::kernel::file::{EntryType, Pinned, entries};
 
 const SETTINGS: &str = "/proc/sys";
-const VALUE_LIMIT: u64 = 4096;
+/// Room for the first read of a value, and the most there ever is for one.
+const FIRST_ROOM: usize = 64 * 1024;
+const VALUE_LIMIT: usize = 1024 * 1024;
 const DEPTH_LIMIT: usize = 16;
 
 pub fn read_all(root: &Root, policy: &WatchPolicy) -> Result<Listing, CollectError> {
@@ -28,7 +30,7 @@ pub fn read_one(root: &Root, name: &ItemKey) -> Result<Option<Reading>, CollectE
     place.push(b'/');
     place.extend(path);
     match Pinned::open(&place) {
-        Ok(pinned) => Ok(setting(&pinned).map(|fields| Reading { fields, stamp: None })),
+        Ok(pinned) => Ok(setting(&pinned).map(|fields| Reading { fields, stamp: None, changed_at: None })),
         Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
         Err(error) => Err(CollectError::database(format!("the kernel setting {name}"), &error)),
     }
@@ -90,10 +92,8 @@ fn setting(pinned: &Pinned) -> Option<Fields> {
     if pinned.metadata.entry_type != EntryType::File || pinned.metadata.mode & 0o444 == 0 {
         return None;
     }
-    let mut bytes = Vec::new();
-    let read = pinned.contents().and_then(|contents| contents.into_file().take(VALUE_LIMIT + 1).read_to_end(&mut bytes));
-    let value = match read {
-        Ok(_) => {
+    let value = match pinned.contents().and_then(|contents| whole(|buffer, offset| contents.read_at(buffer, offset))) {
+        Ok(bytes) => {
             let shown: Vec<u8> = bytes.trim_ascii().iter().map(|byte| if *byte == b'\t' { b' ' } else { *byte }).collect();
             Value::bytes(&shown)
         }
@@ -101,6 +101,30 @@ fn setting(pinned: &Pinned) -> Option<Fields> {
         Err(error) => Value::unreadable(refusal::reason(&error)),
     };
     Some([(trueline_drift::FieldName::known("value"), value)].into_iter().collect())
+}
+
+/// All of a value. What answers for numbers and bitmaps tells as much as there is room for and nothing from any later offset, so
+/// that only a read from the beginning with room to spare has told everything.
+fn whole(mut read: impl FnMut(&mut [u8], u64) -> io::Result<usize>) -> io::Result<Vec<u8>> {
+    let mut bytes = vec![0; FIRST_ROOM];
+    loop {
+        let mut filled = 0;
+        while filled < bytes.len() {
+            match read(&mut bytes[filled..], filled as u64) {
+                Ok(0) => {
+                    bytes.truncate(filled);
+                    return Ok(bytes);
+                }
+                Ok(more) => filled += more,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        if bytes.len() >= VALUE_LIMIT {
+            return Err(io::Error::other(format!("it is longer than {VALUE_LIMIT} bytes")));
+        }
+        bytes.resize(bytes.len() * 4, 0);
+    }
 }
 
 #[cfg(test)]
@@ -150,7 +174,26 @@ mod tests {
             ]
         );
         let (_, long) = listing.items.iter().find(|(item, _)| item.key.as_str() == "kernel.long").unwrap();
-        assert!(long.fields.value("value").unwrap().to_string().len() < 4200);
+        let long = long.fields.value("value").unwrap().to_string();
+        // The digest is of all of it.
+        assert!(long.len() < 4200 && long.contains("… (10000 bytes in all"), "{long}");
+    }
+
+    /// As proc_do_large_bitmap of the kernel answers.
+    #[test]
+    fn a_value_that_is_told_only_from_its_beginning_is_read_whole() {
+        let handler = |size: usize| {
+            move |buffer: &mut [u8], offset: u64| {
+                let told = if offset > 0 { 0 } else { buffer.len().min(size) };
+                buffer[..told].fill(b'7');
+                Ok(told)
+            }
+        };
+        for size in [0, 33, 4097, FIRST_ROOM - 1, FIRST_ROOM, 3 * FIRST_ROOM, VALUE_LIMIT - 1] {
+            assert_eq!(whole(handler(size)).unwrap().len(), size);
+        }
+        assert!(whole(handler(VALUE_LIMIT)).is_err());
+        assert!(whole(|buffer: &mut [u8], _| Ok(buffer.len())).is_err(), "one that never ends");
     }
 
     #[test]

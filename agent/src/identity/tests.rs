@@ -96,3 +96,32 @@ fn a_certificate_for_another_host_is_not_kept() {
     assert!(matches!(refused, Err(IdentityError::Answer { .. })));
     assert!(!directory.path().join("identity").exists());
 }
+
+#[test]
+fn the_key_of_an_enrolment_stays_until_its_certificate_is_kept() {
+    let directory = tempfile::tempdir().unwrap();
+    let der = |request: &KeyRequest| request.key.serialize_der();
+    let first = KeyRequest::pending(directory.path()).unwrap();
+    let path = directory.path().join("identity").join(PENDING);
+    assert_eq!(std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&path).unwrap().permissions()) & 0o777, 0o600);
+    let second = KeyRequest::pending(directory.path()).unwrap();
+    assert_eq!(der(&first), der(&second));
+
+    let left_behind = std::fs::read(&path).unwrap();
+    let chain = [certificate(&second, &host(1).to_string())];
+    Identity::keep(directory.path(), &second, host(1), LINK, &chain, &ca()).unwrap();
+    assert!(!path.exists());
+    std::fs::write(&path, left_behind).unwrap();
+    let third = KeyRequest::pending(directory.path()).unwrap();
+    assert_ne!(der(&third), der(&first), "another enrolment has a key of its own");
+    assert_eq!(der(&third), der(&KeyRequest::pending(directory.path()).unwrap()), "an older identity beside it changes nothing");
+    std::fs::write(&path, "-----BEGIN").unwrap();
+    assert_ne!(der(&KeyRequest::pending(directory.path()).unwrap()), der(&third));
+}
+
+#[test]
+fn where_a_key_cannot_be_kept_nobody_is_asked_with_it() {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::create_dir_all(directory.path().join("identity/pending.new")).unwrap();
+    assert!(matches!(KeyRequest::pending(directory.path()), Err(IdentityError::Io { operation: "write", .. })));
+}

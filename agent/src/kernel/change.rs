@@ -1,5 +1,5 @@
-//! The few changes that the self-test makes and that no crate wraps: an extended attribute (setxattr(2))
-//! and a file's flags (ioctl_iflags(2)).
+//! The few changes that the self-test makes and that no crate wraps: an extended attribute (setxattr(2)),
+//! a file's flags (ioctl_iflags(2)), and a write through memory (mmap(2)).
 
 use std::ffi::CStr;
 use std::fs::File;
@@ -27,5 +27,25 @@ pub fn toggle_flag(file: &File) -> io::Result<()> {
     let flags = flags as libc::c_int ^ NO_DUMP;
     // SAFETY: the request reads an int, and `flags` is one that outlives the call.
     let result = unsafe { libc::ioctl(file.as_raw_fd(), libc::FS_IOC_SETFLAGS as _, &flags) };
+    Errno::result(result).map(drop).map_err(Into::into)
+}
+
+/// Writes the first byte of a file, opened for reading and writing, through memory that it is mapped to, and lets go of both.
+pub fn write_through_memory(file: File) -> io::Result<()> {
+    if file.metadata()?.len() == 0 {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "an empty file has no memory to write to"));
+    }
+    // SAFETY: the kernel chooses an address where nothing is, so no memory of this process is replaced.
+    let memory = unsafe { libc::mmap(std::ptr::null_mut(), 1, libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED, file.as_raw_fd(), 0) };
+    if memory == libc::MAP_FAILED {
+        return Err(io::Error::last_os_error());
+    }
+    // From here on the memory alone holds the file.
+    drop(file);
+    // SAFETY: the page is mapped for reading and writing, and nothing in this process refers to it. Should another cut the file to nothing
+    // meanwhile, the kernel ends this process.
+    unsafe { memory.cast::<u8>().write_volatile(memory.cast::<u8>().read_volatile() ^ 1) };
+    // SAFETY: it is the mapping made above, to which no reference is left.
+    let result = unsafe { libc::munmap(memory, 1) };
     Errno::result(result).map(drop).map_err(Into::into)
 }

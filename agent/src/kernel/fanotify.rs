@@ -100,6 +100,16 @@ impl Group {
     }
 }
 
+impl Group {
+    /// So many events wait, at most. The kernel counts them one by one, each as long as an event without its records.
+    pub fn pending(&self) -> Option<u64> {
+        let mut bytes: libc::c_int = 0;
+        // SAFETY: the request writes one int into `bytes`, which outlives the call.
+        let result = unsafe { libc::ioctl(self.fd.as_raw_fd(), libc::FIONREAD, &raw mut bytes) };
+        u64::try_from(bytes).ok().filter(|_| result == 0).map(|bytes| bytes.div_ceil(METADATA as u64))
+    }
+}
+
 impl AsFd for Group {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
@@ -134,6 +144,11 @@ pub struct Batch<'a> {
 impl Batch<'_> {
     /// Longest event with its records: the prefix, a handle, a name of 255 bytes, a pidfd.
     const LONGEST: usize = 512;
+
+    /// Events, damaged ones among them, that were not taken yet.
+    pub fn events(&self) -> usize {
+        Parser { ..self.parser }.count()
+    }
 
     /// There was room for one more event, so none was waiting. The read to come would say WouldBlock.
     pub fn emptied(&self, buffer_length: usize) -> bool {

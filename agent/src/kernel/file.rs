@@ -94,11 +94,20 @@ pub struct Metadata {
 }
 
 fn metadata(fd: BorrowedFd<'_>) -> io::Result<Metadata> {
+    statx(fd, c"", libc::AT_EMPTY_PATH)
+}
+
+/// Of what a name in an open folder leads to: for the links of /proc, which lead to files without a walk along their paths.
+pub(crate) fn followed(folder: BorrowedFd<'_>, name: &CStr) -> io::Result<Metadata> {
+    statx(folder, name, 0)
+}
+
+fn statx(fd: BorrowedFd<'_>, name: &CStr, flags: libc::c_int) -> io::Result<Metadata> {
     let mut raw = std::mem::MaybeUninit::<libc::statx>::zeroed();
-    let flags = libc::AT_EMPTY_PATH | libc::AT_STATX_DONT_SYNC | libc::AT_NO_AUTOMOUNT;
-    // SAFETY: the descriptor is open for the whole call, the path is a NUL-terminated literal, and
+    let flags = flags | libc::AT_STATX_DONT_SYNC | libc::AT_NO_AUTOMOUNT;
+    // SAFETY: the descriptor is open for the whole call, the path is NUL-terminated and lives as long, and
     // `raw` is valid for writes of one statx.
-    let result = unsafe { libc::statx(fd.as_raw_fd(), c"".as_ptr(), flags, libc::STATX_BASIC_STATS, raw.as_mut_ptr()) };
+    let result = unsafe { libc::statx(fd.as_raw_fd(), name.as_ptr(), flags, libc::STATX_BASIC_STATS, raw.as_mut_ptr()) };
     Errno::result(result)?;
     // SAFETY: all-zero is a valid statx, and the kernel has filled it on success.
     let raw = unsafe { raw.assume_init() };

@@ -4,10 +4,15 @@
 //! returns what it said.
 #![allow(unsafe_code)]
 
+pub mod capability;
 pub mod change;
+pub mod connector;
+pub mod environment;
 pub mod fanotify;
 pub mod file;
+pub mod file_probe;
 pub mod handle;
 pub mod memory;
 pub mod pidfd;
+pub mod process_probe;
 pub mod thread;

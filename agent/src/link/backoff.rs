@@ -14,6 +14,11 @@ impl Backoff {
         Self { shortest, longest, attempts: 0 }
     }
 
+    /// As every agent waits for its collector.
+    pub fn of_link() -> Self {
+        Self::new(Duration::from_millis(200), Duration::from_secs(60))
+    }
+
     /// After a success: the next failure waits shortly again.
     pub fn reset(&mut self) {
         self.attempts = 0;
@@ -36,7 +41,7 @@ mod tests {
 
     #[test]
     fn waits_double_up_to_the_longest_and_start_over_after_success() {
-        let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(60));
+        let mut backoff = Backoff::of_link();
         let longest: Vec<u64> = (0..12).map(|_| backoff.next_wait(u64::MAX).as_millis() as u64).collect();
         assert_eq!(longest[..4], [200, 400, 800, 1600]);
         assert_eq!(longest[11], 60_000);
@@ -46,7 +51,7 @@ mod tests {
 
     #[test]
     fn chance_spreads_the_waits() {
-        let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(60));
+        let mut backoff = Backoff::of_link();
         backoff.attempts = 20;
         assert_eq!(backoff.clone().next_wait(0).as_millis(), 100);
         let half = backoff.next_wait(u64::MAX / 2).as_secs();

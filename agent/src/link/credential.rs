@@ -7,6 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::Mutex;
 use tokio::time::Instant;
 use tracing::warn;
 use trueline_drift::Time;
@@ -111,10 +112,24 @@ pub async fn renew(identity: Identity, channel: tonic::transport::Channel, statu
     Ok(Upkeep::Renewed(save(renewed, status).await))
 }
 
+/// Held while a certificate is written, on behalf of a task that may be gone by then.
+static WRITING: Mutex<()> = Mutex::const_new(());
+
+/// Waits until no certificate is being written.
+pub async fn written() {
+    drop(WRITING.lock().await);
+}
+
 /// Writes an identity that is only in memory; it comes back as it is when that fails.
 pub async fn save(identity: Identity, status: Arc<Status>) -> Identity {
     let kept = identity.clone();
-    let saved = tokio::task::spawn_blocking(move || identity.save())
+    let writing = WRITING.lock().await;
+    let write = move || {
+        let saved = identity.save();
+        drop(writing);
+        saved
+    };
+    let saved = tokio::task::spawn_blocking(write)
         .await
         .unwrap_or_else(|error| Err(IdentityError::Answer { reason: format!("writing it failed: {error}") }));
     match saved {

@@ -24,7 +24,7 @@ use crate::spool::Spool;
 use crate::status::Status;
 
 pub use backoff::Backoff;
-pub use connect::{ConnectError, channel, pinned_channel};
+pub use connect::{ConnectError, channel, check_address, pinned_channel};
 pub use stream::StreamError;
 
 use credential::Credential;
@@ -38,6 +38,30 @@ pub enum Errand {
     Scan {
         id: String,
         scope: String,
+    },
+    /// Not of the collector's: the host's own configuration was read again.
+    Configure(Box<Configuration>),
+}
+
+/// What of the host's own configuration can change while the agent runs.
+#[derive(Debug)]
+pub struct Configuration {
+    pub watch: WatchPolicy,
+    pub scan_threads: usize,
+    /// Told what came of it.
+    pub outcome: std::sync::mpsc::SyncSender<Configured>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Configured {
+    /// The host's own watch list is in force.
+    InForce,
+    /// The collector's watch list of this version is; the host's own counts should the collector take it back.
+    Overruled {
+        version: u64,
+    },
+    Failed {
+        reason: String,
     },
 }
 
@@ -76,13 +100,15 @@ pub enum LinkEnd {
 }
 
 /// Keeps a stream up until `stop`, reconnecting with jittered exponential waits, and the certificate
-/// fresh.
+/// fresh. On return nothing of the identity is being written any more; other work for the disk or the network may still
+/// be under way on the runtime, and none of it is missed.
 pub async fn run(identity: Identity, parts: LinkParts, mut answers: mpsc::Receiver<ScanAnswer>, stop: CancellationToken) -> LinkEnd {
     let mut credential = Credential::new(identity);
     let end = keep_up(&mut credential, &parts, &mut answers, &stop).await;
     if !credential.identity.is_saved() {
         credential::save(credential.identity, parts.status).await;
     }
+    credential::written().await;
     end
 }
 
@@ -92,8 +118,9 @@ async fn keep_up(
     answers: &mut mpsc::Receiver<ScanAnswer>,
     stop: &CancellationToken,
 ) -> LinkEnd {
-    let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(60));
+    let mut backoff = Backoff::of_link();
     while !stop.is_cancelled() {
+        parts.status.use_certificate((&credential.identity).into());
         match stream::run(credential, parts, answers, &mut backoff, stop).await {
             Ok(stream::Ended::Stopped) => break,
             Ok(stream::Ended::Renewed) => {
@@ -115,6 +142,7 @@ async fn keep_up(
                     None => format!("the link to {link} is down: {error}"),
                 };
                 warn!(retry_ms = wait.as_millis() as u64, "{trouble}");
+                parts.status.link_is_down(error.to_string());
                 parts.status.trouble("link", Some(trouble));
                 tokio::select! {
                     () = stop.cancelled() => break,

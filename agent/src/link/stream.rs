@@ -1,7 +1,7 @@
 //! One life of the stream: hello, welcome, frames up, acknowledgements and errands down.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -16,7 +16,7 @@ use trueline_drift::watch::WatchPolicy;
 use trueline_drift::{Epoch, ItemKey, Sequence, Time, text};
 use trueline_proto::v1::link_client::LinkClient;
 use trueline_proto::v1::{self, from_agent, from_collector};
-use trueline_proto::{MESSAGE_LIMIT, PROTOCOL};
+use trueline_proto::{MESSAGE_LIMIT, PROTOCOL, RunId};
 
 use super::credential::{self, Credential, SAVE_AGAIN, Upkeep};
 use super::fit::{Fit, fits};
@@ -24,6 +24,7 @@ use super::window::Window;
 use super::{Backoff, ConnectError, Errand, LinkParts, ScanAnswer, connect};
 use crate::clock;
 use crate::identity::IdentityError;
+use crate::sensor::{operations, unwatched};
 use crate::spool::{Spool, SpoolError};
 
 /// Most payload in one message.
@@ -124,6 +125,7 @@ async fn live(
     info!(collector = %identity.link, host = %identity.host, acknowledged = %stream.window.sent, "linked");
     backoff.reset();
     credential.set_clock(greeting.collector_time);
+    stream.parts.status.link_is_up();
     stream.parts.status.trouble("link", None);
     let mut heartbeat = greeting.heartbeat;
     // Tasks of their own, so that acknowledgements are taken meanwhile; they end with the stream.
@@ -184,6 +186,12 @@ async fn live(
     }
 }
 
+/// Of this process: what it draws is written nowhere, so that a copy of the host's disk does not have it.
+fn present_run() -> RunId {
+    static RUN: OnceLock<RunId> = OnceLock::new();
+    *RUN.get_or_init(|| RunId::new(rand::random()))
+}
+
 /// What the welcome said beyond where to go on.
 struct Greeting {
     heartbeat: Interval,
@@ -203,6 +211,7 @@ impl<'a> Stream<'a> {
             oldest_sequence: parts.spool.oldest().0,
             newest_sequence: parts.spool.newest().0,
             policy_version: *parts.policy_version.borrow(),
+            run_id: Some(present_run().to_wire()),
         };
         up.send(v1::FromAgent { message: Some(from_agent::Message::Hello(hello)) }).await.map_err(|_| StreamError::Ended)?;
         let mut client = LinkClient::new(channel).max_decoding_message_size(MESSAGE_LIMIT).max_encoding_message_size(MESSAGE_LIMIT);
@@ -295,9 +304,14 @@ impl<'a> Stream<'a> {
     fn heartbeat_message(&self) -> from_agent::Message {
         let LinkParts { spool, status, sensors, coverage, .. } = self.parts;
         let read = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
+        let coverage = coverage();
+        let mut troubles = status.troubles();
+        troubles.extend(unwatched(&coverage));
+        let operations = operations(&coverage).into_iter().map(Into::into).collect();
         from_agent::Message::Heartbeat(v1::Heartbeat {
             sent_at: clock::now().micros(),
-            sensors: coverage()
+            operations,
+            sensors: coverage
                 .into_iter()
                 .map(|sensor| v1::Sensor {
                     name: sensor.name.to_owned(),
@@ -322,7 +336,7 @@ impl<'a> Stream<'a> {
                 newest_sequence: spool.newest().0,
                 holding_since: status.holding_since().map(trueline_drift::Time::micros),
             }),
-            troubles: status.troubles(),
+            troubles,
             policy_version: *self.parts.policy_version.borrow(),
         })
     }

@@ -15,6 +15,7 @@ use trueline_drift::{Actor, Cause, ItemId};
 use super::settle::together;
 use crate::collect::pace::Pace;
 use crate::collect::{FileReader, ReadError, Reading, Root};
+use crate::kernel::thread::read_behind_others;
 
 /// The most that is read between two events: 10 ms of hashing.
 pub const LARGE: u64 = 16 * 1024 * 1024;
@@ -77,6 +78,11 @@ impl Aside {
         Ok(())
     }
 
+    #[cfg(test)]
+    pub fn is_at_work(&self) -> bool {
+        self.at_work.is_some()
+    }
+
     /// What was read since the last call, if anything; begins the next at this pace, in bytes a second.
     pub fn take(&mut self, pace: u64, now: Instant) -> Option<(Request, Read)> {
         if self.at_work.as_ref().is_some_and(|work| !work.thread.is_finished()) {
@@ -105,7 +111,11 @@ impl Aside {
     fn begin(&mut self, request: Request, pace: u64) {
         let give_up = Arc::clone(&self.give_up);
         let path = request.item.key.bytes().into_owned();
-        let read = move || FileReader::new(&Root::host(), Pace::new(pace).map(Arc::new)).until(give_up).read(&path, None);
+        let read = move || {
+            // Where the kernel refuses, it only competes with others.
+            let _ = read_behind_others();
+            FileReader::new(&Root::host(), Pace::new(pace).map(Arc::new)).until(give_up).read(&path, None)
+        };
         match std::thread::Builder::new().name("large file".to_owned()).spawn(read) {
             Ok(thread) => self.at_work = Some(Work { request, thread }),
             Err(error) => {
@@ -133,7 +143,7 @@ mod tests {
     use trueline_drift::actor::Process;
 
     fn request(pid: u32, cause: Cause) -> Request {
-        let process = Process { pid, started_at: None, exe: None, argv: Vec::new(), cwd: None };
+        let process = Process::bare(pid);
         let actor = Actor { certainty: Certainty::Strong, process: Some(process), reason: None, ..Actor::unknown("") };
         Request { item: "file:/large".parse().unwrap(), cause, actor, asked_at: Instant::now() }
     }

@@ -7,15 +7,18 @@ use std::time::Instant;
 use tracing::warn;
 use trueline_drift::change::ChangeKind;
 use trueline_drift::diff::diff;
-use trueline_drift::{Actor, Cause, Change, Fields, GapReason, ItemId, ItemKey, ItemKind, Observation, RecordBody, text};
+use trueline_drift::{Actor, Cause, Change, Fields, GapReason, ItemId, ItemKey, ItemKind, Observation, Operation, RecordBody, text};
 
 use super::aside::{Crowded, Request};
+use super::findings::Finding;
+use super::freshness::{Look, STILL_WRITTEN};
 use super::plans::{Plan, Why};
+use super::sessions::SESSIONS_PATIENCE;
 use super::settle::{self, Settled};
 use super::{Observer, RIPPLE, Scope, Sink};
 use crate::clock;
 use crate::collect::{CollectError, Known, ReadError, Reading};
-use crate::sensor::{Depth, Loss, Target};
+use crate::sensor::{Coverage, Depth, GRACE, Loss, OPERATION, Target};
 use crate::state::{Scope as StateScope, Seen, StateError, Stored};
 
 /// What an item that the state does not know is.
@@ -27,19 +30,47 @@ pub(super) enum Novelty {
     Created,
 }
 
+/// When what differs is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Telling {
+    AtOnce,
+    /// Once the sensors have told of all events before: see [`super::findings`].
+    CaughtUp,
+}
+
+/// What a kind is read for.
+#[derive(Debug, Default)]
+struct Source {
+    actor: Option<Actor>,
+    /// Those of its files that are watched themselves.
+    touched: Vec<Settled>,
+}
+
+/// What a file holds can change without a write: through memory, by whoever has mapped it. No event tells of that.
+const UNWRITTEN: &str = "no write was told: it was written through memory, perhaps by another process";
+const CONTENTS: &str = "sha256";
+
 /// The field that changes without any event (ioctl_iflags(2)): it shows when something else has the file read.
 const UNTOLD: &str = "flags";
 
 impl<S: Sink> Observer<S> {
     /// Reads what has settled and notes what changed.
     pub(super) fn examine(&mut self, settled: Vec<Settled>) {
-        let mut kinds: BTreeMap<ItemKind, Actor> = BTreeMap::new();
+        let mut kinds: BTreeMap<ItemKind, Source> = BTreeMap::new();
         for touched in settled {
+            // Before all that costs: many are looked at more than once.
+            if let Target::Path(path) = &touched.target
+                && self.parts.policy.watches_path(&text::printable(path))
+                && self.is_too_soon(&touched)
+            {
+                self.settle.put_back(touched, GRACE, Instant::now());
+                continue;
+            }
             let actor = settle::actor_of(&touched);
-            match &touched.target {
+            match touched.target.clone() {
                 Target::Sysctl(name) => {
-                    if self.parts.policy.watches_sysctl(name)
-                        && let Ok(key) = ItemKey::from_text(name)
+                    if self.parts.policy.watches_sysctl(&name)
+                        && let Ok(key) = ItemKey::from_text(&name)
                     {
                         self.read_and_compare(&ItemId::new(ItemKind::Sysctl, key), None, Cause::Event, &actor);
                         self.ripple = Some(self.ripple.as_ref().map_or_else(|| actor.clone(), |earlier| settle::together(earlier, &actor)));
@@ -47,42 +78,83 @@ impl<S: Sink> Observer<S> {
                     }
                 }
                 Target::Path(path) => {
-                    for kind in self.parts.collectors.kinds_behind(path) {
-                        let actor = kinds.get(&kind).map_or_else(|| actor.clone(), |earlier| settle::together(earlier, &actor));
-                        kinds.insert(kind, actor);
+                    let wrote = touched.wrote;
+                    self.unwritten = !wrote;
+                    let mut touched = Some(touched);
+                    let looked = self.examine_path(&path, &mut touched, &actor);
+                    self.unwritten = false;
+                    let doubt = match looked {
+                        Look::TooSoon => continue,
+                        Look::Doubtful => Some(STILL_WRITTEN),
+                        Look::Whole => (!wrote).then_some(UNWRITTEN),
+                    };
+                    let kinds_actor = doubt.map_or_else(|| actor.clone(), |doubt| actor.but(doubt));
+                    for kind in self.parts.collectors.kinds_behind(&path) {
+                        let source = kinds.entry(kind).or_default();
+                        source.actor = Some(match &source.actor {
+                            Some(earlier) => settle::together(earlier, &kinds_actor),
+                            None => kinds_actor.clone(),
+                        });
+                        source.touched.extend(touched.clone());
                     }
-                    self.examine_path(path, touched.depth, &actor);
                 }
             }
         }
-        for (kind, mut actor) in kinds {
+        for (kind, Source { actor, touched }) in kinds {
+            let Some(mut actor) = actor else { continue };
+            let listed = match self.list(kind) {
+                Ok(listed) => listed,
+                Err(fault) => {
+                    self.read_later(Scope::Kind(kind), &fault);
+                    continue;
+                }
+            };
             // One reading of a kind also shows what those did whose touch has not settled yet.
-            for (path, waiting) in self.settle.actors() {
+            for (path, waiting) in self.settle.actors().chain(self.unpacking.actors()) {
                 if self.parts.collectors.kinds_behind(path).contains(&kind) {
                     actor = settle::together(waiting, &actor);
                 }
             }
-            if let Err(fault) = self.compare_kind(kind, Cause::Event, &actor, None) {
+            match self.look_at_sources(touched, &actor) {
+                Look::TooSoon => continue,
+                Look::Doubtful => actor = actor.but(STILL_WRITTEN),
+                Look::Whole => {}
+            }
+            if let Err(fault) = self.compare_listed(kind, listed, Cause::Event, &actor, Telling::AtOnce, None) {
                 self.read_later(Scope::Kind(kind), &fault);
             }
         }
     }
 
-    fn examine_path(&mut self, path: &[u8], depth: Depth, actor: &Actor) {
+    fn examine_path(&mut self, path: &[u8], touched: &mut Option<Settled>, actor: &Actor) -> Look {
         let printable = text::printable(path);
+        let depth = touched.as_ref().map_or(Depth::Item, |touched| touched.depth);
+        // A package manager writes its database on and on, each of its processes for itself: what waits would be the next one's.
         if !self.parts.policy.watches_path(&printable) {
-            return;
+            *touched = None;
+            return Look::Whole;
         }
         let item = match ItemKey::from_bytes(path) {
             Ok(key) => ItemId::new(ItemKind::File, key),
-            Err(error) => return self.note_failure(&text::bounded(&printable, 80), &error),
+            Err(error) => {
+                self.note_failure(&text::bounded(&printable, 80), &error);
+                return Look::Whole;
+            }
+        };
+        let read = self.parts.collectors.read_item(&item, None);
+        let look = self.look(touched, actor, &item, &read);
+        let actor = match look {
+            Look::TooSoon => return look,
+            Look::Doubtful => &actor.but(STILL_WRITTEN),
+            Look::Whole => actor,
         };
         let was_folder = self.stored(&item).ok().flatten().is_some_and(|stored| is_folder(&stored.fields));
-        let now_folder = self.read_and_compare(&item, None, Cause::Event, actor).is_some_and(|fields| is_folder(&fields));
+        let now_folder = self.compare_read(&item, read, Cause::Event, actor).is_some_and(|fields| is_folder(&fields));
         // What lies in a folder comes and goes with it, by the same hand.
         if (was_folder && !now_folder) || (now_folder && depth == Depth::Tree) {
             self.plan(Plan { scope: Scope::Path(printable.into_owned()), why: Why::Tree { actor: Box::new(actor.clone()) } });
         }
+        look
     }
 
     /// The items of a scope that the state holds.
@@ -100,7 +172,12 @@ impl<S: Sink> Observer<S> {
     /// Reads an item and notes what changed; its fields, if it is there. `known` spares the contents of a file whose stamp
     /// still holds.
     pub(super) fn read_and_compare(&mut self, item: &ItemId, known: Known<'_>, cause: Cause, actor: &Actor) -> Option<Fields> {
-        match self.parts.collectors.read_item(item, known) {
+        let read = self.parts.collectors.read_item(item, known);
+        self.compare_read(item, read, cause, actor)
+    }
+
+    fn compare_read(&mut self, item: &ItemId, read: Result<Option<Reading>, CollectError>, cause: Cause, actor: &Actor) -> Option<Fields> {
+        match read {
             Ok(reading) => {
                 let fields = reading.as_ref().map(|reading| reading.fields.clone());
                 self.compare(item.clone(), reading, cause, actor, self.novelty(item));
@@ -120,8 +197,10 @@ impl<S: Sink> Observer<S> {
         }
     }
 
-    fn read_aside(&mut self, item: &ItemId, cause: Cause, actor: &Actor) {
-        let request = Request { item: item.clone(), cause, actor: actor.clone(), asked_at: Instant::now() };
+    pub(super) fn read_aside(&mut self, item: &ItemId, cause: Cause, actor: &Actor) {
+        // Whatever of it has changed by then, its contents may be among it.
+        let actor = if self.unwritten { actor.but(UNWRITTEN) } else { actor.clone() };
+        let request = Request { item: item.clone(), cause, actor, asked_at: Instant::now() };
         if let Err(Crowded) = self.aside.ask(request) {
             self.read_later(Scope::of(item), &"too many large files wait to be read");
         }
@@ -130,6 +209,10 @@ impl<S: Sink> Observer<S> {
     /// Takes what was read aside, and has the next large file read.
     pub(super) fn work_aside(&mut self) {
         let Some((request, read)) = self.aside.take(self.parts.policy.scan_bytes_per_second, Instant::now()) else { return };
+        if !self.parts.policy.watches(&request.item) {
+            // Another watch list came meanwhile.
+            return;
+        }
         let present = match read {
             // Since it was opened it may have gone, or another may have come in its place: what was read counts if it still holds.
             Ok(Some(reading)) => {
@@ -143,7 +226,14 @@ impl<S: Sink> Observer<S> {
             read => read.map_err(CollectError::from),
         };
         match present {
-            Ok(reading) => self.compare(request.item.clone(), reading, request.cause, &request.actor, self.novelty(&request.item)),
+            Ok(reading) => {
+                // Who touched it meanwhile may have changed what was read.
+                let may_be_anothers = self.settle.holds(&request.item.key.bytes())
+                    || reading.as_ref().is_some_and(|reading| self.may_be_anothers(&request.item, reading));
+                let is_doubtful = request.cause == Cause::Event && self.names(&request.actor) && may_be_anothers;
+                let actor = if is_doubtful { request.actor.but(STILL_WRITTEN) } else { request.actor };
+                self.compare(request.item.clone(), reading, request.cause, &actor, self.novelty(&request.item));
+            }
             Err(error) => {
                 self.note_failure(request.item.key.as_str(), &error);
                 self.read_later(Scope::of(&request.item), &error);
@@ -165,27 +255,66 @@ impl<S: Sink> Observer<S> {
         kind: ItemKind,
         cause: Cause,
         actor: &Actor,
+        telling: Telling,
         novelty: Option<&dyn Fn(&ItemId) -> Novelty>,
     ) -> Result<u64, String> {
-        let listed = self.parts.collectors.read_kind(kind).map_err(|error| {
+        if kind == ItemKind::Session {
+            return self.compare_sessions(cause, SESSIONS_PATIENCE).map(|told| told.count);
+        }
+        let listed = self.list(kind)?;
+        self.compare_listed(kind, listed, cause, actor, telling, novelty)
+    }
+
+    fn list(&mut self, kind: ItemKind) -> Result<Vec<(ItemId, Reading)>, String> {
+        self.parts.collectors.read_kind(kind).map_err(|error| {
             self.note_failure(kind.name(), &error);
             error.to_string()
-        })?;
+        })
+    }
+
+    fn compare_listed(
+        &mut self,
+        kind: ItemKind,
+        listed: Vec<(ItemId, Reading)>,
+        cause: Cause,
+        actor: &Actor,
+        telling: Telling,
+        novelty: Option<&dyn Fn(&ItemId) -> Novelty>,
+    ) -> Result<u64, String> {
         let mut missing: HashSet<ItemId> = self.known_items(&StateScope::kind(kind))?.into_iter().collect();
         let count = listed.len() as u64;
         for (item, reading) in listed {
             missing.remove(&item);
             let novelty = novelty.map_or_else(|| self.novelty(&item), |novelty| novelty(&item));
-            self.compare(item, Some(reading), cause, actor, novelty);
+            self.compare_in_time(item, Some(reading), cause, actor, novelty, telling);
         }
         for item in missing {
             if self.parts.policy.watches(&item) {
-                self.compare(item, None, cause, actor, Novelty::Created);
+                self.compare_in_time(item, None, cause, actor, Novelty::Created, telling);
             } else {
                 self.unwatch(item);
             }
         }
         Ok(count)
+    }
+
+    fn compare_in_time(&mut self, item: ItemId, reading: Option<Reading>, cause: Cause, actor: &Actor, novelty: Novelty, telling: Telling) {
+        if telling == Telling::CaughtUp && novelty == Novelty::Created && self.differs(&item, reading.as_ref()) {
+            self.findings.add(Finding { item, reading, cause, actor: actor.clone(), novelty, found_at: Instant::now(), rounds: 0 });
+        } else {
+            self.compare(item, reading, cause, actor, novelty);
+        }
+    }
+
+    /// Reads all kernel settings, which takes milliseconds and so waits for no sweep.
+    pub(super) fn poll_settings(&mut self) {
+        let actor = match self.ripple.take() {
+            Some(writer) => writer.but("it was found to have changed when this process wrote another setting"),
+            None => Why::Schedule.actor(),
+        };
+        if let Err(fault) = self.compare_kind(ItemKind::Sysctl, Cause::Rescan, &actor, Telling::CaughtUp, None) {
+            self.read_later(Scope::Kind(ItemKind::Sysctl), &fault);
+        }
     }
 
     /// The item is in view no longer: what it is now is not known.
@@ -203,10 +332,10 @@ impl<S: Sink> Observer<S> {
 
     /// The heart: what was known, what is now, and a record of the difference.
     pub(super) fn compare(&mut self, item: ItemId, reading: Option<Reading>, cause: Cause, actor: &Actor, novelty: Novelty) {
-        if cause == Cause::Event
-            && let Some(sweep) = &mut self.sweep
-        {
-            sweep.note_touched(item.clone());
+        // An earlier event of it, which a sweep at work has noted, ended the doubt.
+        let is_first = self.sweep.as_ref().is_none_or(|sweep| !sweep.has_touched(&item));
+        if cause == Cause::Event {
+            self.note_touched(&item);
         }
         let now = clock::now();
         let stored = match self.stored(&item) {
@@ -245,11 +374,20 @@ impl<S: Sink> Observer<S> {
             return;
         };
         self.parts.status.changes.fetch_add(1, Ordering::Relaxed);
-        let has_untold = cause == Cause::Event
-            && difference.kind == ChangeKind::Modified
-            && difference.fields.iter().any(|field| field.name.as_str() == UNTOLD);
-        let actor =
-            if has_untold { actor.but("no event tells of a change of flags: another process may have made it") } else { actor.clone() };
+        let is_changed = |name: &str| difference.fields.iter().any(|field| field.name.as_str() == name);
+        let is_modified = cause == Cause::Event && difference.kind == ChangeKind::Modified;
+        let doubt = match () {
+            () if is_modified && is_changed(UNTOLD) && !self.hears_of_flags() => {
+                Some("no event tells of a change of flags: another process may have made it")
+            }
+            () if is_modified && self.unwritten && is_changed(CONTENTS) => Some(UNWRITTEN),
+            () if cause == Cause::Event => self.doubt(&item, is_first),
+            () => None,
+        };
+        let actor = doubt.map_or_else(|| actor.clone(), |doubt| actor.but(doubt));
+        let (actor, transaction) = self.parts.completion.complete(&actor, &self.parts.state);
+        // A text that no collector takes would hold up all that comes after it.
+        let actor = actor.bounded();
         let change = Change {
             item: item.clone(),
             kind: difference.kind,
@@ -259,16 +397,37 @@ impl<S: Sink> Observer<S> {
             observed_at: now,
             cause,
             actor,
-            transaction: None,
+            transaction,
+            shipped_by: None,
         };
         self.offer.records.push(RecordBody::Changed(Box::new(change)));
         self.offer.updates.insert(item, update);
     }
 
+    /// Whether a hook tells of each change of flags, as of a write.
+    fn hears_of_flags(&self) -> bool {
+        let tells = |row: &Coverage| row.watching && row.scope.strip_prefix(OPERATION) == Some(Operation::Flags.name());
+        self.parts.sensors.as_ref().is_some_and(|sensors| sensors.coverage().iter().any(tells))
+    }
+
+    /// Why who touched the item may not be who changed it.
+    pub(super) fn doubt(&self, item: &ItemId, is_first: bool) -> Option<&'static str> {
+        let at_work = self.sweep.iter().filter(|_| is_first).find_map(|sweep| sweep.doubt(item));
+        at_work.or_else(|| self.plans.all().find_map(|plan| plan.doubt(item)))
+    }
+
+    /// What a scan at work reads of it counts no more.
+    pub(super) fn note_touched(&mut self, item: &ItemId) {
+        for sweep in self.sweep.iter_mut().chain(&mut self.put_off) {
+            sweep.note_touched(item.clone());
+        }
+        self.findings.note_touched(item);
+    }
+
     /// Whether an item that the state does not know can be called new.
     pub(super) fn novelty(&self, item: &ItemId) -> Novelty {
-        let reasons = self.sweep.iter().map(|sweep| &sweep.plan.why).chain(self.plans.reasons());
-        let is_new_in_view = reasons.filter_map(Why::policy_before).any(|before| !before.watches(item));
+        let plans = self.sweep.iter().map(|sweep| &sweep.plan).chain(self.plans.all());
+        let is_new_in_view = plans.filter_map(|plan| plan.why.policy_before()).any(|before| !before.watches(item));
         if self.is_inventoried && !is_new_in_view { Novelty::Created } else { Novelty::FirstSight }
     }
 
@@ -285,6 +444,6 @@ impl<S: Sink> Observer<S> {
     }
 }
 
-fn is_folder(fields: &Fields) -> bool {
+pub(super) fn is_folder(fields: &Fields) -> bool {
     fields.value("type") == Some(&trueline_drift::Value::text("folder"))
 }

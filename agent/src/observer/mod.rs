@@ -11,14 +11,18 @@
 
 mod aside;
 mod compare;
+mod findings;
+mod freshness;
 mod offer;
 mod plans;
 mod scope;
+mod sessions;
 pub mod settle;
 mod sink;
 mod sweep;
 #[cfg(test)]
 mod tests;
+mod unpacking;
 
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
@@ -31,9 +35,10 @@ use tracing::{info, warn};
 use trueline_drift::watch::WatchPolicy;
 use trueline_drift::{Actor, ItemKind, Time};
 
+use crate::actor::complete::Completion;
 use crate::clock;
 use crate::collect::Collectors;
-use crate::link::{Errand, ScanAnswer};
+use crate::link::{Configuration, Configured, Errand, ScanAnswer};
 use crate::sensor::{Coverage, Sensors, Signal, View};
 use crate::state::{InventoryComplete, State, StateError, StoredPolicy};
 use crate::status::{Phase, Progress, Status};
@@ -41,6 +46,7 @@ use crate::status::{Phase, Progress, Status};
 use aside::Aside;
 pub use aside::LARGE;
 use compare::Novelty;
+use findings::Findings;
 use offer::{Hold, Offer};
 use plans::Plans;
 pub use plans::{Plan, Why};
@@ -48,6 +54,7 @@ pub use scope::Scope;
 pub use settle::{Patience, Settle, Settled};
 pub use sink::{ReplayError, Sink, SinkError, SpoolSink, catch_up};
 use sweep::Sweep;
+use unpacking::Unpacking;
 
 /// Longest sleep: how soon a stop or an errand is noticed.
 const LONGEST_WAIT: Duration = Duration::from_millis(250);
@@ -59,6 +66,8 @@ const ALIVE_EVERY: Duration = Duration::from_secs(5);
 const POLL_UNWATCHED: Duration = Duration::from_secs(30);
 /// Between a written setting and the reading of all: one that the kernel changed with it is then found.
 const RIPPLE: Duration = Duration::from_secs(1);
+/// For the next batch of a scan where nothing else is due.
+const SCAN_WAIT: Duration = Duration::from_millis(2);
 const BATCH: usize = 512;
 /// Before a sweep that failed is tried again.
 pub const RETRY: Duration = Duration::from_secs(30);
@@ -71,6 +80,8 @@ pub struct ObserverParts<S> {
     pub own_policy: Arc<WatchPolicy>,
     pub state: Arc<State>,
     pub sink: S,
+    /// Makes whole whom a sensor named.
+    pub completion: Completion,
     pub status: Arc<Status>,
     pub sensors: Option<Arc<Sensors>>,
     pub scan_threads: usize,
@@ -85,8 +96,18 @@ pub struct ObserverParts<S> {
 pub struct Observer<S> {
     parts: ObserverParts<S>,
     settle: Settle,
+    unpacking: Unpacking,
     plans: Plans,
     sweep: Option<Sweep>,
+    /// A scheduled scan that stepped aside: it goes on when nothing else is to be read.
+    put_off: Option<Sweep>,
+    findings: Findings,
+    /// No write was told of what is being read for its event.
+    unwritten: bool,
+    /// Of files, all that happened before this time was told; by the clock that inodes are stamped with.
+    told_until: Time,
+    /// It looks for the last time: nothing is put off.
+    is_leaving: bool,
     aside: Aside,
     offer: Offer,
     offer_again: Option<Instant>,
@@ -104,6 +125,11 @@ pub struct Observer<S> {
     inventory_to_note: Option<InventoryComplete>,
     next_full_scan: Instant,
     next_poll: Instant,
+    /// The version of the sessions that was told.
+    sessions_told: u64,
+    next_sessions: Instant,
+    /// When the last of those ended that were let go of.
+    sessions_let_go: Option<Time>,
     /// Who wrote a setting since all were read.
     ripple: Option<Actor>,
     next_alive: Instant,
@@ -123,7 +149,13 @@ impl<S: Sink> Observer<S> {
             plans: Plans::new(plans, parts.retry_after),
             parts,
             settle: Settle::new(Patience::default()),
+            unpacking: Unpacking::default(),
             sweep: None,
+            put_off: None,
+            findings: Findings::default(),
+            unwritten: false,
+            told_until: Time::default(),
+            is_leaving: false,
             aside: Aside::default(),
             offer: Offer::default(),
             offer_again: None,
@@ -136,6 +168,9 @@ impl<S: Sink> Observer<S> {
             inventory_to_note: None,
             next_full_scan: Instant::now() + full_scan,
             next_poll: Instant::now() + POLL_UNWATCHED,
+            sessions_told: 0,
+            next_sessions: Instant::now(),
+            sessions_let_go: None,
             ripple: None,
             next_alive: Instant::now(),
         }
@@ -143,7 +178,9 @@ impl<S: Sink> Observer<S> {
 
     /// Runs until `stop` is set or nobody takes the records any more.
     pub fn run(mut self, signals: &Receiver<Signal>, errands: &mut tokio::sync::mpsc::Receiver<Errand>, stop: &AtomicBool) {
+        self.note_counts();
         while !stop.load(Ordering::Relaxed) {
+            self.parts.status.heartbeats.observer.beat();
             self.listen(signals);
             while let Ok(errand) = errands.try_recv() {
                 self.accept(errand);
@@ -157,17 +194,27 @@ impl<S: Sink> Observer<S> {
             }
             let now = Instant::now();
             let settled = self.settle.take_due(now, BATCH);
-            if !settled.is_empty() {
+            let mut settled = self.hold_back(settled, now);
+            settled.extend(self.let_go(now, false));
+            let is_quiet = settled.is_empty();
+            if !is_quiet {
                 self.examine(settled);
-                self.hand_on();
-                continue;
+                if !self.hand_on() {
+                    continue;
+                }
             }
+            // Also beside a steady stream of events, else what was lost would never be read again.
             self.work_aside();
-            self.work_on_sweep();
+            self.tell_found(Instant::now());
+            if self.can_sweep() {
+                self.work_on_sweep(if is_quiet { SCAN_WAIT } else { Duration::ZERO });
+            }
         }
         // What has settled already is worth a last look; the rest is found after the restart.
         if self.hand_on() {
-            let rest = self.settle.take_due(Instant::now() + Duration::from_secs(60), BATCH);
+            self.is_leaving = true;
+            let mut rest = self.settle.take_due(Instant::now() + Duration::from_secs(60), BATCH);
+            rest.extend(self.let_go(Instant::now(), true));
             self.examine(rest);
             self.hand_on();
         }
@@ -175,6 +222,11 @@ impl<S: Sink> Observer<S> {
             warn!(%error, "the state could not be synced; the spool repeats what is missing");
         }
         self.note_alive();
+    }
+
+    /// A sweep ends only once all that it found is told.
+    fn can_sweep(&self) -> bool {
+        if self.sweep.as_ref().is_some_and(Sweep::is_read) { self.findings.is_empty() } else { self.findings.has_room() }
     }
 
     /// Takes signals until the next thing is due.
@@ -187,10 +239,11 @@ impl<S: Sink> Observer<S> {
         }
         let now = Instant::now();
         let mut wait = LONGEST_WAIT;
-        if (self.sweep.is_some() || !self.plans.is_empty()) && !is_waiting {
+        if (self.sweep.is_some() || !self.plans.is_empty()) && self.can_sweep() && !is_waiting {
             wait = Duration::ZERO;
         }
-        if !is_waiting && let Some(due) = self.settle.next_due() {
+        let dues = [self.settle.next_due(), self.unpacking.next_due(), self.findings.due(now)];
+        if !is_waiting && let Some(due) = dues.into_iter().flatten().min() {
             wait = wait.min(due.saturating_duration_since(now));
         }
         match signals.recv_timeout(wait) {
@@ -210,7 +263,10 @@ impl<S: Sink> Observer<S> {
 
     fn heed(&mut self, signal: Signal) {
         match signal {
+            Signal::Image(image) => self.parts.completion.note(*image, &self.parts.state),
             Signal::Touched(touch) => self.settle.touch(touch, Instant::now()),
+            Signal::ToldUntil(time) => self.told_until = time,
+            Signal::CaughtUp(answer) => self.findings.note_caught_up(answer, Instant::now()),
             Signal::Lost(loss) => {
                 warn!(scope = %loss.scope, reason = loss.reason.name(), "events were lost; reading the scope again");
                 self.plan(Plan { scope: Scope::parse(&loss.scope), why: Why::Lost(loss) });
@@ -219,7 +275,7 @@ impl<S: Sink> Observer<S> {
     }
 
     fn plan(&mut self, plan: Plan) {
-        if matches!(plan.why, Why::Lost(_) | Why::Asked { .. } | Why::NewPolicy { .. }) {
+        if !matches!(plan.why, Why::Schedule) {
             self.put_off_schedule();
         }
         self.plans.add(plan, clock::now());
@@ -239,6 +295,25 @@ impl<S: Sink> Observer<S> {
                 let kept = self.parts.state.forget_policy();
                 self.change_policy(policy, kept);
             }
+            Errand::Configure(configuration) => {
+                let Configuration { watch, scan_threads, outcome } = *configuration;
+                // Whoever asked may have given up waiting.
+                let _ = outcome.send(self.configure(watch, scan_threads));
+            }
+        }
+    }
+
+    /// Takes what the host's own configuration says now.
+    fn configure(&mut self, watch: WatchPolicy, scan_threads: usize) -> Configured {
+        self.parts.scan_threads = scan_threads;
+        self.parts.own_policy = Arc::new(watch);
+        match self.parts.state.policy() {
+            Ok(None) => {
+                self.change_policy(View::new(&self.parts.own_policy).policy().clone(), Ok(()));
+                Configured::InForce
+            }
+            Ok(Some(collectors)) => Configured::Overruled { version: collectors.version },
+            Err(error) => Configured::Failed { reason: error.to_string() },
         }
     }
 
@@ -259,6 +334,10 @@ impl<S: Sink> Observer<S> {
         self.parts.policy_version.send_replace(self.parts.policy.version);
         self.next_full_scan = Instant::now() + Duration::from_secs(self.parts.policy.full_scan_seconds);
         self.plan(Plan { scope: Scope::All, why: Why::NewPolicy { before, since: clock::now() } });
+        if let Some(Sweep { plan, .. }) = self.put_off.take() {
+            // It reads what the old list has.
+            self.plan(plan);
+        }
     }
 
     fn keep_time(&mut self) {
@@ -266,6 +345,7 @@ impl<S: Sink> Observer<S> {
         if now >= self.next_alive {
             self.next_alive = now + ALIVE_EVERY;
             self.note_alive();
+            self.parts.status.trouble("logins", self.parts.completion.trouble());
             match self.parts.state.flush() {
                 Ok(()) => self.parts.sink.applied(self.parts.state.durable_spooled()),
                 Err(error) => warn!(%error, "the state could not be synced; the spool keeps what is missing"),
@@ -275,13 +355,14 @@ impl<S: Sink> Observer<S> {
             self.next_full_scan = now + Duration::from_secs(self.parts.policy.full_scan_seconds);
             self.plan(Plan { scope: Scope::All, why: Why::Schedule });
         }
-        if now >= self.next_poll {
+        self.tell_sessions();
+        // Nothing is read while an offer waits.
+        if now >= self.next_poll && self.offer_again.is_none() {
             let is_watched = |row: &Coverage| row.watching && row.scope.starts_with("sysctl:");
             let watched = self.parts.sensors.as_ref().is_some_and(|sensors| sensors.coverage().iter().any(is_watched));
             self.next_poll = now + if watched { POLL_UNWATCHED * 10 } else { POLL_UNWATCHED };
             if self.parts.policy.watches_kind(ItemKind::Sysctl) {
-                let why = self.ripple.take().map_or(Why::Schedule, |actor| Why::Ripple { actor: Box::new(actor) });
-                self.plan(Plan { scope: Scope::Kind(ItemKind::Sysctl), why });
+                self.poll_settings();
             }
         }
     }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use tracing::{info, warn};
 use trueline_drift::document::to_yaml;
-use trueline_drift::{CoverageGap, GapReason, ItemId, RecordBody, Sequence, Time};
+use trueline_drift::{CoverageGap, GapReason, ItemId, ItemKind, RecordBody, Sequence, Time};
 
 use super::sink::{Sink, SinkError};
 use super::sweep::Sweep;
@@ -27,6 +27,8 @@ const GATHERING: Duration = Duration::from_millis(200);
 pub(super) struct Offer {
     pub(super) records: Vec<RecordBody>,
     pub(super) updates: HashMap<ItemId, Option<Stored>>,
+    /// Of how many records it is said whether they are parts of packages' changes.
+    pub(super) named: usize,
     /// Set once the sink took the records.
     taken: Option<Sequence>,
 }
@@ -65,6 +67,7 @@ impl<S: Sink> Observer<S> {
             self.hold(&SinkError::Full(error.to_string()));
             return false;
         }
+        self.name_shippers();
         if self.offer.is_empty() {
             self.release();
             return true;
@@ -102,8 +105,18 @@ impl<S: Sink> Observer<S> {
             warn!(%error, "the watch list of this inventory could not be kept; what it added is read again at the next start");
         }
         self.parts.sink.applied(self.parts.state.durable_spooled());
+        self.note_counts();
         self.release();
         true
+    }
+
+    /// For those who ask how the agent is: they must not wait for the state's disk.
+    pub(super) fn note_counts(&self) {
+        let (state, status) = (&self.parts.state, &self.parts.status);
+        if let (Ok(items), Ok(files)) = (state.len(), state.count(ItemKind::File)) {
+            status.items.store(items, Ordering::Relaxed);
+            status.files.store(files, Ordering::Relaxed);
+        }
     }
 
     /// Notes that nothing can be handed on now.

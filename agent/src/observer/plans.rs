@@ -42,10 +42,6 @@ pub enum Why {
     Asked {
         id: String,
     },
-    /// A kernel setting was written: the kernel may have changed others with it.
-    Ripple {
-        actor: Box<Actor>,
-    },
     /// Due by the clock alone: it waits for everything else.
     Schedule,
     NewPolicy {
@@ -67,7 +63,6 @@ impl Why {
         match self {
             Self::Tree { actor } => actor.but("it was found in a folder that this process made, moved or removed"),
             Self::Restart { .. } => Actor::unknown("it was found at the agent's start: no sensor has told of it since it was last read"),
-            Self::Ripple { actor } => actor.but("it was found to have changed when this process wrote another setting"),
             Self::Lost(loss) => Actor::unknown(format!("it was found by reading again, because {}", loss.reason.explanation())),
             _ => Actor::unknown("it was found by a scan; no sensor reported it"),
         }
@@ -80,10 +75,20 @@ impl Why {
         }
     }
 
+    /// Why what it finds may have happened while no sensor heard of it. Elsewhere a change without an event is one that the
+    /// sensors have yet to tell of, or one that they missed.
+    pub(super) fn blind(&self) -> Option<&'static str> {
+        match self {
+            Self::Restart { .. } => Some("it may have changed while the agent was not running: this process touched it later"),
+            Self::Lost(_) => Some("it may have changed while events were lost: this process touched it later"),
+            _ => None,
+        }
+    }
+
     pub(super) fn phase(&self) -> Option<Phase> {
         match self {
             Self::Inventory => Some(Phase::Inventory),
-            Self::Tree { .. } | Self::Ripple { .. } | Self::Schedule => None,
+            Self::Tree { .. } | Self::Schedule => None,
             _ => Some(Phase::Rescan),
         }
     }
@@ -122,14 +127,15 @@ impl Plans {
         self.waiting.is_empty()
     }
 
-    /// Of everything that is still to be done.
-    pub(super) fn reasons(&self) -> impl Iterator<Item = &Why> {
-        self.waiting.iter().chain(self.retries.iter().map(|(_, plan)| plan)).map(|plan| &plan.why)
+    /// Everything that is still to be done.
+    pub(super) fn all(&self) -> impl Iterator<Item = &Plan> {
+        self.waiting.iter().chain(self.retries.iter().map(|(_, plan)| plan))
     }
 
-    pub(super) fn next(&mut self, now: Instant) -> Option<Plan> {
+    /// The next plan; none that is due by the clock alone where `is_busy` with one of those.
+    pub(super) fn next(&mut self, now: Instant, is_busy: bool) -> Option<Plan> {
         self.waiting.extend(self.retries.extract_if(.., |(due, _)| now >= *due).map(|(_, plan)| plan));
-        self.waiting.pop_front()
+        self.waiting.pop_front_if(|plan| !(is_busy && matches!(plan.why, Why::Schedule)))
     }
 
     pub(super) fn retry(&mut self, plan: Plan, now: Instant) {
@@ -168,6 +174,11 @@ impl Plan {
             (Why::Tree { .. }, Why::Tree { .. }) => self.scope.holds(&other.scope),
             _ => false,
         }
+    }
+
+    /// Why who touches an item may not be who changed it, before this is carried out.
+    pub(super) fn doubt(&self, item: &ItemId) -> Option<&'static str> {
+        self.why.blind().filter(|_| self.scope.holds(&Scope::of(item)))
     }
 
     /// About one path alone, by no one's request.
@@ -213,7 +224,7 @@ mod tests {
     }
 
     fn scopes(plans: &mut Plans, now: Instant) -> Vec<String> {
-        std::iter::from_fn(|| plans.next(now)).map(|plan| plan.scope.to_string()).collect()
+        std::iter::from_fn(|| plans.next(now, false)).map(|plan| plan.scope.to_string()).collect()
     }
 
     #[test]
@@ -222,7 +233,7 @@ mod tests {
         plans.add(loss("file:/etc", 3), Time::from_seconds(1));
         plans.add(loss("file:/usr", 1), Time::from_seconds(1));
         plans.add(loss("file:/etc", 4), Time::from_seconds(2));
-        let first = plans.next(now).unwrap();
+        let first = plans.next(now, false).unwrap();
         assert!(matches!(first.why, Why::Lost(Loss { lost: Some(7), .. })), "{first:?}");
         assert_eq!(scopes(&mut plans, now), ["file:/usr"]);
     }
@@ -235,7 +246,9 @@ mod tests {
         plans.add(tree("/etc/new"), Time::from_seconds(1));
         plans.add(schedule(), Time::from_seconds(1));
         plans.add(tree("/etc/new/sub"), Time::from_seconds(1));
-        assert_eq!(scopes(&mut plans, now), ["file:/etc/new", "*"]);
+        assert_eq!(plans.next(now, true).unwrap().scope.to_string(), "file:/etc/new");
+        assert!(plans.next(now, true).is_none());
+        assert_eq!(scopes(&mut plans, now), ["*"]);
     }
 
     #[test]
@@ -245,7 +258,7 @@ mod tests {
             plans.add(tree(&format!("/srv/{number}")), Time::from_seconds(5));
             plans.add(loss(&format!("file:/etc/{number}"), 1), Time::from_seconds(5));
         }
-        let all = plans.next(now).unwrap();
+        let all = plans.next(now, false).unwrap();
         assert!(matches!(&all.why, Why::Lost(loss) if loss.scope == "file:*" && loss.began_at == Time::from_seconds(1)), "{all:?}");
     }
 
@@ -254,9 +267,9 @@ mod tests {
         let (mut plans, now) = (plans(), Instant::now());
         plans.retry(loss("file:/etc", 1), now);
         plans.retry(loss("file:/usr", 1), now + Duration::from_secs(10));
-        assert!(plans.next(now + Duration::from_secs(29)).is_none());
+        assert!(plans.next(now + Duration::from_secs(29), false).is_none());
         assert_eq!(scopes(&mut plans, now + Duration::from_secs(30)), ["file:/etc"]);
-        assert_eq!(plans.reasons().count(), 1);
+        assert_eq!(plans.all().count(), 1);
         assert_eq!(scopes(&mut plans, now + Duration::from_secs(40)), ["file:/usr"]);
     }
 }

@@ -8,9 +8,9 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use trueline_drift::{Actor, Time};
+use trueline_drift::{Actor, Certainty, Time};
 
-use crate::sensor::{Depth, Target, Touch};
+use crate::sensor::{Depth, Entry, Target, Touch};
 
 #[derive(Debug, Clone, Copy)]
 pub struct Patience {
@@ -18,6 +18,8 @@ pub struct Patience {
     pub finished: Duration,
     /// After the last write to a file that is still open.
     pub unfinished: Duration,
+    /// After it was put back, at least.
+    pub again: Duration,
     /// After the first event, at the latest.
     pub limit: Duration,
     /// Most targets waiting.
@@ -26,12 +28,13 @@ pub struct Patience {
 
 impl Default for Patience {
     fn default() -> Self {
-        Self { finished: Duration::from_millis(8), unfinished: Duration::from_millis(200), limit: Duration::from_secs(1), capacity: 16_384 }
+        let [finished, again, unfinished, limit] = [8, 10, 200, 1000].map(Duration::from_millis);
+        Self { finished, unfinished, again, limit, capacity: 16_384 }
     }
 }
 
 /// A target whose burst is over.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Settled {
     pub target: Target,
     pub depth: Depth,
@@ -39,8 +42,18 @@ pub struct Settled {
     pub actor: Option<Arc<Actor>>,
     /// More than one process took part in the burst.
     pub shared: bool,
+    /// As [`Touch::wrote`], of any of them.
+    pub wrote: bool,
+    /// As [`Touch::entry`], of the last that did anything to it.
+    pub entry: Option<Entry>,
+    /// The last process ran this one, and then what the actor tells, within the burst.
+    pub before: Option<String>,
     /// Of the last event.
     pub touched_at: Time,
+    /// When it was first found to be gone.
+    pub missed_at: Option<Time>,
+    /// Until when it may be put back.
+    pub limit: Instant,
 }
 
 #[derive(Debug)]
@@ -50,7 +63,12 @@ struct Waiting {
     depth: Depth,
     actor: Option<Arc<Actor>>,
     shared: bool,
+    wrote: bool,
+    entry: Option<Entry>,
+    /// Its process ran this one, and then what the actor tells, within the burst.
+    before: Option<String>,
     touched_at: Time,
+    missed_at: Option<Time>,
 }
 
 #[derive(Debug)]
@@ -80,17 +98,24 @@ impl Settle {
             }
             waiting.depth = waiting.depth.max(touch.depth);
             waiting.touched_at = touch.at;
+            waiting.wrote |= touch.wrote;
+            waiting.entry = touch.entry.or(waiting.entry);
             if let Some(actor) = touch.actor {
                 let last = waiting.actor.take();
+                if let Some(program) = last.as_ref().and_then(|last| other_program(last, &actor)) {
+                    waiting.before.get_or_insert(program);
+                }
                 waiting.shared |= last.as_ref().is_some_and(|last| !is_same_process(last, &actor));
                 waiting.actor = Some(match last {
-                    Some(last) if is_same_process(&last, &actor) && last.certainty < actor.certainty => last,
+                    Some(last) if is_same_process(&last, &actor) => one_of(last, actor),
                     _ => actor,
                 });
             }
             return;
         }
-        let waiting = Waiting { first: now, due: quiet, depth: touch.depth, actor: touch.actor, shared: false, touched_at: touch.at };
+        let Touch { at: touched_at, actor, depth, wrote, entry, .. } = touch;
+        let waiting =
+            Waiting { first: now, due: quiet, depth, actor, shared: false, wrote, entry, before: None, touched_at, missed_at: None };
         self.order.insert((quiet, touch.target.clone()));
         self.waiting.insert(touch.target, waiting);
     }
@@ -119,10 +144,27 @@ impl Settle {
                 depth: waiting.depth,
                 actor: waiting.actor,
                 shared: waiting.shared,
+                wrote: waiting.wrote,
+                entry: waiting.entry,
+                before: waiting.before,
                 touched_at: waiting.touched_at,
+                missed_at: waiting.missed_at,
+                limit: waiting.first + self.patience.limit,
             });
         }
         settled
+    }
+
+    /// It turned out not to be over: it waits as one that is still at work does. One that waits already does so for both.
+    pub fn put_back(&mut self, settled: Settled, wait: Duration, now: Instant) {
+        if self.waiting.contains_key(&settled.target) {
+            return;
+        }
+        let Settled { target, depth, actor, shared, wrote, entry, before, touched_at, missed_at, limit } = settled;
+        let first = limit.checked_sub(self.patience.limit).unwrap_or(now);
+        let due = (now + wait.max(self.patience.again)).min(limit);
+        self.order.insert((due, target.clone()));
+        self.waiting.insert(target, Waiting { first, due, depth, actor, shared, wrote, entry, before, touched_at, missed_at });
     }
 
     /// Touches that joined one that waited, since the beginning.
@@ -133,6 +175,19 @@ impl Settle {
     /// Whether the path has been touched and not yet been read.
     pub fn holds(&self, path: &[u8]) -> bool {
         self.waiting.contains_key(&Target::Path(path.to_vec()))
+    }
+
+    /// As [`Self::holds`], for a kernel setting.
+    pub fn holds_setting(&self, name: &str) -> bool {
+        self.waiting.contains_key(&Target::Sysctl(name.to_owned()))
+    }
+
+    /// The paths that wait.
+    pub fn paths(&self) -> impl Iterator<Item = &[u8]> {
+        self.waiting.keys().filter_map(|target| match target {
+            Target::Path(path) => Some(&path[..]),
+            Target::Sysctl(_) => None,
+        })
     }
 
     /// Who is known to have touched the paths that wait.
@@ -157,6 +212,31 @@ impl Settle {
     }
 }
 
+/// Of what was told of one process by two touches.
+fn one_of(last: Arc<Actor>, actor: Arc<Actor>) -> Arc<Actor> {
+    if last.via != actor.via {
+        // Another source knows other things.
+        return Arc::new(last.with(&actor));
+    }
+    if last.certainty < actor.certainty { last } else { actor }
+}
+
+/// What a process ran at the earlier of two touches, where that is not what it ran at the later.
+fn other_program(earlier: &Actor, later: &Actor) -> Option<String> {
+    let (earlier_process, process) = earlier.process.as_ref().zip(later.process.as_ref()).filter(|_| is_same_process(earlier, later))?;
+    // Not every source knows of scripts.
+    let is_other_script = earlier.via == later.via && earlier_process.script != process.script;
+    let is_other = earlier_process.exe != process.exe || is_other_script;
+    earlier_process.exe.clone().filter(|_| is_other && process.exe.is_some())
+}
+
+/// The process is sure, which of its programs it was is not.
+fn either(before: &str, actor: &Actor) -> Actor {
+    let now = actor.process.as_ref().and_then(|process| process.exe.as_deref()).unwrap_or_default();
+    let reason = format!("the process ran {before} and then {now} while it was at it: which of them did it is not known");
+    Actor { certainty: actor.certainty.max(Certainty::Strong), reason: Some(reason), ..actor.clone() }
+}
+
 fn is_same_process(a: &Actor, b: &Actor) -> bool {
     match (&a.process, &b.process) {
         (Some(a), Some(b)) => a.pid == b.pid && (a.started_at == b.started_at || a.started_at.is_none() || b.started_at.is_none()),
@@ -167,9 +247,10 @@ fn is_same_process(a: &Actor, b: &Actor) -> bool {
 /// The actor of a settled burst, with what is doubtful about it said.
 pub fn actor_of(settled: &Settled) -> Actor {
     let Some(actor) = &settled.actor else {
-        return Actor::unknown("the sensor of this item does not name the process (inotify)");
+        return Actor::unknown("no process was named: inotify never does, nor what comes into view by a mount or another watch list");
     };
-    if settled.shared { actor.but(SHARED) } else { Actor::clone(actor) }
+    let actor = settled.before.as_ref().map_or_else(|| Actor::clone(actor), |before| either(before, actor));
+    if settled.shared { actor.but(SHARED) } else { actor }
 }
 
 /// Of two touches of one thing, the first `earlier`.
@@ -177,19 +258,25 @@ pub fn together(earlier: &Actor, actor: &Actor) -> Actor {
     if !is_same_process(earlier, actor) {
         return actor.but(SHARED);
     }
-    if earlier.certainty < actor.certainty { earlier.clone() } else { actor.clone() }
+    earlier.with(actor)
 }
 
 const SHARED: &str = "more than one process touched it within the same moment; the last is named";
 
 #[cfg(test)]
 mod tests {
-    use trueline_drift::Certainty;
-
     use super::*;
 
     fn touch(path: &str, finished: bool) -> Touch {
-        Touch { target: Target::Path(path.into()), at: Time::from_seconds(1), actor: None, depth: Depth::Item, finished }
+        Touch {
+            target: Target::Path(path.into()),
+            at: Time::from_seconds(1),
+            actor: None,
+            depth: Depth::Item,
+            wrote: true,
+            entry: None,
+            finished,
+        }
     }
 
     #[test]
@@ -215,6 +302,25 @@ mod tests {
     }
 
     #[test]
+    fn what_is_put_back_comes_again_and_no_later_than_the_limit() {
+        let mut settle = Settle::new(Patience::default());
+        let start = Instant::now();
+        let after = |millis| start + Duration::from_millis(millis);
+        settle.touch(touch("/etc/a", true), start);
+        let settled = settle.take_due(after(25), 1).remove(0);
+        settle.put_back(settled, Duration::from_millis(40), after(25));
+        assert!(settle.holds(b"/etc/a") && settle.take_due(after(64), 1).is_empty());
+        let settled = settle.take_due(after(65), 1).remove(0);
+        settle.put_back(settled.clone(), Duration::ZERO, after(65));
+        let settled = settle.take_due(after(75), 1).remove(0);
+        settle.put_back(settled.clone(), Duration::from_secs(9), after(75));
+        settle.put_back(settled, Duration::from_secs(9), after(65));
+        assert_eq!(settle.next_due(), Some(after(1000)));
+        settle.touch(touch("/etc/a", true), after(990));
+        assert_eq!(settle.take_due(after(1000), 1).remove(0).limit, after(1000));
+    }
+
+    #[test]
     fn beyond_the_capacity_the_oldest_are_due_at_once() {
         let mut settle = Settle::new(Patience { capacity: 10, ..Patience::default() });
         let start = Instant::now();
@@ -232,7 +338,7 @@ mod tests {
         let actor = |pid| {
             let mut actor = Actor::unknown("");
             actor.certainty = Certainty::Strong;
-            actor.process = Some(trueline_drift::actor::Process { pid, started_at: None, exe: None, argv: vec![], cwd: None });
+            actor.process = Some(trueline_drift::actor::Process::bare(pid));
             Arc::new(actor)
         };
         let mut settle = Settle::new(Patience::default());
@@ -243,5 +349,58 @@ mod tests {
         let settled = settle.take_due(start + Duration::from_secs(1), 1).remove(0);
         let named = actor_of(&settled);
         assert_eq!((named.certainty, named.process.unwrap().pid), (Certainty::Correlated, 9));
+    }
+
+    #[test]
+    fn a_process_that_becomes_another_program_in_one_burst_is_not_said_to_have_been_the_last() {
+        let actor = |exe: &str| {
+            let process = trueline_drift::actor::Process { exe: Some(exe.to_owned()), ..trueline_drift::actor::Process::bare(7) };
+            Arc::new(Actor { certainty: Certainty::Exact, reason: None, process: Some(process), ..Actor::unknown("") })
+        };
+        let mut settle = Settle::new(Patience::default());
+        let start = Instant::now();
+        let mut named = |exes: &[&str]| {
+            for exe in exes {
+                settle.touch(Touch { actor: Some(actor(exe)), ..touch("/etc/a", true) }, start);
+            }
+            actor_of(&settle.take_due(start + Duration::from_secs(1), 1).remove(0))
+        };
+        assert_eq!(named(&["/bin/sh", "/bin/sh"]), *actor("/bin/sh"));
+        let either = named(&["/bin/sh", "/usr/bin/apt-get", "/usr/bin/apt-get"]);
+        assert_eq!(either.certainty, Certainty::Strong);
+        let reason = either.reason.unwrap();
+        assert!(reason.contains("ran /bin/sh and then /usr/bin/apt-get"), "{reason}");
+    }
+
+    #[test]
+    fn which_of_two_programs_it_was_is_not_known_either_once_it_was_put_back() {
+        let actor = |exe: &str| {
+            let process = trueline_drift::actor::Process { exe: Some(exe.to_owned()), ..trueline_drift::actor::Process::bare(7) };
+            Arc::new(Actor { certainty: Certainty::Exact, reason: None, process: Some(process), ..Actor::unknown("") })
+        };
+        let mut settle = Settle::new(Patience::default());
+        let start = Instant::now();
+        let after = |millis| start + Duration::from_millis(millis);
+        let touch_by = |settle: &mut Settle, exe, at| settle.touch(Touch { actor: Some(actor(exe)), ..touch("/etc/a", true) }, at);
+        touch_by(&mut settle, "/bin/sh", after(0));
+        touch_by(&mut settle, "/usr/bin/apt-get", after(1));
+        let settled = settle.take_due(after(20), 1).remove(0);
+        settle.put_back(settled, Duration::from_millis(20), after(20));
+        touch_by(&mut settle, "/usr/bin/apt-get", after(25));
+        assert_eq!(actor_of(&settle.take_due(after(500), 1).remove(0)).certainty, Certainty::Strong);
+    }
+
+    #[test]
+    fn what_was_done_last_to_an_entry_counts() {
+        let mut settle = Settle::new(Patience::default());
+        let start = Instant::now();
+        let mut last = |entries: &[Option<Entry>]| {
+            entries.iter().for_each(|entry| settle.touch(Touch { entry: *entry, ..touch("/etc/a", true) }, start));
+            settle.take_due(start + Duration::from_secs(1), 1).remove(0).entry
+        };
+        let (made, removed) = (Some(Entry::Made), Some(Entry::Removed));
+        // As an editor keeps the former file beside the new one.
+        assert_eq!(last(&[removed, made, None]), made);
+        assert_eq!(last(&[made, None, removed, None]), removed);
     }
 }

@@ -1,6 +1,6 @@
 //! Reading a scope again: the first inventory, restarts, losses, schedules, requests, new folders.
 //!
-//! One sweep runs at a time. Its scan has threads of its own and is consumed in small steps between
+//! One sweep runs at a time, and a scheduled one steps aside for any other and goes on after it. A sweep's scan has threads of its own and is consumed in small steps between
 //! live events, which keep their latency. Invariants: a scan's reading that differs from the state is
 //! read once more before it is believed; an item that an event showed during the sweep is left to the
 //! event; what the scan did not meet is looked at before it is called removed.
@@ -16,11 +16,14 @@ use tracing::{info, warn};
 use trueline_drift::watch::WatchPolicy;
 use trueline_drift::{CoverageGap, GapReason, ItemId, ItemKind, RecordBody, Time};
 
+use super::compare::Telling;
+use super::findings::Finding;
 use super::plans::{Plan, Why};
 use super::{BATCH, Novelty, Observer, Scope, Sink};
 use crate::clock;
 use crate::collect::Reading;
 use crate::kernel::memory;
+use crate::kernel::thread::read_behind_others;
 use crate::link::ScanAnswer;
 use crate::scan::{self, ScanOptions, ScanProgress, ScanSummary};
 use crate::state::{InventoryComplete, Scope as StateScope, Seen};
@@ -73,6 +76,24 @@ impl Sweep {
         self.scan.is_some()
     }
 
+    /// All is read; what remains is to conclude it.
+    pub(super) fn is_read(&self) -> bool {
+        self.scan.is_none() && self.kinds.is_empty() && matches!(self.away, Away::Done)
+    }
+
+    /// Why who touched the item first may not be who changed it: it has not been read since no sensor heard of changes.
+    pub(super) fn doubt(&self, item: &ItemId) -> Option<&'static str> {
+        self.plan.doubt(item).filter(|_| match item.kind {
+            ItemKind::File => !self.seen.holds(item),
+            kind => self.kinds.contains(&kind),
+        })
+    }
+
+    /// Whether an event has shown the item since the sweep began.
+    pub(super) fn has_touched(&self, item: &ItemId) -> bool {
+        self.touched.contains(item)
+    }
+
     pub(super) fn note_touched(&mut self, item: ItemId) {
         self.touched.insert(item);
     }
@@ -97,15 +118,16 @@ enum Next {
 
 impl<S: Sink> Observer<S> {
     /// One bounded step of the sweep at hand, or the start of the next.
-    pub(super) fn work_on_sweep(&mut self) {
+    pub(super) fn work_on_sweep(&mut self, patience: Duration) {
         let Some(sweep) = &mut self.sweep else {
-            if let Some(plan) = self.plans.next(Instant::now()) {
-                self.begin_sweep(plan);
+            match self.plans.next(Instant::now(), self.put_off.is_some()) {
+                Some(plan) => self.begin_sweep(plan),
+                None => self.sweep = self.put_off.take(),
             }
             return;
         };
         let next = match sweep.scan.as_ref().and_then(|scan| scan.batches.as_ref()) {
-            Some(batches) => match batches.recv_timeout(Duration::from_millis(2)) {
+            Some(batches) => match batches.recv_timeout(patience) {
                 Ok(batch) => Next::Batch(batch),
                 Err(RecvTimeoutError::Timeout) => Next::Wait,
                 Err(RecvTimeoutError::Disconnected) => Next::Join,
@@ -151,7 +173,8 @@ impl<S: Sink> Observer<S> {
             scan,
             began_at: clock::now(),
             seen: Seen::new(),
-            touched: HashSet::new(),
+            // A package manager wrote these: they are told when it is known whether a package ships them.
+            touched: self.unpacking.items().collect(),
             items: 0,
             changes_before: self.parts.status.changes.load(Ordering::Relaxed),
             kinds,
@@ -167,7 +190,11 @@ impl<S: Sink> Observer<S> {
         let progress = Arc::new(ScanProgress::default());
         let (state, shared) = (Arc::clone(&self.parts.state), Arc::clone(&progress));
         let lookup = move |item: &ItemId| state.lookup(item).ok().flatten().and_then(|stored| Some((stored.stamp?, stored.fields)));
-        let read = move || scan::scan(&policy, &options, lookup, sender, &shared);
+        let read = move || {
+            // Its workers too. Where the kernel refuses, it only competes with others.
+            let _ = read_behind_others();
+            scan::scan(&policy, &options, lookup, sender, &shared)
+        };
         let thread = std::thread::Builder::new().name("scan".to_owned()).spawn(read)?;
         Ok(Scan { batches: Some(batches), thread: Some(thread), progress })
     }
@@ -183,20 +210,29 @@ impl<S: Sink> Observer<S> {
         let mut work = Vec::with_capacity(batch.len());
         for (item, reading) in batch {
             sweep.seen.insert(&item);
-            // An event of its own says better who did it.
-            let has_event = matches!(sweep.plan.why, Why::Tree { .. }) && self.settle.holds(&item.key.bytes());
-            if !sweep.touched.contains(&item) && !has_event {
+            if !sweep.touched.contains(&item) {
                 let novelty = sweep.plan.why.novelty(&item);
                 work.push((item, reading, novelty));
             }
         }
+        let is_blind = sweep.plan.why.blind().is_some();
         for (item, reading, novelty) in work {
             let is_news = match &self.stored(&item) {
                 Ok(Some(stored)) => stored.fields != reading.fields,
                 Ok(None) => !is_first,
                 Err(_) => true,
             };
-            if is_news && novelty == Novelty::Created {
+            if is_news && novelty == Novelty::Created && !is_blind {
+                self.findings.add(Finding {
+                    item,
+                    reading: Some(reading),
+                    cause,
+                    actor: actor.clone(),
+                    novelty,
+                    found_at: Instant::now(),
+                    rounds: 0,
+                });
+            } else if is_news && novelty == Novelty::Created {
                 // The reading may be older than the state: only what still holds is believed.
                 let known = reading.stamp.as_ref().map(|stamp| (stamp, &reading.fields));
                 self.read_and_compare(&item, known, cause, &actor);
@@ -218,7 +254,8 @@ impl<S: Sink> Observer<S> {
         }
         let why = &sweep.plan.why;
         let novelty = |item: &ItemId| why.novelty(item);
-        let compared = self.compare_kind(kind, why.cause(), &why.actor(), Some(&novelty));
+        let telling = if why.blind().is_some() { Telling::AtOnce } else { Telling::CaughtUp };
+        let compared = self.compare_kind(kind, why.cause(), &why.actor(), telling, Some(&novelty));
         self.sweep = Some(match compared {
             Ok(count) => Sweep { items: sweep.items + count, ..sweep },
             Err(fault) => Sweep { fault: Some(fault), ..sweep },
@@ -257,12 +294,25 @@ impl<S: Sink> Observer<S> {
             }
         };
         sweep.away = suspects.last().map_or(Away::Done, |last| Away::After(Some(last.clone())));
-        let (cause, actor) = (sweep.plan.why.cause(), sweep.plan.why.actor());
+        let (cause, actor, is_blind) = (sweep.plan.why.cause(), sweep.plan.why.actor(), sweep.plan.why.blind().is_some());
         for item in suspects {
-            if self.parts.policy.watches(&item) {
+            if self.unpacking.holds(&item) {
+                continue;
+            }
+            if !self.parts.policy.watches(&item) {
+                self.unwatch(item);
+            } else if is_blind {
                 self.read_and_compare(&item, None, cause, &actor);
             } else {
-                self.unwatch(item);
+                self.findings.add(Finding {
+                    item,
+                    reading: None,
+                    cause,
+                    actor: actor.clone(),
+                    novelty: Novelty::Created,
+                    found_at: Instant::now(),
+                    rounds: 0,
+                });
             }
         }
     }
@@ -273,28 +323,29 @@ impl<S: Sink> Observer<S> {
         if let Some(fault) = &sweep.fault {
             warn!(scope = %sweep.plan.scope, fault, "a scope could not be read in full");
         }
-        let trouble = sweep.fault.as_ref().map(|fault| format!("{} could not be read in full: {fault}", sweep.plan.scope));
-        self.parts.status.trouble("scan", trouble);
+        // Whoever asked is answered.
+        if !matches!(sweep.plan.why, Why::Asked { .. }) {
+            let trouble = sweep.fault.as_ref().map(|fault| format!("{} could not be read in full: {fault}", sweep.plan.scope));
+            self.parts.status.trouble("scan", trouble);
+        }
         if sweep.fault.is_some() && !matches!(sweep.plan.why, Why::Asked { .. } | Why::Schedule) {
             // What it was for is still to be done, and what it would say is not yet true.
             self.plans.retry(sweep.plan, Instant::now());
             return;
         }
         self.conclude(sweep, changed);
-        if self.plans.is_empty() {
+        if self.plans.is_empty() && self.put_off.is_none() {
             let items = self.parts.state.len().unwrap_or(0);
             self.report_progress(Phase::Watching, items, 0);
             memory::return_free_pages();
         }
     }
 
-    /// Ends a scheduled scan, which may be slow on purpose, in favour of something that is not.
+    /// Lets a scheduled scan, which may be slow on purpose, wait for something that is not. Its threads stand still once
+    /// nobody takes their batches.
     pub(super) fn put_off_schedule(&mut self) {
-        let is_scheduled = |sweep: &Sweep| matches!(sweep.plan.why, Why::Schedule) && sweep.is_scanning();
-        if let Some(sweep) = self.sweep.take_if(|sweep| is_scheduled(sweep)) {
-            let Sweep { plan, scan, .. } = sweep;
-            drop(scan);
-            self.plans.add(plan, clock::now());
+        if self.put_off.is_none() {
+            self.put_off = self.sweep.take_if(|sweep| matches!(sweep.plan.why, Why::Schedule));
         }
     }
 
@@ -342,11 +393,11 @@ impl<S: Sink> Observer<S> {
                     warn!("the answer to a scan request could not be sent");
                 }
             }
-            Why::Tree { .. } | Why::Ripple { .. } | Why::Schedule => {}
+            Why::Tree { .. } | Why::Schedule => {}
         }
         if sweep.plan.scope == Scope::All && sweep.fault.is_none() {
             self.complete_at = sweep.began_at;
         }
-        self.parts.status.items.store(self.parts.state.len().unwrap_or(0), Ordering::Relaxed);
+        self.note_counts();
     }
 }

@@ -1,5 +1,11 @@
 //! The observer over a real folder and a real state, with signals by hand.
 
+mod configuration;
+mod findings;
+mod packages;
+mod sessions;
+mod whose;
+
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,15 +16,17 @@ use std::time::Duration;
 use trueline_drift::actor::Process;
 use trueline_drift::redact::RedactionKey;
 use trueline_drift::watch::WatchPolicy;
-use trueline_drift::{Actor, Certainty, Change, Epoch, ItemId, ItemKind, RecordBody, Sequence, Time, text};
+use trueline_drift::{Actor, Cause, Certainty, Change, Epoch, ItemId, ItemKind, RecordBody, Sequence, Time, text};
 
 use super::{LARGE, Observer, ObserverParts, Plan, Scope, Sink, SinkError, Why};
+use crate::actor::complete::Completion;
 use crate::clock;
 use crate::collect::{Collectors, Root};
 use crate::link::Errand;
 use crate::sensor::{Depth, Signal, Target, Touch};
 use crate::state::State;
 use crate::status::Status;
+use crate::testing::{await_some, until};
 
 type IsEnough = Box<dyn Fn(&[RecordBody]) -> bool + Send>;
 
@@ -89,12 +97,29 @@ impl Scene {
     }
 
     fn touch_target(&self, target: Target, process: Option<u32>, depth: Depth) {
-        let actor = process.map(|pid| {
-            let process = Process { pid, started_at: None, exe: None, argv: Vec::new(), cwd: None };
-            Arc::new(Actor { certainty: Certainty::Strong, process: Some(process), reason: None, ..Actor::unknown("") })
-        });
-        let touch = Touch { target, at: clock::now(), actor, depth, finished: true };
+        let actor = process.map(strong);
+        let touch = Touch { target, at: clock::now(), actor, depth, wrote: true, entry: None, finished: true };
         self.signals.as_ref().unwrap().send(Signal::Touched(touch)).unwrap();
+    }
+
+    fn parts(&self, policy: WatchPolicy, sink: Recorder) -> ObserverParts<Recorder> {
+        let policy = Arc::new(policy);
+        let root = Root::at(self.folder.path().join("root"));
+        ObserverParts {
+            collectors: Collectors::with_root(root, Arc::clone(&policy), RedactionKey::new([0; 32])),
+            own_policy: Arc::new(self.policy()),
+            policy,
+            state: Arc::clone(&self.state),
+            sink,
+            completion: Completion::alone(),
+            status: Arc::clone(&self.status),
+            sensors: None,
+            scan_threads: 1,
+            retry_after: Duration::from_millis(1),
+            alive_file: None,
+            answers: None,
+            policy_version: tokio::sync::watch::Sender::new(0),
+        }
     }
 
     /// Runs an observer until there are enough records, or for a minute; `then` gives it work. All records.
@@ -107,22 +132,7 @@ impl Scene {
     ) -> Vec<RecordBody> {
         let stop = Arc::new(AtomicBool::new(false));
         let records = Arc::new(Mutex::new(Vec::new()));
-        let policy = Arc::new(policy);
-        let root = Root::at(self.folder.path().join("root"));
-        let parts = ObserverParts {
-            collectors: Collectors::with_root(root, Arc::clone(&policy), RedactionKey::new([0; 32])),
-            own_policy: Arc::new(self.policy()),
-            policy,
-            state: Arc::clone(&self.state),
-            sink: Recorder { records: Arc::clone(&records), is_enough, stop: Arc::clone(&stop) },
-            status: Arc::clone(&self.status),
-            sensors: None,
-            scan_threads: 1,
-            retry_after: Duration::from_millis(1),
-            alive_file: None,
-            answers: None,
-            policy_version: tokio::sync::watch::Sender::new(0),
-        };
+        let parts = self.parts(policy, Recorder { records: Arc::clone(&records), is_enough, stop: Arc::clone(&stop) });
         let (sender, signals) = sync_channel(4096);
         self.signals = Some(sender);
         let (errands, mut taken) = tokio::sync::mpsc::channel(1);
@@ -140,6 +150,11 @@ impl Scene {
         let held = records.lock().unwrap();
         held.clone()
     }
+}
+
+/// Known to be this process, and nothing more.
+fn strong(pid: u32) -> Arc<Actor> {
+    Arc::new(Actor { certainty: Certainty::Strong, process: Some(Process::bare(pid)), reason: None, ..Actor::unknown("") })
 }
 
 type Errands = tokio::sync::mpsc::Sender<Errand>;
@@ -220,6 +235,60 @@ fn a_large_file_is_reported_with_its_digest() {
     assert_eq!((digest("size"), digest("sha256")), ((LARGE + 1).to_string(), DIGEST.to_owned()));
 }
 
+#[test]
+fn a_large_file_that_another_watch_list_leaves_out_meanwhile_is_not_reported() {
+    let scene = Scene::new();
+    let large = scene.watched("large");
+    sparse(&large, LARGE + 1);
+    let sink = Recorder { records: Arc::default(), is_enough: Box::new(|_| false), stop: Arc::default() };
+    let mut observer = Observer::new(scene.parts(scene.policy(), sink), Vec::new());
+    let item = format!("file:{}", printable(&large)).parse().unwrap();
+    observer.read_and_compare(&item, None, Cause::Event, &Actor::unknown("test"));
+    observer.work_aside();
+    assert!(observer.aside.is_at_work());
+    observer.change_policy(WatchPolicy::only_paths(vec![printable(&scene.root(""))]), Ok(()));
+    until("the file is read", || {
+        observer.work_aside();
+        !observer.aside.is_at_work()
+    });
+    assert!(observer.offer.records.is_empty(), "{:?}", observer.offer.records);
+}
+
+/// The scheduled scan is slow on purpose. What is to be read meanwhile does not wait for it, and does not make it begin anew:
+/// a change that nobody told of, in a file it has read already, is not met.
+#[test]
+fn a_scheduled_scan_steps_aside_and_goes_on_where_it_was() {
+    const FILES: usize = 600;
+    let mut scene = Scene::new();
+    for number in 0..FILES {
+        std::fs::write(scene.watched(&format!("file-{number}")), [7; 4096]).unwrap();
+    }
+    let policy = WatchPolicy { scan_bytes_per_second: 2 << 20, ..scene.policy() };
+    let schedule = vec![Plan { scope: Scope::All, why: Why::Schedule }];
+    let records = scene.run(policy, schedule, Box::new(|records| changed(records).len() == FILES + 3), |scene, _| {
+        let is_known = |path: &PathBuf| scene.state.lookup(&format!("file:{}", printable(path)).parse().unwrap()).unwrap().is_some();
+        let read =
+            await_some("the first files are read", || (0..FILES).map(|number| scene.watched(&format!("file-{number}"))).find(is_known));
+        std::fs::write(read, "changed").unwrap();
+        let folder = scene.watched("new");
+        std::fs::create_dir(&folder).unwrap();
+        std::fs::write(folder.join("file"), "1").unwrap();
+        scene.touch_as(&folder, Some(1), Depth::Tree);
+    });
+    let items: Vec<String> = records
+        .iter()
+        .filter_map(|record| match record {
+            RecordBody::Changed(change) => Some(change.item.to_string()),
+            _ => None,
+        })
+        .collect();
+    // All files, the folder they are in, the new one and its file.
+    assert_eq!(items.len(), FILES + 3, "each is read once");
+    let inner = format!("file:{}", printable(&scene.watched("new/file")));
+    let place = items.iter().position(|item| *item == inner).unwrap();
+    assert!(place < FILES, "read after {place} others");
+}
+
 const DIGEST: &str = "1003b1b5dc078189799a1216ce0f9fbcebb94e8b6b83c58c4b03345f07f94ced";
 
 #[test]
@@ -230,9 +299,7 @@ fn a_sweep_that_failed_is_tried_again_until_it_succeeds() {
     std::fs::create_dir_all(&passwd).unwrap();
     let policy = WatchPolicy { paths: Vec::new(), kinds: vec![ItemKind::User], ..WatchPolicy::default() };
     let records = scene.run(policy, inventory(), Box::new(|records| inventories(records) > 0), move |scene, _| {
-        while scene.status.troubles().is_empty() {
-            std::thread::yield_now();
-        }
+        until("the failure is told", || !scene.status.troubles().is_empty());
         std::fs::remove_dir(&passwd).unwrap();
         std::fs::write(&passwd, "root:x:0:0:root:/root:/bin/bash\n").unwrap();
     });
@@ -263,9 +330,7 @@ fn what_another_watch_list_leaves_out_is_unwatched_and_not_removed() {
         ..before.clone()
     };
     let records = scene.run(before, inventory(), Box::new(|records| inventories(records) == 2), move |scene, errands| {
-        while scene.state.inventory_complete().unwrap().is_none() {
-            std::thread::yield_now();
-        }
+        until("the inventory is complete", || scene.state.inventory_complete().unwrap().is_some());
         errands.blocking_send(Errand::Policy(Box::new(after))).unwrap();
     });
     assert_eq!(changed(&records), Vec::<String>::new());
@@ -359,9 +424,7 @@ fn a_policy_that_the_collector_withdraws_gives_way_to_the_hosts_own() {
     let policy = sent.clone();
     let records = scene.run(policy, inventory(), Box::new(move |records| records.iter().any(&is_seen)), move |scene, errands| {
         errands.blocking_send(Errand::Policy(Box::new(sent))).unwrap();
-        while scene.state.policy().unwrap().is_none_or(|stored| stored.version != 7) {
-            std::thread::yield_now();
-        }
+        until("the policy is kept", || scene.state.policy().unwrap().is_some_and(|stored| stored.version == 7));
         errands.blocking_send(Errand::OwnPolicy).unwrap();
     });
     assert!(records.iter().any(|record| matches!(record, RecordBody::Observed(seen) if seen.item.to_string() == two)));
@@ -379,9 +442,7 @@ fn settings_that_the_kernel_changed_with_a_written_one_are_found_and_not_said_to
     }
     let policy = WatchPolicy { paths: Vec::new(), kinds: vec![ItemKind::Sysctl], ..WatchPolicy::default() };
     let records = scene.run(policy, inventory(), Box::new(|records| changed(records).len() == 2), move |scene, _| {
-        while scene.state.inventory_complete().unwrap().is_none() {
-            std::thread::yield_now();
-        }
+        until("the inventory is complete", || scene.state.inventory_complete().unwrap().is_some());
         for path in [&all, &eth0] {
             std::fs::write(path, "1\n").unwrap();
         }

@@ -5,7 +5,10 @@
 //! loss is reported; marks follow the mounts. The thread runs at real-time priority where that is
 //! permitted, because a process that has ended can no longer be read.
 
+mod hooked;
 mod marks;
+mod progress;
+mod whose;
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -17,26 +20,39 @@ use std::thread::JoinHandle;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use trueline_drift::watch::WatchPolicy;
-use trueline_drift::{Actor, GapReason, Time};
+use trueline_drift::{Actor, GapReason, ItemKind, Time};
 
 use super::coverage::{Coverage, CoverageTable};
 use super::directories::{Directories, Directory};
+use super::hooks::{self, Hooks};
 use super::inotify::Inotify;
 use super::mounts::Mount;
-use super::outlet::{Closed, Outlet, now};
+use super::outlet::{Backlog, Closed, Outlet, now};
 use super::resolve::{Found, Place, find_path};
 use super::sensors::SensorError;
-use super::sysctl::{Sysctls, setting_of};
+use super::sysctl::{Sysctls, Written, written};
 use super::view::{View, as_path, join};
-use super::{Depth, Signal, Target, Touch};
+use super::{CatchUp, Depth, Entry, Signal, Target, Touch};
 use crate::actor::ActorReader;
-use crate::kernel::fanotify::{Event, EventPidfd, Group, Report};
+use crate::clock;
+use crate::kernel::fanotify::{Event, Group, Report};
 use crate::kernel::thread::run_real_time;
+use crate::process::Processes;
+use crate::process::event::BootTime;
+use crate::process::feed::FeedChoice;
+use crate::process::order::Sighting;
+pub use progress::GRACE;
+use progress::Progress;
 
 const ENTRY_MASK: u64 = libc::FAN_CREATE | libc::FAN_DELETE | libc::FAN_MOVED_FROM | libc::FAN_MOVED_TO;
 const MASK: u64 = ENTRY_MASK | libc::FAN_MODIFY | libc::FAN_CLOSE_WRITE | libc::FAN_ATTRIB | libc::FAN_ONDIR;
-/// Holds about 200 events, each of which may open a descriptor: well below the usual limit of 1,024.
-const BUFFER: usize = 16 << 10;
+/// Holds about 50 events, each of which may open a descriptor: well below the usual limit of 1,024. While a reading goes on nobody knows
+/// how far it is, so what a process did meanwhile has no certain place among the events: short ones leave few in doubt.
+const BUFFER: usize = 4 << 10;
+/// Holds one event of the longest kind, and several of those about settings.
+const SHORT_BUFFER: usize = 1 << 10;
+/// Touches that may wait for the observer, besides those in the channel: four times the kernel's own queue, a few hundred bytes each.
+const BACKLOG: usize = 65_536;
 /// Reads of one queue before the others are looked at.
 const READS: usize = 64;
 /// Id of the file system, then the longest handle.
@@ -49,20 +65,34 @@ pub(super) struct Fanotify {
     thread: Option<JoinHandle<()>>,
     /// Closing it ends the thread's waiting.
     wake: Option<PipeWriter>,
-    /// The policy that is to be followed next.
-    orders: Arc<Mutex<Option<WatchPolicy>>>,
+    orders: Arc<Mutex<Orders>>,
     outlet: Outlet,
+}
+
+/// What is asked of the thread and not yet done.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Orders {
+    /// To be followed next.
+    policy: Option<WatchPolicy>,
+    catch_up: Option<CatchUp>,
+    tell_progress: bool,
 }
 
 impl Fanotify {
     /// On return the marks are in place.
-    pub fn start(policy: &WatchPolicy, outlet: Outlet, coverage: Arc<CoverageTable>) -> Result<Self, SensorError> {
+    pub fn start(policy: &WatchPolicy, outlet: Outlet, coverage: Arc<CoverageTable>, feed: FeedChoice) -> Result<Self, SensorError> {
         let refused = |source| SensorError::Fanotify { source };
         let group = Group::open(Report::Names).map_err(refused)?;
+        // Before anything is marked: all that a process does from then on is done by one that is known.
+        let processes = Processes::start(feed, group.as_fd());
+        let (hooks, hook_rows) = Hooks::start(&processes);
+        coverage.replace(hooks::NAME, hook_rows);
         let (woken, wake) = io::pipe().map_err(refused)?;
-        let orders = Arc::new(Mutex::new(None));
+        let orders = Arc::new(Mutex::new(Orders::default()));
         let mut worker = Worker {
             orders: Arc::clone(&orders),
+            catch_up: None,
+            progress: Progress::new(clock::inode_tick()),
             sysctls: Sysctls::start(),
             mount_table: File::open("/proc/self/mountinfo").map_err(refused)?,
             group,
@@ -73,7 +103,11 @@ impl Fanotify {
             marks: HashMap::new(),
             directories: Directories::default(),
             actors: ActorReader::new("fanotify"),
-            outlet: outlet.clone(),
+            sysctls_emptied: BootTime::now(),
+            processes,
+            hooks,
+            is_informed: false,
+            outlet: outlet.with_backlog(BACKLOG),
             coverage,
             rows: Vec::new(),
             fallback: None,
@@ -81,6 +115,8 @@ impl Fanotify {
             is_stale: false,
             caught_up: now(),
         };
+        worker.processes.files.emptied(worker.sysctls_emptied);
+        worker.coverage.replace("process", vec![worker.processes_covered()]);
         if let Some(in_place) = worker.mark_mounts().map_err(refused)? {
             // An error means that the fallback has stopped, which its coverage tells.
             let _ = in_place.recv();
@@ -93,11 +129,35 @@ impl Fanotify {
     }
 
     pub fn update(&self, policy: &WatchPolicy) {
-        *self.orders.lock().unwrap_or_else(PoisonError::into_inner) = Some(policy.clone());
-        if let Some(mut wake) = self.wake.as_ref() {
-            // If the thread has ended there is nothing to update.
-            let _ = wake.write_all(b"!");
-        }
+        // If the thread has ended there is nothing to update.
+        self.order(|orders| orders.policy = Some(policy.clone()));
+    }
+
+    pub fn is_running(&self) -> bool {
+        self.thread.as_ref().is_some_and(|thread| !thread.is_finished())
+    }
+
+    /// As [`super::Sensors::catch_up`].
+    pub fn catch_up(&self, question: CatchUp) -> bool {
+        self.is_running() && self.order(|orders| orders.catch_up = Some(question))
+    }
+
+    /// Asks for a [`Signal::ToldUntil`] later than the last.
+    pub fn tell_progress(&self) {
+        self.order(|orders| orders.tell_progress = true);
+    }
+
+    fn order(&self, change: impl FnOnce(&mut Orders)) -> bool {
+        let is_awake = {
+            let mut orders = self.orders.lock().unwrap_or_else(PoisonError::into_inner);
+            // The thread takes the byte before the orders, so one is enough for all of them; more would fill the pipe while the thread
+            // waits for whoever gives the orders.
+            let is_awake = *orders != Orders::default();
+            change(&mut orders);
+            is_awake
+        };
+        // With the orders free: the thread runs at once, and would wait for this one, which anybody's processes keep from running.
+        is_awake || self.wake.as_ref().is_some_and(|mut wake| wake.write_all(b"!").is_ok())
     }
 }
 
@@ -113,7 +173,10 @@ impl Drop for Fanotify {
 }
 
 struct Worker {
-    orders: Arc<Mutex<Option<WatchPolicy>>>,
+    orders: Arc<Mutex<Orders>>,
+    /// Answered once both queues were seen to be empty.
+    catch_up: Option<CatchUp>,
+    progress: Progress,
     group: Group,
     sysctls: io::Result<Sysctls>,
     mount_table: File,
@@ -125,6 +188,13 @@ struct Worker {
     marks: HashMap<[u8; 8], PathBuf>,
     directories: Directories,
     actors: ActorReader,
+    processes: Processes,
+    /// On the operations themselves, where the kernel has them.
+    hooks: Option<Hooks>,
+    /// What the feed of processes told until the last reading of events has been taken.
+    is_informed: bool,
+    /// No write to a setting waited at this time.
+    sysctls_emptied: BootTime,
     outlet: Outlet,
     coverage: Arc<CoverageTable>,
     rows: Vec<Coverage>,
@@ -137,43 +207,83 @@ struct Worker {
     caught_up: Time,
 }
 
+/// Of events that wait for the thread.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Queue {
+    Empty,
+    MayHoldMore,
+}
+
 impl Worker {
     fn run(mut self, woken: &PipeReader) {
         self.ordinary_priority = run_real_time().is_err();
         self.publish();
         let mut buffer = vec![0; BUFFER];
         // It ends when the pipe is closed or nobody takes the signals.
+        if self.take_hooks().is_err() {
+            return;
+        }
         while self.turn(woken, &mut buffer).is_ok() {}
+        // Where it fails, what is left is still told, and that it failed.
+        self.outlet.empty();
     }
 
     fn turn(&mut self, mut woken: &PipeReader, buffer: &mut [u8]) -> Result<(), Closed> {
-        // Without the sysctl group the pipe stands in for it, so that the places stay the same.
+        self.tell_progress()?;
+        // The pipe stands in for what there is not, so that the places stay the same.
+        let [news, users] = self.processes.descriptors();
         let sysctls = self.sysctls.as_ref().map_or(woken.as_fd(), |sysctls| sysctls.as_fd());
         let mut waiting = [
             PollFd::new(woken.as_fd(), PollFlags::POLLIN),
             PollFd::new(self.mount_table.as_fd(), PollFlags::POLLPRI),
             PollFd::new(self.group.as_fd(), PollFlags::POLLIN),
             PollFd::new(sysctls, PollFlags::POLLIN),
+            PollFd::new(news.unwrap_or(woken.as_fd()), PollFlags::POLLIN),
+            PollFd::new(users.unwrap_or(woken.as_fd()), PollFlags::POLLIN),
+            PollFd::new(self.hooks.as_ref().map_or(woken.as_fd(), Hooks::descriptor), PollFlags::POLLIN),
         ];
-        match poll(&mut waiting, PollTimeout::NONE) {
+        let began = BootTime::now();
+        // What waits in the backlog is passed on as soon as somebody takes signals again.
+        let timeout = match self.outlet.flush()? {
+            Backlog::Waiting(wait) => Some(wait),
+            // Until it can be told that nothing is to come of what happened.
+            Backlog::Empty => self.progress.wait(clock::inode_now()),
+        };
+        let timeout = timeout.map_or(PollTimeout::NONE, |wait| PollTimeout::try_from(wait).unwrap_or(PollTimeout::ZERO));
+        match poll(&mut waiting, timeout) {
             Ok(_) | Err(nix::errno::Errno::EINTR) => {}
-            Err(error) => return self.fail("waiting for events", &error.into()),
+            Err(error) => return Err(self.fail("waiting for events", &error.into())),
         }
-        let [ordered, remounted, files, settings] = waiting.map(|fd| fd.revents().is_some_and(|events| !events.is_empty()));
+        let [ordered, remounted, files, settings, news, users, hooked] =
+            waiting.map(|fd| fd.revents().is_some_and(|events| !events.is_empty()));
         if ordered {
             if !matches!(woken.read(&mut [0]), Ok(1)) || self.outlet.is_stopping() {
                 return Err(Closed);
             }
-            if let Some(policy) = self.orders.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            let Orders { policy, catch_up, tell_progress } =
+                std::mem::take(&mut *self.orders.lock().unwrap_or_else(PoisonError::into_inner));
+            if let Some(policy) = policy {
                 self.policy = policy;
                 self.is_stale = true;
             }
+            self.catch_up = catch_up.or(self.catch_up);
+            if tell_progress {
+                self.progress.touched(clock::inode_now());
+            }
         }
-        if files {
-            self.take_files(buffer)?;
+        self.none_waited(began, files, settings);
+        if news || users {
+            self.take_processes();
         }
-        if settings {
-            self.take_sysctls(buffer)?;
+        if hooked {
+            self.take_hooks()?;
+        }
+        // The order was given before these were found to be ready or not: what is not ready was empty then.
+        let files = if files { self.take_files(buffer)? } else { Queue::Empty };
+        let settings = if settings { self.take_sysctls(buffer)? } else { Queue::Empty };
+        if let (Queue::Empty, Queue::Empty, Some(question)) = (files, settings, self.catch_up) {
+            self.catch_up = None;
+            self.outlet.send(Signal::CaughtUp(question))?;
         }
         if std::mem::take(&mut self.is_stale) || remounted {
             self.refresh()?;
@@ -181,33 +291,37 @@ impl Worker {
         Ok(())
     }
 
-    fn take_files(&mut self, buffer: &mut [u8]) -> Result<(), Closed> {
+    fn take_files(&mut self, buffer: &mut [u8]) -> Result<Queue, Closed> {
         for _ in 0..READS {
+            let began = BootTime::now();
             let batch = match self.group.read(buffer) {
                 Ok(batch) => batch,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.none_waited(began, false, true);
                     self.caught_up = now();
-                    return Ok(());
+                    return Ok(Queue::Empty);
                 }
-                Err(error) => return self.fail("reading file events", &error),
+                Err(error) => return Err(self.fail("reading file events", &error)),
             };
-            let emptied = batch.emptied(BUFFER);
-            for event in batch {
+            let reading = self.processes.files.read(began, BootTime::now(), batch.events());
+            self.is_informed = false;
+            // Read on until nothing waits, though this reading may have been the last: that nothing did is known of a moment after it
+            // only then, and settles what happened while it went on.
+            // A login that was given before one of these events, and is told through the other queue.
+            self.take_sysctls(&mut [0; SHORT_BUFFER])?;
+            self.take_hooks()?;
+            for (number, event) in batch.enumerate() {
                 match event {
-                    Ok(event) => self.take_file(&event)?,
+                    Ok(event) => self.take_file(&event, &reading.sighting(number))?,
                     Err(error) => self.lose("file:*", GapReason::SensorLost, &error)?,
                 }
             }
-            if emptied {
-                self.caught_up = now();
-                return Ok(());
-            }
         }
-        Ok(())
+        Ok(Queue::MayHoldMore)
     }
 
-    fn take_file(&mut self, event: &Event<'_>) -> Result<(), Closed> {
+    fn take_file(&mut self, event: &Event<'_>, sighting: &Sighting) -> Result<(), Closed> {
         self.outlet.counters.count(|counters| &counters.events);
         let record = &event.record;
         if record.overflowed() {
@@ -231,8 +345,8 @@ impl Worker {
             self.is_stale = true;
             let roots: Vec<PathBuf> = self.view.roots_beneath(as_path(&path)).cloned().collect();
             for root in roots {
-                let actor = self.actor(event);
-                self.touch(Target::Path(super::view::into_bytes(root)), actor, Depth::Tree, true)?;
+                let actor = self.actor(event, sighting)?;
+                self.touch(Target::Path(super::view::into_bytes(root)), actor, Depth::Tree, None, record.mask)?;
             }
         }
         if !self.view.contains(&path) {
@@ -240,52 +354,66 @@ impl Worker {
         }
         let is_folder = record.mask & libc::FAN_ONDIR != 0;
         let depth = if directory.is_above || (is_folder && is_entry) { Depth::Tree } else { Depth::Item };
-        let finished = record.mask & (ENTRY_MASK | libc::FAN_CLOSE_WRITE | libc::FAN_ATTRIB) != 0;
-        let actor = self.actor(event);
-        self.touch(Target::Path(path), actor, depth, finished)
+        let actor = self.actor(event, sighting)?;
+        // Of a folder above the path it is another entry's.
+        let done = done_to_entry(record.mask).filter(|_| !directory.is_above);
+        self.touch(Target::Path(path), actor, depth, done, record.mask)
     }
 
-    fn take_sysctls(&mut self, buffer: &mut [u8]) -> Result<(), Closed> {
+    fn take_sysctls(&mut self, buffer: &mut [u8]) -> Result<Queue, Closed> {
         for _ in 0..READS {
-            let Ok(sysctls) = &self.sysctls else { return Ok(()) };
+            let Ok(sysctls) = &self.sysctls else { return Ok(Queue::Empty) };
+            let began = BootTime::now();
             let batch = match sysctls.read(buffer) {
                 Ok(batch) => batch,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.none_waited(began, true, false);
+                    return Ok(Queue::Empty);
+                }
                 Err(error) if matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM)) => {
-                    return self.lose("sysctl:*", GapReason::SensorLost, &error);
+                    return self.lose("sysctl:*", GapReason::SensorLost, &error).map(|()| Queue::MayHoldMore);
                 }
                 // The event's file belonged to a process that has ended: no setting does.
                 Err(_) => continue,
             };
+            let sighting = Sighting::unplaced(self.sysctls_emptied, began, BootTime::now());
+            self.is_informed = false;
             for event in batch {
                 self.outlet.counters.count(|counters| &counters.events);
                 match event {
-                    Ok(event) if event.record.overflowed() => self.overflow("sysctl:*")?,
-                    Ok(event) => {
-                        if let Some(name) = setting_of(&event).filter(|name| self.view.contains_sysctl(name)) {
-                            let actor = self.actor(&event);
-                            self.touch(Target::Sysctl(name), actor, Depth::Item, true)?;
-                        }
+                    Ok(event) if event.record.overflowed() => {
+                        self.processes.look_at_all_soon();
+                        self.overflow("sysctl:*")?;
                     }
+                    Ok(event) => match written(&event) {
+                        Some(Written::Setting(name)) if self.view.contains_sysctl(&name) => {
+                            let actor = self.actor(&event, &sighting)?;
+                            self.touch(Target::Sysctl(name), actor, Depth::Item, None, libc::FAN_MODIFY)?;
+                        }
+                        Some(Written::Login(pid)) => self.take_login(pid),
+                        _ => {}
+                    },
                     Err(error) => self.lose("sysctl:*", GapReason::SensorLost, &error)?,
                 }
             }
         }
-        Ok(())
+        Ok(Queue::MayHoldMore)
     }
 
-    fn actor(&mut self, event: &Event<'_>) -> Option<Arc<Actor>> {
-        let pid = u32::try_from(event.record.pid).unwrap_or(0);
-        Some(match &event.pidfd {
-            EventPidfd::Open(pidfd) => self.actors.read(pid, Some(pidfd)),
-            EventPidfd::Ended => self.actors.read_ended(pid),
-            EventPidfd::Absent => self.actors.read(pid, None),
-        })
+    fn touch(&mut self, target: Target, actor: Option<Arc<Actor>>, depth: Depth, entry: Option<Entry>, mask: u64) -> Result<(), Closed> {
+        let wrote = mask & (ENTRY_MASK | libc::FAN_MODIFY) != 0;
+        let finished = mask & (ENTRY_MASK | libc::FAN_CLOSE_WRITE | libc::FAN_ATTRIB) != 0;
+        self.progress.touched(clock::inode_now());
+        self.outlet.send(Signal::Touched(Touch { target, at: now(), actor, depth, wrote, entry, finished }))
     }
 
-    fn touch(&self, target: Target, actor: Option<Arc<Actor>>, depth: Depth, finished: bool) -> Result<(), Closed> {
-        self.outlet.send(Signal::Touched(Touch { target, at: now(), actor, depth, finished }))
+    fn tell_progress(&mut self) -> Result<(), Closed> {
+        let group = &self.group;
+        match self.progress.told(clock::inode_now(), self.processes.files.taken(), || group.pending()) {
+            Some(until) => self.outlet.send(Signal::ToldUntil(until)),
+            None => Ok(()),
+        }
     }
 
     /// `None` when the folder is gone: what happened above it tells of that.
@@ -324,14 +452,22 @@ impl Worker {
     }
 
     /// The sensor cannot go on: that is said before its thread ends.
-    fn fail(&mut self, doing: &str, error: &io::Error) -> Result<(), Closed> {
+    fn fail(&mut self, doing: &str, error: &io::Error) -> Closed {
         tracing::error!(%error, "the fanotify sensor has stopped while {doing}; changes will be found by scans alone");
-        for row in &mut self.rows {
-            row.watching = false;
-            row.reason = Some(format!("the sensor stopped while {doing}: {error}"));
-        }
-        self.coverage.replace("fanotify", std::mem::take(&mut self.rows));
-        self.outlet.lose("*".to_owned(), GapReason::SensorLost, self.caught_up, None)?;
-        Err(Closed)
+        let scopes = self.rows.drain(..).map(|row| row.scope).chain(std::iter::once("sysctl:*".to_owned()));
+        let reason = Some(format!("the sensor stopped while {doing}: {error}"));
+        let lost = scopes.map(|scope| Coverage { name: "fanotify", scope, watching: false, reason: reason.clone() });
+        let lost = lost.filter(|row| row.scope != "sysctl:*" || self.policy.watches_kind(ItemKind::Sysctl)).collect();
+        self.coverage.replace("fanotify", lost);
+        // Nobody listens any more where this fails: either way the thread ends.
+        let _ = self.outlet.lose("*".to_owned(), GapReason::SensorLost, self.caught_up, None);
+        Closed
     }
+}
+
+fn done_to_entry(mask: u64) -> Option<Entry> {
+    if mask & (libc::FAN_CREATE | libc::FAN_MOVED_TO) != 0 {
+        return Some(Entry::Made);
+    }
+    (mask & (libc::FAN_DELETE | libc::FAN_MOVED_FROM) != 0).then_some(Entry::Removed)
 }

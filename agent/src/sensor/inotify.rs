@@ -75,20 +75,7 @@ impl Inotify {
         let orders = Arc::new(Mutex::new(None));
         let missed = Arc::new(Missed::default());
         let watcher = watcher(&messages, &missed, &outlet)?;
-        let worker = Worker {
-            watcher,
-            orders: Arc::clone(&orders),
-            missed,
-            outlet: outlet.clone(),
-            coverage,
-            view: None,
-            scopes: Vec::new(),
-            elsewhere: Vec::new(),
-            watched: BTreeSet::new(),
-            limited: false,
-            unreadable: BTreeSet::new(),
-            caught_up: now(),
-        };
+        let worker = Worker::new(watcher, Arc::clone(&orders), missed, outlet.clone(), coverage);
         let thread = std::thread::Builder::new()
             .name("inotify".to_owned())
             .spawn(move || worker.run(&waiting))
@@ -160,6 +147,30 @@ struct Worker {
 }
 
 impl Worker {
+    /// One that watches nothing yet.
+    fn new(
+        watcher: INotifyWatcher,
+        orders: Arc<Mutex<Option<Order>>>,
+        missed: Arc<Missed>,
+        outlet: Outlet,
+        coverage: Arc<CoverageTable>,
+    ) -> Self {
+        Self {
+            watcher,
+            orders,
+            missed,
+            outlet,
+            coverage,
+            view: None,
+            scopes: Vec::new(),
+            elsewhere: Vec::new(),
+            watched: BTreeSet::new(),
+            limited: false,
+            unreadable: BTreeSet::new(),
+            caught_up: now(),
+        }
+    }
+
     fn run(mut self, waiting: &Receiver<Message>) {
         loop {
             let message = waiting.try_recv().or_else(|_| {
@@ -347,7 +358,15 @@ impl Worker {
         if !self.view.as_ref().is_some_and(|view| view.contains(&path)) {
             return Ok(());
         }
-        self.outlet.send(Signal::Touched(Touch { target: Target::Path(path), at: now(), actor: None, depth, finished }))
+        self.outlet.send(Signal::Touched(Touch {
+            target: Target::Path(path),
+            at: now(),
+            actor: None,
+            depth,
+            wrote: true,
+            entry: None,
+            finished,
+        }))
     }
 
     fn overflow(&mut self, count: Option<u64>) -> Result<(), Closed> {

@@ -1,9 +1,11 @@
 //! Kernel events as hints to look again. A sensor never reads a value, never decides what changed,
 //! and reports every interval in which it may have missed something.
 
+pub mod audit;
 mod coverage;
 mod directories;
 mod fanotify;
+mod hooks;
 mod inotify;
 pub mod mounts;
 mod outlet;
@@ -16,7 +18,12 @@ use std::sync::Arc;
 
 use trueline_drift::{Actor, GapReason, Time};
 
-pub use coverage::Coverage;
+use crate::actor::image::ProcessImage;
+
+pub use audit::AuditUse;
+pub use coverage::{Coverage, OPERATION, operations, unwatched};
+/// After a change, until [`Signal::ToldUntil`] that time means that its event was told.
+pub use fanotify::GRACE;
 pub use outlet::SensorCounters;
 pub use sensors::{Preference, SensorError, Sensors};
 pub use view::View;
@@ -24,8 +31,33 @@ pub use view::View;
 /// What a sensor tells the observer.
 #[derive(Debug)]
 pub enum Signal {
+    /// Ahead of the touches of a process: which file it runs.
+    Image(Box<ProcessImage>),
     Touched(Touch),
     Lost(Loss),
+    /// All that happened before this was asked for has been told.
+    CaughtUp(CatchUp),
+    /// Of files, all that happened before this time has been told; by the clock of [`crate::clock::inode_now`].
+    ToldUntil(Time),
+}
+
+/// Numbers the questions to the sensors whether they have caught up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct CatchUp(u64);
+
+impl CatchUp {
+    pub fn next(self) -> Self {
+        Self(self.0 + 1)
+    }
+}
+
+/// What became of a name in its folder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Entry {
+    /// Created, or renamed to.
+    Made,
+    /// Removed, or renamed away.
+    Removed,
 }
 
 /// Something may have happened to an item.
@@ -36,6 +68,11 @@ pub struct Touch {
     /// Who did it, where the sensor could tell.
     pub actor: Option<Arc<Actor>>,
     pub depth: Depth,
+    /// The operation changes what the path holds: a write, or an entry made, renamed or removed. What is written through memory
+    /// makes no such event.
+    pub wrote: bool,
+    /// What was done last to the path's own entry; made, where both were and the order is not told.
+    pub entry: Option<Entry>,
     /// The writer is done: the file was closed, or the operation was atomic.
     pub finished: bool,
 }

@@ -8,6 +8,8 @@ use super::view::{as_path, nearest_existing};
 pub struct Mount {
     pub id: u64,
     pub point: PathBuf,
+    /// The file system's device number, as makedev(3) packs it. What stat(2) says of its files may be another (btrfs).
+    pub device: u64,
     /// The whole file system is mounted, not a part of it.
     pub whole: bool,
     /// `ext4`, `overlay`.
@@ -42,10 +44,12 @@ pub fn parse_mounts(mountinfo: &[u8]) -> Vec<Mount> {
 fn parse_mount(line: &[u8]) -> Option<Mount> {
     let mut fields = line.split(|byte| *byte == b' ');
     let id = std::str::from_utf8(fields.next()?).ok()?.parse().ok()?;
-    let root = fields.nth(2)?;
+    let (major, minor) = std::str::from_utf8(fields.nth(1)?).ok()?.split_once(':')?;
+    let device = nix::sys::stat::makedev(major.parse().ok()?, minor.parse().ok()?);
+    let root = fields.next()?;
     let point = unescape(fields.next()?);
     let kind = fields.skip_while(|field| *field != b"-").nth(1)?;
-    Some(Mount { id, point: as_path(&point).to_owned(), whole: root == b"/", kind: String::from_utf8_lossy(kind).into_owned() })
+    Some(Mount { id, point: as_path(&point).to_owned(), device, whole: root == b"/", kind: String::from_utf8_lossy(kind).into_owned() })
 }
 
 /// Blank, tab, newline and backslash are written as three octal digits.
@@ -122,7 +126,7 @@ mod tests {
     fn mounts_beneath_a_root_are_found_and_hidden_ones_are_not() {
         let mounts = parse_mounts(TABLE);
         assert_eq!(mounts.len(), 6);
-        assert_eq!(mounts[2].point, Path::new("/nowhere/etc/a b"));
+        assert_eq!((mounts[2].point.as_path(), mounts[2].device), (Path::new("/nowhere/etc/a b"), nix::sys::stat::makedev(0, 30)));
         assert!(!mounts[2].whole && mounts[3].whole);
         let roots = [PathBuf::from("/nowhere/etc")];
         let ids: Vec<u64> = mounts_of(&roots, &mounts).iter().map(|mount| mount.id).collect();

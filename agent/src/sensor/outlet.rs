@@ -1,11 +1,13 @@
 //! Where every sensor thread puts its signals, and what counts them.
 //!
-//! A full channel holds the sensor back until there is room: what then piles up is the kernel's queue,
-//! whose overflow is reported. Only stopping ends the waiting.
+//! A full channel fills the outlet's own backlog, where it has one; a full backlog holds the sensor back until there is room: what
+//! then piles up is the kernel's queue, whose overflow is reported. Only stopping ends the waiting. Signals leave in the
+//! order that they came in.
 
-use std::sync::Arc;
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{SyncSender, TrySendError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use trueline_drift::{GapReason, Time};
@@ -30,11 +32,37 @@ impl SensorCounters {
     }
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(super) struct Outlet {
     signals: SyncSender<Signal>,
+    backlog: Mutex<VecDeque<Signal>>,
+    /// Most signals in it.
+    room: usize,
     pub counters: Arc<SensorCounters>,
     stopping: Arc<AtomicBool>,
+}
+
+/// How soon a held-back sensor tries again; stopping unparks it at once.
+const RETRY: Duration = Duration::from_millis(1);
+/// The same where the last try was in vain.
+const SELDOM: Duration = Duration::from_millis(20);
+/// Of a backlog, the room that is kept when it is empty.
+const KEPT: usize = 64;
+
+/// What is left of one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Backlog {
+    Empty,
+    /// It is to be flushed again after this time.
+    Waiting(Duration),
+}
+
+/// For one more thread with the same channel; it has no backlog, for that needs somebody who flushes it.
+impl Clone for Outlet {
+    fn clone(&self) -> Self {
+        let (signals, counters, stopping) = (self.signals.clone(), Arc::clone(&self.counters), Arc::clone(&self.stopping));
+        Self { signals, backlog: Mutex::default(), room: 0, counters, stopping }
+    }
 }
 
 /// Nobody listens any more: the thread ends.
@@ -43,24 +71,74 @@ pub(super) struct Closed;
 
 impl Outlet {
     pub fn new(signals: SyncSender<Signal>, counters: Arc<SensorCounters>) -> Self {
-        Self { signals, counters, stopping: Arc::default() }
+        Self { signals, backlog: Mutex::default(), room: 0, counters, stopping: Arc::default() }
+    }
+
+    /// The same with a backlog of so many signals. Whoever has one must [`Self::flush`] it while nothing else happens.
+    pub fn with_backlog(&self, room: usize) -> Self {
+        Self { room, ..self.clone() }
     }
 
     pub fn send(&self, signal: Signal) -> Result<(), Closed> {
-        /// How soon a held-back sensor tries again; stopping unparks it at once.
-        const RETRY: Duration = Duration::from_millis(1);
-        let mut waiting = signal;
+        let mut backlog = self.backlog.lock().unwrap_or_else(PoisonError::into_inner);
+        backlog.push_back(signal);
         loop {
-            match self.signals.try_send(waiting) {
-                Ok(()) => return Ok(()),
-                Err(TrySendError::Full(back)) if !self.stopping.load(Ordering::Acquire) => waiting = back,
-                Err(_) => {
-                    self.counters.count(|counters| &counters.dropped);
-                    return Err(Closed);
-                }
+            self.drain(&mut backlog)?;
+            if backlog.len() <= self.room {
+                return Ok(());
+            }
+            if self.stopping.load(Ordering::Acquire) {
+                return Err(self.closed(&mut backlog));
             }
             std::thread::park_timeout(RETRY);
         }
+    }
+
+    /// Passes on what the channel has room for.
+    pub fn flush(&self) -> Result<Backlog, Closed> {
+        let mut backlog = self.backlog.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = backlog.len();
+        self.drain(&mut backlog)?;
+        Ok(match backlog.len() {
+            0 => Backlog::Empty,
+            // Nobody takes signals for now.
+            left if left == before => Backlog::Waiting(SELDOM),
+            _ => Backlog::Waiting(RETRY),
+        })
+    }
+
+    /// Waits until all has been passed on, or the sensor is told to stop.
+    pub fn empty(&self) {
+        while !self.is_stopping() && matches!(self.flush(), Ok(Backlog::Waiting(_))) {
+            std::thread::park_timeout(RETRY);
+        }
+    }
+
+    fn drain(&self, backlog: &mut VecDeque<Signal>) -> Result<(), Closed> {
+        while let Some(signal) = backlog.pop_front() {
+            match self.signals.try_send(signal) {
+                Ok(()) => {}
+                Err(TrySendError::Full(back)) => {
+                    backlog.push_front(back);
+                    return Ok(());
+                }
+                Err(TrySendError::Disconnected(back)) => {
+                    backlog.push_front(back);
+                    return Err(self.closed(backlog));
+                }
+            }
+        }
+        // A burst's memory is given back.
+        if backlog.capacity() > KEPT {
+            *backlog = VecDeque::new();
+        }
+        Ok(())
+    }
+
+    fn closed(&self, backlog: &mut VecDeque<Signal>) -> Closed {
+        self.counters.dropped.fetch_add(backlog.len() as u64, Ordering::Relaxed);
+        backlog.clear();
+        Closed
     }
 
     pub fn lose(&self, scope: String, reason: GapReason, began_at: Time, lost: Option<u64>) -> Result<(), Closed> {

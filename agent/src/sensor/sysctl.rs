@@ -41,11 +41,26 @@ impl AsFd for Sysctls {
     }
 }
 
-/// The setting that an event is about, if it is about one.
-pub(super) fn setting_of(event: &Event<'_>) -> Option<String> {
+/// What was written to in /proc, of all that matters here.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Written {
+    Setting(String),
+    /// The process with this pid was given a login: the kernel tells of it in no other way.
+    Login(u32),
+}
+
+pub(super) fn written(event: &Event<'_>) -> Option<Written> {
     let file = event.file.as_ref()?;
     let path = nix::fcntl::readlink(format!("/proc/self/fd/{}", file.as_raw_fd()).as_str()).ok()?;
-    setting_name(path.as_bytes())
+    let path = path.as_bytes();
+    setting_name(path).map(Written::Setting).or_else(|| login_pid(path).map(Written::Login))
+}
+
+/// `/proc/812/loginuid`, or `/proc/812/task/812/loginuid`.
+fn login_pid(path: &[u8]) -> Option<u32> {
+    let rest = path.strip_prefix(b"/proc/")?.strip_suffix(b"/loginuid")?;
+    let pid = rest.split(|byte| *byte == b'/').next()?;
+    std::str::from_utf8(pid).ok()?.parse().ok()
 }
 
 /// `/proc/sys/net/ipv4/conf/eth0.100/forwarding` is `net.ipv4.conf.eth0/100.forwarding`, as sysctl(8)
@@ -66,6 +81,14 @@ fn setting_name(path: &[u8]) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_login_is_told_from_other_writes() {
+        assert_eq!((login_pid(b"/proc/812/loginuid"), login_pid(b"/proc/812/task/812/loginuid")), (Some(812), Some(812)));
+        for path in [&b"/proc/812/oom_score_adj"[..], b"/proc/self/loginuid", b"/proc//loginuid", b"/proc/loginuid", b"/tmp/812/loginuid"] {
+            assert_eq!(login_pid(path), None);
+        }
+    }
 
     #[test]
     fn paths_become_names_and_dots_within_a_segment_survive() {

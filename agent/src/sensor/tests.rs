@@ -2,7 +2,9 @@
 //! through inotify. No test waits by the clock: each ends with an operation whose signal closes it.
 
 mod actors;
+mod hooked;
 mod mounts;
+mod whose;
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
@@ -17,6 +19,7 @@ use std::time::Duration;
 use trueline_drift::watch::WatchPolicy;
 
 use super::*;
+use crate::process::feed::FeedChoice;
 
 /// Only a test that is going to fail waits this long.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -41,13 +44,17 @@ fn engine(preference: Preference) -> &'static str {
 }
 
 fn watch(test: &str, preference: Preference, room: usize, prepare: impl Fn(&Path)) -> Option<Watched> {
+    watch_fed(test, preference, FeedChoice::Best, room, prepare)
+}
+
+fn watch_fed(test: &str, preference: Preference, feed: FeedChoice, room: usize, prepare: impl Fn(&Path)) -> Option<Watched> {
     let folder = tempfile::tempdir().unwrap();
     let base = folder.path().canonicalize().unwrap();
     prepare(&base);
     let policy = WatchPolicy { exclude: Vec::new(), ..WatchPolicy::only_paths(vec![base.to_str().unwrap().to_owned()]) };
     let (sender, signals) = sync_channel(room);
     let counters = Arc::new(SensorCounters::default());
-    let sensors = Sensors::start_with(preference, &policy, sender, Arc::clone(&counters)).unwrap();
+    let sensors = Sensors::start_fed(preference, feed, &policy, sender, Arc::clone(&counters)).unwrap();
     let coverage = sensors.coverage();
     if !coverage.iter().any(|row| row.name == engine(preference) && row.watching) {
         skip(test, &format!("{coverage:?}"));
@@ -72,7 +79,8 @@ impl Watched {
             match self.signals.recv_timeout(PATIENCE).expect("a signal of the last operation") {
                 Signal::Touched(touch) if touch.target == target(&fence) => break,
                 Signal::Touched(touch) => touches.push(touch),
-                Signal::Lost(loss) => panic!("{loss:?}"),
+                Signal::Image(_) | Signal::ToldUntil(_) => {}
+                other => panic!("{other:?}"),
             }
         }
         // What is still to come of the fence must not close the next round.
@@ -286,9 +294,9 @@ fn a_new_policy_is_followed_and_what_came_into_view_is_reported() {
 #[test]
 fn a_queue_that_overflows_is_reported() {
     for preference in BOTH {
-        let Some(watched) = watch("a_queue_that_overflows_is_reported", preference, 1, |_| {}) else { continue };
-        // Nobody takes the signals meanwhile, so the kernel's queue of 16,384 fills up.
-        for number in 0..30_000 {
+        let Some(watched) = watch("a_queue_that_overflows_is_reported", preference, 1024, |_| {}) else { continue };
+        // Nobody takes the signals meanwhile, so the sensor's backlog of 65,536 and the kernel's queue of 16,384 fill up.
+        for number in 0..100_000 {
             fs::File::create(watched.path(number.to_string())).unwrap();
         }
         loop {

@@ -7,6 +7,7 @@ use trueline_drift::{CoverageGap, Epoch, GapReason, RecordBody, Sequence, Time};
 use trueline_proto::{ChainLink, v1};
 
 use super::*;
+use crate::testing::await_some;
 
 mod agreement;
 mod anew;
@@ -45,13 +46,11 @@ fn open(directory: &Path) -> (Spool, Recovery) {
 }
 
 fn open_with(directory: &Path, limit: SpoolLimit) -> (Spool, Recovery) {
-    loop {
-        match Spool::open(directory, limit, None, || Epoch(1)) {
-            // Another test's child process holds our descriptors until it executes.
-            Err(SpoolError::InUse { .. }) => std::thread::yield_now(),
-            opened => return opened.unwrap(),
-        }
-    }
+    // Another test's child process holds our descriptors until it executes.
+    await_some("the spool's lock", || match Spool::open(directory, limit, None, || Epoch(1)) {
+        Err(SpoolError::InUse { .. }) => None,
+        opened => Some(opened.unwrap()),
+    })
 }
 
 /// The folder as a power cut at this moment would leave it.
@@ -182,7 +181,10 @@ fn a_hundred_thousand_records_stay_bounded_and_arrive_in_order_while_being_writt
     let mut received = 0;
     let mut link = ChainLink::START;
     while received < RECORDS {
+        // Looked at first: what it wrote before it ended is still to be had.
+        let is_written = writer.is_finished();
         let frames = spool.frames_after(Sequence(received), 16 * 1024).unwrap();
+        assert!(!(is_written && frames.is_empty()), "the writer has ended at {} and {received} came", spool.newest().0);
         verify(Epoch(1), link, &frames);
         for frame in &frames {
             link = ChainLink::from_bytes(&frame.link).unwrap();
@@ -243,7 +245,7 @@ impl Mount {
 
 impl Drop for Mount {
     fn drop(&mut self) {
-        let _ = Command::new("umount").arg(self.0.path()).status();
+        let _ = Command::new("umount").arg("-l").arg(self.0.path()).status();
     }
 }
 

@@ -96,6 +96,12 @@ impl Seen {
         }
     }
 
+    /// Whether it was met so far.
+    pub fn holds(&self, item: &ItemId) -> bool {
+        let hash = self.hasher.hash_one(&encoding::key(item)[..]);
+        if self.sorted { self.hashes.binary_search(&hash).is_ok() } else { self.hashes.contains(&hash) }
+    }
+
     fn contains(&self, key: &[u8]) -> bool {
         self.hashes.binary_search(&self.hasher.hash_one(key)).is_ok()
     }

@@ -7,21 +7,18 @@ use trueline_drift::{Actor, Cause, Change, FieldChange, FieldName, ItemKey, Obse
 
 use super::*;
 use crate::spool::{Spool, SpoolError, SpoolLimit};
+use crate::testing::await_some;
 
 const CACHE: usize = 2 * 1024 * 1024;
 
 fn open(directory: &Path) -> State {
-    loop {
-        match State::open(&directory.join("state.redb"), CACHE, "now") {
-            // Another test's child process holds our descriptors until it executes.
-            Err(StateError::Storage { source, .. }) if matches!(*source, redb::Error::DatabaseAlreadyOpen) => std::thread::yield_now(),
-            opened => {
-                let (state, aside) = opened.unwrap();
-                assert_eq!(aside, None);
-                return state;
-            }
-        }
-    }
+    // Another test's child process holds our descriptors until it executes.
+    let (state, aside) = await_some("the state's lock", || match State::open(&directory.join("state.redb"), CACHE, "now") {
+        Err(StateError::Storage { source, .. }) if matches!(*source, redb::Error::DatabaseAlreadyOpen) => None,
+        opened => Some(opened.unwrap()),
+    });
+    assert_eq!(aside, None);
+    state
 }
 
 fn file(path: &[u8]) -> ItemId {
@@ -190,6 +187,7 @@ fn transition(item: &ItemId, before: Option<i64>, after: Option<i64>) -> RecordB
         cause: Cause::Event,
         actor: Actor::unknown("test"),
         transaction: None,
+        shipped_by: None,
     }))
 }
 
@@ -298,7 +296,7 @@ fn a_full_disk_is_an_error_and_the_state_goes_on_once_there_is_space() {
         state.flush().unwrap();
         assert_eq!(state.lookup(&file(format!("/etc/{number}/7").as_bytes())).unwrap(), Some(stored(number)));
     });
-    let _ = Command::new("umount").arg(directory.path()).status();
+    let _ = Command::new("umount").arg("-l").arg(directory.path()).status();
     if let Err(panic) = outcome {
         std::panic::resume_unwind(panic);
     }

@@ -7,6 +7,7 @@ use clap::Subcommand;
 use serde_json::{Map, Value, json};
 use trueline_drift::Time;
 use trueline_drift::baseline::BaselineDocument;
+use trueline_drift::document::BASELINE_LIMIT;
 
 use super::Session;
 use crate::age::age;
@@ -18,16 +19,13 @@ use crate::screen::{Screen, Tone};
 use crate::shape::{self, Baseline, BaselineName, Host};
 use crate::table::{Cell, Column, Fit, lines_visible, visible};
 
-/// The collector's own bound on a written baseline, in bytes.
-const DOCUMENT_LIMIT: u64 = 16 * 1024 * 1024;
-
 #[derive(Debug, Subcommand)]
 pub enum Verb {
     /// Take a host's present state as a new version of a baseline
     Capture {
         /// Name or id
         host: String,
-        /// The baseline's name; the host's where not given
+        /// The baseline's name [default: the host's]
         #[arg(long)]
         name: Option<String>,
         /// Hold the host against it at once (the default)
@@ -46,6 +44,7 @@ pub enum Verb {
     },
     /// Send a YAML baseline to the collector as a new version
     Apply {
+        /// The document
         file: PathBuf,
         /// Hold this host against it
         #[arg(long)]
@@ -55,12 +54,15 @@ pub enum Verb {
     Rollback {
         /// Name or id
         host: String,
-        /// The version; the one before the present one where not given
+        /// The version [default: the one before the present one]
         #[arg(long, value_name = "VERSION", value_parser = clap::value_parser!(u64).range(1..))]
         to: Option<u64>,
     },
     /// Check a YAML baseline without a collector
-    Lint { file: PathBuf },
+    Lint {
+        /// The document
+        file: PathBuf,
+    },
 }
 
 /// Needs no collector.
@@ -153,8 +155,9 @@ async fn show(session: &Session, reference: &str) -> Result<(), Failure> {
         value["items"] = Value::Object(items);
         return Ok(session.screen.document(&value)?);
     }
-    let document = Written { name: &baseline.name, closed: &value["closed"], items: &items };
-    session.screen.line(&format!("# {} v{}, {} by {}", baseline.name, baseline.version, baseline.origin, visible(&baseline.created_by)))?;
+    let document = Written { name: &baseline.name, whole: baseline.whole, closed: &value["closed"], items: &items };
+    let origin = format!("# {} v{}, {} by {}", baseline.name, baseline.version, baseline.origin, baseline.created_by);
+    session.screen.line(&visible(&origin))?;
     Ok(session.screen.raw(&lines_visible(&trueline_drift::document::to_yaml(&document)))?)
 }
 
@@ -162,6 +165,8 @@ async fn show(session: &Session, reference: &str) -> Result<(), Failure> {
 #[derive(serde::Serialize)]
 struct Written<'a> {
     name: &'a str,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    whole: bool,
     closed: &'a Value,
     items: &'a Map<String, Value>,
 }
@@ -208,9 +213,9 @@ fn read(file: &Path) -> Result<(String, BaselineDocument), Failure> {
     let fail = |error: std::io::Error| Failure::Usage(format!("cannot read {name}: {error}"));
     let mut text = String::new();
     let open = std::fs::File::open(file).map_err(fail)?;
-    open.take(DOCUMENT_LIMIT + 1).read_to_string(&mut text).map_err(fail)?;
-    if text.len() as u64 > DOCUMENT_LIMIT {
-        return Err(Failure::Refused(format!("{name} has more than {DOCUMENT_LIMIT} bytes, the limit of a written baseline")));
+    open.take(BASELINE_LIMIT as u64 + 1).read_to_string(&mut text).map_err(fail)?;
+    if text.len() > BASELINE_LIMIT {
+        return Err(Failure::Refused(format!("{name} has more than {BASELINE_LIMIT} bytes, the limit of a written baseline")));
     }
     let document = BaselineDocument::parse(&name, &text).map_err(|error| Failure::Refused(error.to_string()))?;
     Ok((text, document))

@@ -1,7 +1,9 @@
 //! `trueline changes`: what changed, when and by whom.
 
 use clap::{Args, Subcommand};
-use trueline_drift::{Actor, Time};
+use trueline_drift::actor::SessionId;
+use trueline_drift::transaction::TransactionId;
+use trueline_drift::{Actor, Time, Transaction};
 
 use super::{Filters, Session};
 use crate::age::{age, moment, moment_and_age, now, parse_moment};
@@ -28,6 +30,12 @@ pub enum Verb {
 pub struct Selection {
     #[command(flatten)]
     filters: Filters,
+    /// By processes of this login: a session's id, as `trueline changes show` tells it
+    #[arg(long)]
+    session: Option<SessionId>,
+    /// Made in this run, or in one within it: a transaction's id, as `trueline changes show` tells it
+    #[arg(long)]
+    transaction: Option<TransactionId>,
     /// Received at or after: a time (RFC 3339), or 15m for fifteen minutes ago
     #[arg(long, value_parser = parse_moment)]
     since: Option<Time>,
@@ -41,7 +49,13 @@ pub struct Selection {
 pub async fn run(session: &Session, verb: Verb) -> Result<(), Failure> {
     match verb {
         Verb::List(selection) => {
-            let query = selection.filters.query().with("since", selection.since).with("until", selection.until);
+            let Selection { filters, session: login, transaction, since, until, .. } = &selection;
+            let query = filters
+                .query()
+                .with("session", login.as_ref())
+                .with("transaction", transaction.as_ref())
+                .with("since", *since)
+                .with("until", *until);
             list(session, &["changes"], query, &selection.paging, listing()).await.map(|_| ())
         }
         Verb::Show { id } => {
@@ -71,6 +85,10 @@ fn listing() -> Listing<Change> {
 fn row(change: &Change, now: Time) -> Vec<Cell> {
     let verdict = change.verdict.as_deref().unwrap_or("unjudged");
     let transition = shape::transition(change).into_iter().fold(Cell::new(""), |cell, (tone, text)| cell.then(tone, &text));
+    let mut judged = Cell::toned(Tone::of_verdict(verdict), &verdict.replace('_', " "));
+    if change.shipped_by.is_some() {
+        judged = judged.then(Tone::Dim, ", shipped");
+    }
     vec![
         Cell::new(&change.id.to_string()),
         Cell::new(&age(change.observed_at, now)),
@@ -78,7 +96,7 @@ fn row(change: &Change, now: Time) -> Vec<Cell> {
         Cell::toned(Tone::Heading, &change.item.to_string()),
         transition,
         Cell::toned(Tone::Actor, &change.actor.summary()),
-        Cell::toned(Tone::of_verdict(verdict), &verdict.replace('_', " ")),
+        judged,
     ]
 }
 
@@ -105,8 +123,9 @@ fn show(session: &Session, value: &serde_json::Value) -> Result<(), Failure> {
     for reason in &change.reasons {
         sheet.row("because", reason);
     }
-    sheet.maybe("transaction", change.transaction.as_deref());
+    sheet.maybe("shipped by", change.shipped_by.as_ref().map(ToString::to_string).as_deref());
     describe(&mut sheet, &change.actor);
+    describe_runs(&mut sheet, change.transaction.as_ref());
     screen.raw(&sheet.text(screen.paint, screen.width))?;
     screen.line("")?;
     let columns = vec![Column::new("FIELD", Fit::End), Column::new("BEFORE", Fit::End), Column::new("AFTER", Fit::End)];
@@ -125,6 +144,13 @@ fn show(session: &Session, value: &serde_json::Value) -> Result<(), Failure> {
     Ok(screen.raw(&Table::new(columns).page(&rows, screen.paint, screen.width))?)
 }
 
+/// The runs that it was made in, innermost first.
+pub fn describe_runs(sheet: &mut Sheet, transaction: Option<&Transaction>) {
+    for (at, run) in transaction.into_iter().flat_map(Transaction::outwards).enumerate() {
+        sheet.row(if at == 0 { "transaction" } else { "within" }, &format!("{} ({}, {})", run.summary(), run.id, run.certainty));
+    }
+}
+
 /// Who it was, and how sure that is.
 pub fn describe(sheet: &mut Sheet, actor: &Actor) {
     sheet.toned("actor", Tone::Actor, &actor.summary());
@@ -135,16 +161,83 @@ pub fn describe(sheet: &mut Sheet, actor: &Actor) {
     }
     if let Some(process) = &actor.process {
         sheet.maybe("executable", process.exe.as_deref());
+        sheet.maybe("its sha256", process.sha256.as_ref().map(ToString::to_string).as_deref());
+        sheet.maybe("script", process.script.as_deref());
         sheet.maybe("folder", process.cwd.as_deref());
+        sheet.maybe("started", process.started_at.map(moment).as_deref());
     }
     for parent in &actor.parents {
-        sheet.row("parent", &parent.summary());
+        // What it calls itself is its own choice.
+        let exe = parent.exe.as_ref().filter(|exe| parent.argv.first() != Some(exe));
+        let exe = exe.map(|exe| format!(" · {exe}")).unwrap_or_default();
+        sheet.row("parent", &format!("{}{exe}", parent.summary()));
     }
     if let Some(session) = &actor.session {
-        let origin = session.origin.as_ref().map(|origin| format!(" from {origin}")).unwrap_or_default();
-        sheet.row("session", &format!("{}{origin}", session.id));
+        sheet.row("session", &format!("{} ({}, {})", session.summary(), session.id, session.certainty));
+        sheet.maybe("logged in", session.began_at.map(moment).as_deref());
     }
-    sheet.maybe("sudo", actor.sudo.as_deref());
+    if let Some(sudo) = &actor.sudo {
+        sheet.row("sudo", &format!("{} ({})", sudo.summary(), sudo.certainty));
+    }
     sheet.maybe("unit", actor.unit.as_deref());
-    sheet.maybe("container", actor.container.as_deref());
+    sheet.maybe("slice", actor.slice.as_deref());
+    if let Some(container) = &actor.container {
+        let image = container.image.as_ref().map(|image| format!(" of image {image}")).unwrap_or_default();
+        sheet.row("container", &format!("{}{image} ({})", container.id, container.certainty));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::screen::Paint;
+
+    /// From the process to the login, with what a host may put into a terminal made visible.
+    #[test]
+    fn the_whole_chain_is_told() {
+        let actor: Actor = shape::read(&json!({
+            "certainty": "exact", "via": ["fanotify", "ebpf"],
+            "process": {
+                "pid": 8123, "exe": "/usr/bin/python3.11", "sha256": "ab".repeat(32), "script": "/usr/bin/unattended-upgrade",
+                "argv": ["python3", "/usr/bin/unattended-upgrade"], "cwd": "/"
+            },
+            "parents": [{"pid": 8001, "exe": "/usr/bin/bash", "argv": ["-bash"]}],
+            "user": {"uid": 0, "name": "root", "login_uid": 1000, "login_name": "alice"},
+            "session": {
+                "id": "3f2a9c01d4e7-42", "certainty": "strong", "kind": "ssh", "user": "alice",
+                "origin": {"address": "10.0.4.17", "port": 51022}, "terminal": "pts/0", "key": "SHA256:Zk3v", "began_at": "2026-02-12T10:30:00Z"
+            },
+            "sudo": {"certainty": "strong", "by": "alice", "as_user": "root", "command": "x\u{1b}[31m", "terminal": "pts/0"},
+            "unit": "session-42.scope", "slice": "user-1000.slice",
+            "container": {"certainty": "correlated", "id": "web", "image": "debian:12"}
+        }))
+        .unwrap();
+        let run: Transaction = shape::read(&json!({
+            "id": "apt-1", "kind": "apt", "certainty": "exact", "command": "apt-get install nginx", "requested_by": "alice",
+            "within": {"id": "ansible-1", "kind": "ansible", "certainty": "correlated", "name": "apt"}
+        }))
+        .unwrap();
+        let mut sheet = Sheet::default();
+        describe(&mut sheet, &actor);
+        describe_runs(&mut sheet, Some(&run));
+        insta::assert_snapshot!(sheet.text(Paint::PLAIN, None), @r"
+        actor        alice as root · python3 /usr/bin/unattended-upgrade (pid 8123)
+        certainty    exact (by fanotify, ebpf)
+        executable   /usr/bin/python3.11
+        its sha256   abababababababababababababababababababababababababababababababab
+        script       /usr/bin/unattended-upgrade
+        folder       /
+        parent       -bash (pid 8001) · /usr/bin/bash
+        session      ssh of alice from 10.0.4.17 port 51022 with key SHA256:Zk3v on pts/0 (3f2a9c01d4e7-42, strong)
+        logged in    2026-02-12 10:30:00Z
+        sudo         alice as root: x�[31m, on pts/0 (strong)
+        unit         session-42.scope
+        slice        user-1000.slice
+        container    web of image debian:12 (correlated)
+        transaction  apt: apt-get install nginx, for alice (apt-1, exact)
+        within       perhaps ansible: apt (ansible-1, correlated)
+        ");
+    }
 }

@@ -1,7 +1,7 @@
-//! `trueline coverage`: intervals in which changes may have been missed, and what was done.
+//! `trueline coverage`: intervals in which changes may have been missed, what was done, and what a host's sensors tell of.
 
 use clap::Subcommand;
-use trueline_drift::Time;
+use trueline_drift::{OperationCoverage, Time};
 
 use super::Session;
 use crate::age::{age, clock};
@@ -11,7 +11,7 @@ use crate::failure::Failure;
 use crate::listing::{Listing, Paging, list};
 use crate::screen::Tone;
 use crate::shape::{self, Gap, Host};
-use crate::table::{Cell, Column, Fit, visible};
+use crate::table::{Cell, Column, Fit, Table, visible};
 
 #[derive(Debug, Subcommand)]
 pub enum Verb {
@@ -26,10 +26,43 @@ pub enum Verb {
         #[command(flatten)]
         paging: Paging,
     },
+    /// What a host's sensors tell of each operation, as its agent last said
+    ///
+    /// ACTOR is the surest that whoever did it can be; `no event` where none tells of the operation, so that reading
+    /// again alone finds what it changed.
+    Show {
+        /// Name or id
+        host: String,
+    },
 }
 
 pub async fn run(session: &Session, verb: Verb) -> Result<(), Failure> {
-    let Verb::List { host, paging } = verb;
+    match verb {
+        Verb::List { host, paging } => gaps(session, host, paging).await,
+        Verb::Show { host } => show(session, &host).await,
+    }
+}
+
+async fn show(session: &Session, host: &str) -> Result<(), Failure> {
+    let value = session.api.get(&["hosts", host, "coverage"], &Query::default()).await?;
+    if session.screen.is_json() {
+        return Ok(session.screen.document(&value)?);
+    }
+    let rows: Vec<OperationCoverage> = shape::read(&value["operations"])?;
+    if rows.is_empty() {
+        session.screen.note("Its agent does not say: it has not connected yet, or it is of an older version.");
+        return Ok(());
+    }
+    let columns = vec![Column::new("OPERATION", Fit::Whole), Column::new("ACTOR", Fit::Whole), Column::new("WHY NO SURER", Fit::End)];
+    let cells = |row: &OperationCoverage| {
+        let actor = row.actor.map_or_else(|| Cell::toned(Tone::Notable, "no event"), |actor| Cell::new(actor.name()));
+        vec![Cell::toned(Tone::Heading, row.operation.name()), actor, Cell::new(row.reason.as_deref().unwrap_or(""))]
+    };
+    let rows: Vec<Vec<Cell>> = rows.iter().map(cells).collect();
+    Ok(session.screen.raw(&Table::new(columns).page(&rows, session.screen.paint, session.screen.width))?)
+}
+
+async fn gaps(session: &Session, host: Option<String>, paging: Paging) -> Result<(), Failure> {
     let columns = vec![
         Column::new("AGE", Fit::Whole),
         Column::new("HOST", Fit::Middle),
@@ -55,7 +88,7 @@ async fn tell_blind(session: &Session, host: Option<&str>) -> Result<(), Failure
         None => super::hosts::all(session).await?,
     };
     for host in hosts {
-        let blind = host.status.sensors.iter().filter(|sensor| !sensor.watching).count();
+        let blind = host.status.sensors.iter().filter(|sensor| sensor.is_blind()).count();
         if blind > 0 {
             let scopes = counted(blind as u64, "scope");
             let line = format!("On {} the sensors do not watch {scopes}; see `trueline hosts show {}`.", host.name, host.name);

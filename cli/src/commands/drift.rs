@@ -1,18 +1,24 @@
 //! `trueline drift`: where hosts depart from their baselines, and that somebody has seen it.
 
+use std::collections::BTreeMap;
+
 use clap::{Args, Subcommand};
+use indicatif::HumanCount;
 use serde_json::json;
-use trueline_drift::Time;
 use trueline_drift::baseline::EXISTS;
+use trueline_drift::{ItemId, Time};
 
 use super::{Filters, Session};
 use crate::age::{age, moment_and_age, now};
 use crate::api::Query;
+use crate::counted::counted;
 use crate::failure::Failure;
-use crate::listing::{Listing, Paging, list};
+use crate::listing::{Listing, Paging, list_looking};
 use crate::screen::Tone;
 use crate::shape::{self, Drift};
 use crate::table::{Cell, Column, Fit, Sheet};
+
+const UNRESOLVED: &str = "unresolved";
 
 #[derive(Debug, Subcommand)]
 pub enum Verb {
@@ -40,21 +46,24 @@ pub struct Selection {
     #[command(flatten)]
     filters: Filters,
     /// In this state; unresolved is open or acknowledged
-    #[arg(long, default_value = "unresolved", value_parser = ["open", "acknowledged", "resolved", "unresolved", "all"])]
+    #[arg(long, default_value = UNRESOLVED, value_parser = ["open", "acknowledged", "resolved", "unresolved", "all"])]
     state: String,
     /// With this severity
     #[arg(long, value_parser = ["info", "warning", "critical"])]
     severity: Option<String>,
+    /// What is folded under its package's drift: left out, listed too, or listed alone [default: no; yes beside --item]
+    #[arg(long, value_parser = ["no", "yes", "only"])]
+    folded: Option<String>,
+    /// Only what is folded under this package, as in package:nginx
+    #[arg(long, value_name = "PACKAGE", conflicts_with = "folded")]
+    folded_under: Option<ItemId>,
     #[command(flatten)]
     paging: Paging,
 }
 
 pub async fn run(session: &Session, verb: Verb) -> Result<(), Failure> {
     match verb {
-        Verb::List(selection) => {
-            let query = selection.filters.query().with("state", Some(selection.state)).with("severity", selection.severity);
-            list(session, &["drift"], query, &selection.paging, listing()).await.map(|_| ())
-        }
+        Verb::List(selection) => select(session, selection).await,
         Verb::Show { id } => {
             let value = session.api.get(&["drift", &id.to_string()], &Query::default()).await?;
             show(session, &value)
@@ -63,6 +72,51 @@ pub async fn run(session: &Session, verb: Verb) -> Result<(), Failure> {
             let value = session.api.post(&["drift", &id.to_string(), "acknowledge"], &json!({ "note": note })).await?;
             show(session, &value)
         }
+    }
+}
+
+async fn select(session: &Session, selection: Selection) -> Result<(), Failure> {
+    let narrows = selection.filters.narrow_more_than_host() || selection.severity.is_some() || selection.state != UNRESOLVED;
+    let query = selection.filters.query().with("state", Some(selection.state)).with("severity", selection.severity);
+    let leaves_out = match selection.folded.as_deref() {
+        None => selection.filters.item.is_none() && selection.folded_under.is_none(),
+        Some(folded) => folded == "no",
+    };
+    let asked = query.clone().with("folded", selection.folded).with("folded_under", selection.folded_under);
+    let mut folds = Folds::default();
+    list_looking(session, &["drift"], asked, &selection.paging, listing(), |drift| folds.look(drift)).await?;
+    if !leaves_out || session.screen.is_json() {
+        return Ok(());
+    }
+    if narrows {
+        // What is left out may be folded under a package that the filters leave out too.
+        let (_, page) = session.api.page(&["drift"], &query.with("folded", Some("only")).with("limit", Some(1))).await?;
+        if !page.items.is_empty() {
+            session.screen.note("There is more, folded under packages: --folded yes");
+        }
+    } else if let Some(sentence) = folds.sentence() {
+        session.screen.note(&sentence);
+    }
+    Ok(())
+}
+
+/// What is folded under the packages of a list.
+#[derive(Default)]
+pub struct Folds(BTreeMap<(String, ItemId), u64>);
+
+impl Folds {
+    /// Each of a package's drifts tells the same.
+    pub fn look(&mut self, drift: &Drift) {
+        if drift.folds > 0 {
+            self.0.insert((drift.host.clone(), drift.item.clone()), drift.folds);
+        }
+    }
+
+    fn sentence(&self) -> Option<String> {
+        let count: u64 = self.0.values().sum();
+        let are = if count == 1 { "is" } else { "are" };
+        let packages = if self.0.len() == 1 { "a package" } else { "packages" };
+        (count > 0).then(|| format!("{} more {are} folded under {packages} listed here: --folded yes", HumanCount(count)))
     }
 }
 
@@ -86,11 +140,16 @@ pub fn listing() -> Listing<Drift> {
 
 fn row(drift: &Drift, now: Time) -> Vec<Cell> {
     let (expected, actual) = shape::departure(drift);
-    let verdict = match drift.state.as_str() {
+    let mut verdict = match drift.state.as_str() {
         "open" => Cell::toned(Tone::of_verdict(&drift.verdict), &drift.verdict),
         "resolved" => Cell::toned(Tone::of_verdict(&drift.verdict), &drift.verdict).then(Tone::Good, ", resolved"),
         _ => Cell::toned(Tone::of_verdict(&drift.verdict), &drift.verdict).then(Tone::Dim, ", seen"),
     };
+    if drift.folded_under.is_some() {
+        verdict = verdict.then(Tone::Dim, ", folded");
+    } else if drift.folds > 0 {
+        verdict = verdict.then(Tone::Dim, &format!(", folds {}", HumanCount(drift.folds)));
+    }
     vec![
         Cell::new(&drift.id.to_string()),
         Cell::new(&age(drift.opened_at, now)),
@@ -122,6 +181,13 @@ fn show(session: &Session, value: &serde_json::Value) -> Result<(), Failure> {
         sheet.row("because", reason);
     }
     sheet.row("state", &drift.state);
+    if let Some(package) = &drift.folded_under {
+        sheet.row("folded under", &format!("{package}: it is a part of that, whose drift stands for it"));
+    }
+    if drift.folds > 0 {
+        let list = format!("trueline drift list --host {} --folded-under {}", drift.host_name, drift.item);
+        sheet.row("folds", &format!("{} of its parts ({list})", counted(drift.folds, "drift")));
+    }
     sheet.row("opened", &moment_and_age(drift.opened_at, now));
     if drift.updated_at != drift.opened_at {
         sheet.row("updated", &moment_and_age(drift.updated_at, now));
@@ -137,6 +203,7 @@ fn show(session: &Session, value: &serde_json::Value) -> Result<(), Failure> {
     if let Some(actor) = &drift.actor {
         super::changes::describe(&mut sheet, actor);
     }
+    super::changes::describe_runs(&mut sheet, drift.transaction.as_ref());
     let label = if drift.updated_at == drift.opened_at { "opened by" } else { "last change" };
     sheet.maybe(label, drift.change.map(|change| format!("{change} (trueline changes show {change})")).as_deref());
     Ok(session.screen.raw(&sheet.text(session.screen.paint, session.screen.width))?)

@@ -80,12 +80,18 @@ fn drift_tone(count: u64) -> Tone {
     if count > 0 { Tone::Notable } else { Tone::Plain }
 }
 
+/// What is open, and what is folded under it.
+fn drifts(host: &Host) -> Cell {
+    let open = Cell::toned(drift_tone(host.open_drifts), &host.open_drifts.to_string());
+    if host.folded_drifts == 0 { open } else { open.then(Tone::Dim, &format!(" +{}", host.folded_drifts)) }
+}
+
 fn row(host: &Host, now: Time) -> Vec<Cell> {
     vec![
         Cell::toned(Tone::Heading, &host.name),
         Cell::toned(state_tone(host.standing()), host.standing()),
         Cell::new(&host.items.to_string()),
-        Cell::toned(drift_tone(host.open_drifts), &host.open_drifts.to_string()),
+        drifts(host),
         Cell::new(&host.baseline.as_ref().map_or_else(|| "none".to_owned(), ToString::to_string)),
         Cell::new(host.facts.os.as_deref().unwrap_or("–")),
         Cell::new(host.agent_version.as_deref().unwrap_or("–")),
@@ -142,6 +148,9 @@ async fn show(session: &Session, host: &str) -> Result<(), Failure> {
         Some(baseline) => sheet.toned("baseline", Tone::Notable, &format!("{baseline}, not compared yet")),
     }
     sheet.toned("unresolved drift", drift_tone(host.open_drifts), &host.open_drifts.to_string());
+    if host.folded_drifts > 0 {
+        sheet.row("folded", &format!("{} more, under packages whose drift stands for their parts", host.folded_drifts));
+    }
     for trouble in &host.status.troubles {
         sheet.toned("trouble", Tone::Critical, trouble);
     }

@@ -7,6 +7,7 @@ pub mod coverage;
 pub mod drift;
 pub mod events;
 pub mod hosts;
+pub mod sessions;
 pub mod tokens;
 
 use std::path::PathBuf;
@@ -45,7 +46,7 @@ pub struct Filters {
     /// Of this item: kind:key, as in file:/etc/hosts
     #[arg(long)]
     item: Option<ItemId>,
-    /// Of this kind of item: file, package, sysctl, user, group, unit
+    /// Of this kind of item: file, package, sysctl, user, group, unit, session
     #[arg(long)]
     kind: Option<ItemKind>,
     /// With this verdict
@@ -54,6 +55,10 @@ pub struct Filters {
 }
 
 impl Filters {
+    fn narrow_more_than_host(&self) -> bool {
+        self.item.is_some() || self.kind.is_some() || self.verdict.is_some()
+    }
+
     fn query(&self) -> Query {
         Query::default()
             .with("host", self.host.as_ref())

@@ -14,7 +14,7 @@ use crate::failure::Failure;
 use crate::listing::{Listing, Paging, list};
 use crate::screen::Tone;
 use crate::shape::{self, Token};
-use crate::table::{Cell, Column, Fit};
+use crate::table::{Cell, Column, Fit, visible};
 
 #[derive(Debug, Subcommand)]
 pub enum Verb {
@@ -42,6 +42,7 @@ enum Kind {
 
 #[derive(Debug, Args)]
 pub struct Wish {
+    /// What it is good for
     #[arg(long, value_enum)]
     kind: Kind,
     /// Who or what it is for
@@ -50,10 +51,10 @@ pub struct Wish {
     /// viewer reads, operator acknowledges and captures, admin makes tokens and revokes; of no account for join
     #[arg(long, default_value = "viewer", value_parser = ["viewer", "operator", "admin"])]
     role: String,
-    /// How long it lives: 15m, 24h, 7d; where not given, join 1h, login 15m, api 90d
+    /// How long it is good for: 15m, 24h, 7d [default: 1h for join, 15m for login, 90d for api]
     #[arg(long, value_parser = parse_duration, value_name = "DURATION")]
     expires: Option<Duration>,
-    /// How often a join token may be used; once where not given
+    /// How often a join token may be used [default: once]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     uses: Option<u32>,
 }
@@ -95,14 +96,14 @@ async fn create(session: &Session, wish: Wish) -> Result<(), Failure> {
     let until = token.expires_at.map(|at| format!(", until {}", moment(at))).unwrap_or_default();
     // The token or link alone on standard output, so that a script can take it.
     if wish.kind == Kind::Login {
-        screen.line(&crate::table::visible(&format!("{}/login?token={text}", session.api.address())))?;
-        screen.note(&format!("Opens the console once, with the role {}{until}. It is not shown again.", token.role));
+        screen.line(&visible(&format!("{}/login?token={text}", session.api.address())))?;
+        screen.note(&visible(&format!("Opens the console once, with the role {}{until}. It is not shown again.", token.role)));
         return Ok(());
     }
-    screen.line(&crate::table::visible(text))?;
+    screen.line(&visible(text))?;
     let role = if wish.kind == Kind::Join { String::new() } else { format!(", role {}", token.role) };
     let uses = token.uses_left.map(|uses| format!(", for {}", counted(u64::from(uses), "use"))).unwrap_or_default();
-    screen.note(&format!("Token {} ({kind}{role}{until}{uses}). It is not shown again.", token.id));
+    screen.note(&visible(&format!("Token {} ({kind}{role}{until}{uses}). It is not shown again.", token.id)));
     Ok(())
 }
 

@@ -66,8 +66,10 @@ impl Collector {
     /// Ends it; what was taken in is durable.
     pub async fn stop(self) {
         self.shutdown.cancel();
-        if let Err(error) = self.serving.join.await {
-            tracing::error!(%error, "the collector broke off");
+        match self.serving.join.await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::error!(%error, "the collector broke off"),
+            Err(error) => tracing::error!(%error, "the collector broke off"),
         }
     }
 }

@@ -3,9 +3,9 @@
 //! collector up -> agent enrolled through its own door -> inventory -> baseline -> live feed. All
 //! but the first token goes through REST and the mutual-TLS link, like on any other host.
 //!
-//! Invariants: everything started here is stopped here, agent first, so that what it saw is drained;
-//! a second run goes on with the same host, history and baseline; standard output is either for
-//! people or JSON lines, never both.
+//! Invariants: everything started here is stopped here, agent first, so that what it saw is drained,
+//! also when standard output has gone; a second run goes on with the same host, history and baseline;
+//! standard output is either for people or JSON lines, never both.
 
 mod agent;
 mod banner;
@@ -70,7 +70,8 @@ pub async fn run(options: Options, screen: Screen) -> Result<(), Failure> {
         () = stop.cancelled() => Ok(()),
     };
     let agent = stage.agent.take();
-    say(screen, json!({ "phase": "stopping" }), "\nStopping: sending what is left…")?;
+    // Both are stopped also where standard output has gone.
+    let told = say(screen, json!({ "phase": "stopping" }), "\nStopping: sending what is left…");
     if let Some(agent) = agent
         && tokio::task::spawn_blocking(|| agent.stop()).await.is_err()
     {
@@ -78,7 +79,7 @@ pub async fn run(options: Options, screen: Screen) -> Result<(), Failure> {
     }
     let farewell = farewell(&collector.api, &folder, screen).await;
     collector.stop().await;
-    outcome.and(farewell)
+    outcome.and(told).and(farewell)
 }
 
 /// What the live part works with.

@@ -5,19 +5,25 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
+use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 use trueline_collector::config::Settings;
-use trueline_collector::hub::now;
+use trueline_collector::hub::{Life, now};
 use trueline_collector::serve::{Serving, serve};
 use trueline_collector::token::TokenText;
-use trueline_drift::{Epoch, Facts, Fields, HostId, Observation, RecordBody, Sequence, TenantId};
-use trueline_proto::ChainLink;
-use trueline_store::{AppendOutcome, Batch, HostStatus, NewHost, NewToken, Role, Store, TokenKind};
+use trueline_drift::change::ChangeKind;
+use trueline_drift::{
+    Actor, Cause, Change, Epoch, Facts, FieldChange, FieldName, Fields, HostId, Observation, RecordBody, Sequence, TenantId,
+};
+use trueline_proto::{ChainLink, RunId};
+use trueline_store::{AppendOutcome, Batch, HostStatus, KeyDigest, NewHost, NewToken, Role, Store, TokenKind};
 
-use crate::running::{errors, text, trueline};
+use crate::running::{ended, errors, output, text, trueline};
 
 const HOST: &str = "web1";
+/// Guards against a test that would hang; nothing is measured.
+const GUARD: Duration = Duration::from_secs(60);
 /// Enough that comparing them takes longer than a program takes to start.
 const ITEMS: usize = 4_000;
 
@@ -61,7 +67,20 @@ impl Site {
         std::fs::write(&path, context).unwrap();
         std::fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
         let host = HostId(uuid::Uuid::now_v7());
-        let new = NewHost { id: host, tenant: TenantId::main(), facts: facts(), enrolled_at: now(), token: 1 };
+        let join = TokenText::random(TokenKind::Join);
+        let kept = NewToken {
+            tenant: TenantId::main(),
+            kind: TokenKind::Join,
+            role: Role::Viewer,
+            name: "join".into(),
+            digest: join.digest(),
+            created_at: now(),
+            expires_at: None,
+            uses: Some(1),
+        };
+        serving.hub.store.add_token(kept).await.unwrap();
+        let key = KeyDigest(join.digest().0);
+        let new = NewHost { id: host, facts: facts(), enrolled_at: now(), token: join.digest(), key };
         serving.hub.store.enrol_host(new).await.unwrap();
         let mut site = Self { serving, shutdown, host, epoch: Epoch(0), next: Sequence(1), link: ChainLink::START, home };
         site.tell_anew().await;
@@ -115,12 +134,21 @@ impl Site {
     async fn ask(&self, words: &[&str]) -> Output {
         self.store().host_status(self.host, &HostStatus::default(), now()).await.unwrap();
         let mut command = self.command(words);
-        tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap()
+        tokio::task::spawn_blocking(move || output(&mut command)).await.unwrap()
+    }
+
+    /// As [`Self::ask`], with a standard output whose reader has gone.
+    async fn ask_unread(&self, words: &[&str]) -> Output {
+        self.store().host_status(self.host, &HostStatus::default(), now()).await.unwrap();
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let child = self.command(words).stdout(writer).stderr(Stdio::piped()).spawn().unwrap();
+        tokio::task::spawn_blocking(|| ended(child)).await.unwrap()
     }
 
     async fn stop(self) {
         self.shutdown.cancel();
-        self.serving.join.await.unwrap();
+        tokio::time::timeout(GUARD, self.serving.join).await.expect("the collector stops").unwrap().unwrap();
     }
 }
 
@@ -174,8 +202,126 @@ async fn check_calls_no_host_compliant_that_is_not_compared() {
     site.store().host_status(site.host, &HostStatus::default(), now()).await.unwrap();
     let waiting = site.command(&["check", HOST, "--wait", "300"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     site.end_inventory().await;
-    let agrees = tokio::task::spawn_blocking(|| waiting.wait_with_output().unwrap()).await.unwrap();
+    let agrees = tokio::task::spawn_blocking(|| ended(waiting)).await.unwrap();
     assert_eq!(agrees.status.code(), Some(0), "{}", errors(&agrees));
     assert_eq!((text(&agrees).lines().count(), errors(&agrees).as_str()), (1, ""));
+    site.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn check_calls_no_host_compliant_whose_identity_two_machines_have() {
+    let site = Site::start().await;
+    let good = site.baseline("good", "0644");
+    let applied = site.ask(&["baseline", "apply", good.to_str().unwrap(), "--host", HOST]).await;
+    assert!(applied.status.success(), "{}", errors(&applied));
+    assert_eq!(site.ask(&["check", HOST, "--wait", "300"]).await.status.code(), Some(0));
+
+    let seat = |run| site.serving.hub.seat(site.host, Life::told(Some(RunId::new([run; 16])), None), now());
+    let (_original, _copy) = (seat(1).unwrap(), seat(2).unwrap());
+    for _ in 0..2 {
+        seat(1).unwrap_err();
+    }
+    let refused = site.ask(&["check", HOST]).await;
+    assert_eq!((refused.status.code(), text(&refused).as_str()), (Some(1), ""), "{}", errors(&refused));
+    let said = errors(&refused);
+    assert!(said.contains("web1 cannot be called compliant: two machines speak as this host"), "{said}");
+    site.stop().await;
+}
+
+/// `trueline check HOST | true` in a script that looks at the exit code of each.
+#[tokio::test(flavor = "multi_thread")]
+async fn check_is_no_pass_because_nobody_reads_its_answer() {
+    let mut site = Site::start().await;
+    for (mode, expected) in [("0600", 1), ("0644", 0)] {
+        let baseline = site.baseline("held", mode);
+        let applied = site.ask(&["baseline", "apply", baseline.to_str().unwrap(), "--host", HOST]).await;
+        assert!(applied.status.success(), "{}", errors(&applied));
+        assert_eq!(site.ask(&["check", HOST, "--wait", "300"]).await.status.code(), Some(expected));
+        let unread = site.ask_unread(&["check", HOST]).await;
+        assert_eq!(unread.status.code(), Some(expected), "{}", errors(&unread));
+    }
+    // Nothing was said of it to anybody.
+    assert_eq!(site.ask_unread(&["check", HOST, "--output", "json"]).await.status.code(), Some(1));
+    site.tell_anew().await;
+    let unknown = site.ask_unread(&["check", HOST, "--wait", "0", "--output", "json"]).await;
+    assert_eq!(unknown.status.code(), Some(1));
+    assert!(errors(&unknown).contains("cannot be called compliant"), "{}", errors(&unknown));
+    site.stop().await;
+}
+
+fn changed(item: &str, field: &'static str, before: &str, after: &str, shipped_by: Option<&str>) -> RecordBody {
+    RecordBody::Changed(Box::new(Change {
+        item: item.parse().unwrap(),
+        kind: ChangeKind::Modified,
+        fields: vec![FieldChange { name: FieldName::known(field), before: Some(before.into()), after: Some(after.into()) }],
+        unchanged: Fields::new(),
+        observed_after: now(),
+        observed_at: now(),
+        cause: Cause::Event,
+        actor: Actor::unknown("a test"),
+        transaction: None,
+        shipped_by: shipped_by.map(|package| package.parse().unwrap()),
+    }))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_folded_is_left_out_told_of_and_no_pass() {
+    let mut site = Site::start().await;
+    let fields = Fields::new().with("version", "1");
+    site.append(vec![RecordBody::Observed(Observation { item: "package:nginx".parse().unwrap(), fields, observed_at: now() })]).await;
+    let document = "name: parts\nitems:\n  \"package:nginx\": { version: \"1\" }\n  \"file:/0\": { mode: \"0644\" }\n  \"file:/1\": { mode: \"0644\" }\n";
+    let path = site.home.path().join("parts.yaml");
+    std::fs::write(&path, document).unwrap();
+    let applied = site.ask(&["baseline", "apply", path.to_str().unwrap(), "--host", HOST]).await;
+    assert!(applied.status.success(), "{}", errors(&applied));
+    let part = |item| changed(item, "mode", "0644", "0640", Some("package:nginx"));
+    site.append(vec![part("file:/0"), changed("package:nginx", "version", "1", "2", None), part("file:/1")]).await;
+
+    let departs = site.ask(&["check", HOST, "--wait", "300"]).await;
+    assert_eq!(departs.status.code(), Some(1), "{}", errors(&departs));
+    assert!(text(&departs).contains("package:nginx") && !text(&departs).contains("file:/0"), "{}", text(&departs));
+    assert_eq!(
+        errors(&departs),
+        format!("{HOST} departs from its baseline in 1 field, and in 2 more that are folded under its packages.\n")
+    );
+
+    let ask = async |words: &[&str]| {
+        let answer = site.ask(words).await;
+        assert!(answer.status.success(), "{words:?}: {}", errors(&answer));
+        (text(&answer), errors(&answer))
+    };
+    let (rows, note) = ask(&["drift", "list"]).await;
+    assert!(rows.contains("folds 2") && !rows.contains("file:/0"), "{rows}");
+    assert_eq!(note, "2 more are folded under a package listed here: --folded yes\n");
+    let (rows, note) = ask(&["drift", "list", "--kind", "file"]).await;
+    assert_eq!((rows.as_str(), note.as_str()), ("", "No drift.\nThere is more, folded under packages: --folded yes\n"));
+    let (rows, note) = ask(&["drift", "list", "--folded", "yes"]).await;
+    assert_eq!((rows.matches(", folded").count(), rows.lines().count(), note.as_str()), (2, 4, ""), "{rows}");
+    for words in [&["--folded", "only"], &["--folded-under", "package:nginx"]] {
+        let (rows, note) = ask(&[&["drift", "list"], &words[..]].concat()).await;
+        assert!(rows.contains("file:/0") && !rows.contains("package:nginx") && note.is_empty(), "{rows}{note}");
+    }
+    let (rows, note) = ask(&["drift", "list", "--item", "file:/0"]).await;
+    assert!(rows.contains("file:/0") && note.is_empty(), "{rows}{note}");
+    let (document, note) = ask(&["drift", "list", "--output", "json"]).await;
+    assert!(!document.contains("file:/0") && note.is_empty(), "{document}{note}");
+
+    let id = async |item: &str| {
+        let (document, _) = ask(&["drift", "list", "--item", item, "--output", "json"]).await;
+        let document: serde_json::Value = serde_json::from_str(&document).unwrap();
+        document["items"][0]["id"].to_string()
+    };
+    let (sheet, _) = ask(&["drift", "show", &id("file:/0").await]).await;
+    assert!(sheet.contains("folded under") && sheet.contains("package:nginx"), "{sheet}");
+    let (sheet, _) = ask(&["drift", "show", &id("package:nginx").await]).await;
+    assert!(sheet.contains("2 drifts of its parts (trueline drift list --host web1 --folded-under package:nginx)"), "{sheet}");
+    let (rows, _) = ask(&["changes", "list", "--limit", "3"]).await;
+    assert_eq!(rows.matches("expected, shipped").count(), 2, "{rows}");
+    let (sheet, _) = ask(&["changes", "show", "1"]).await;
+    assert!(sheet.contains("shipped by") && sheet.contains("package:nginx"), "{sheet}");
+    assert!(ask(&["hosts", "list"]).await.0.contains(" 1 +2 "));
+    assert!(ask(&["hosts", "show", HOST]).await.0.contains("2 more, under packages whose drift stands for their parts"));
+    let refused = site.ask(&["drift", "list", "--folded-under", "file:/0"]).await;
+    assert!(!refused.status.success() && errors(&refused).contains("package:name"), "{}", errors(&refused));
     site.stop().await;
 }

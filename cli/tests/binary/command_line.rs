@@ -22,6 +22,8 @@ fn wrong_usage_is_exit_code_2_and_says_what_would_be_right() {
         (&["hosts", "lst"][..], "list"),
         (&["drift", "list", "--item", "/etc/hosts"], "kind:key"),
         (&["changes", "list", "--since", "yesterday"], "15m"),
+        (&["changes", "list", "--session", "a b"], "3f2a9c01d4e7-42"),
+        (&["changes", "list", "--transaction", "<b>"], "apt-9c41d0e2a7f35b18"),
         (&["tokens", "create", "--kind", "api", "--expires", "24"], "24h"),
         (&["drift", "list", "--limit", "0"], "1..=500"),
         (&["drift", "list"], "trueline quickstart"),

@@ -1,6 +1,10 @@
 //! The main job by one command, as a process: first run, live feed, stop, resume.
 
-use crate::running::{Quickstart, assert_private, errors, places, text, trueline};
+use std::io::{BufRead, BufReader};
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use crate::running::{Quickstart, assert_private, ended, errors, output, places, text, trueline};
 
 #[test]
 fn a_change_to_a_watched_file_appears_with_its_drift_and_survives_a_restart() {
@@ -23,7 +27,7 @@ fn a_change_to_a_watched_file_appears_with_its_drift_and_survives_a_restart() {
     assert_eq!(drift["drift"]["event"], "opened");
     assert_ne!(drift["drift"]["expected"], drift["drift"]["actual"]);
 
-    let second = trueline().args(["quickstart", "--dir"]).arg(&kept).output().unwrap();
+    let second = output(trueline().args(["quickstart", "--dir"]).arg(&kept));
     assert_eq!(second.status.code(), Some(1));
     assert!(errors(&second).contains("another quickstart"), "{}", errors(&second));
 
@@ -50,6 +54,26 @@ fn a_change_to_a_watched_file_appears_with_its_drift_and_survives_a_restart() {
     again.wait_for_phase("stopped");
 }
 
+/// As `trueline quickstart | head -n 1` leaves it.
+#[test]
+fn collector_and_agent_are_stopped_also_when_nobody_reads_on() {
+    let home = tempfile::tempdir().unwrap();
+    let (kept, watched) = places(home.path());
+    let (reader, writer) = std::io::pipe().unwrap();
+    let mut command = trueline();
+    command.args(["quickstart", "--output", "json", "--dir"]).arg(&kept).arg("--watch").arg(&watched);
+    let child = command.stdout(writer).stderr(Stdio::piped()).spawn().unwrap();
+    // It holds the writing end too.
+    drop(command);
+    let mut line = String::new();
+    BufReader::new(reader).read_line(&mut line).unwrap();
+    assert!(line.contains("collector"), "{line}");
+    let end = ended(child);
+    assert!(end.status.success(), "{}", errors(&end));
+    let log = std::fs::read_to_string(kept.join("quickstart.log")).unwrap();
+    assert!(log.contains("the collector has stopped"), "{log}");
+}
+
 #[test]
 fn what_the_quickstart_watches_is_fixed_by_its_first_run() {
     let home = tempfile::tempdir().unwrap();
@@ -57,7 +81,7 @@ fn what_the_quickstart_watches_is_fixed_by_its_first_run() {
     let mut first = Quickstart::start(&kept, &watched);
     first.wait_for_phase("watching");
     assert!(first.stop("INT").success());
-    let other = trueline().args(["quickstart", "--dir"]).arg(&kept).arg("--watch").arg(home.path()).output().unwrap();
+    let other = output(trueline().args(["quickstart", "--dir"]).arg(&kept).arg("--watch").arg(home.path()));
     assert_eq!(other.status.code(), Some(1));
     assert!(errors(&other).contains("--dir"), "{}", errors(&other));
 }
@@ -163,6 +187,21 @@ fn tables_are_plain_in_a_pipe_and_json_is_what_the_collector_sent() {
     assert!(text(&login).starts_with("http://127.0.0.1:") && text(&login).contains("/login?token=tl_login_"), "{}", text(&login));
     assert!(errors(&login).contains("once") && errors(&login).contains("until 2"), "{}", errors(&login));
     assert!(running.ask(&["coverage", "list"]).status.success());
+    // What it says comes with a heartbeat, and the agent's own table is what is shown.
+    let until = Instant::now() + Duration::from_secs(60);
+    let told = loop {
+        let told = running.ask_json(&["coverage", "show", &host])["operations"].as_array().unwrap().clone();
+        assert!(Instant::now() < until, "no heartbeat told of operations");
+        if !told.is_empty() {
+            break told;
+        }
+    };
+    assert_eq!(told.len(), trueline_drift::Operation::ALL.len(), "{told:?}");
+    let shown = running.ask(&["coverage", "show", &host]);
+    for (row, line) in told.iter().zip(text(&shown).lines().skip(1)) {
+        let words = format!("{:<14}{}", row["operation"].as_str().unwrap(), row["actor"].as_str().unwrap_or("no event"));
+        assert!(line.starts_with(&words), "{line}: {row}");
+    }
     assert!(running.stop("INT").success());
 }
 

@@ -5,12 +5,15 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::mpsc::{Receiver, channel};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
 /// Nothing here takes so long; a test that waits for it has failed.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// Longer than any `--wait` of a test.
+const END: Duration = Duration::from_secs(320);
 
 pub struct Quickstart {
     child: Child,
@@ -33,6 +36,43 @@ pub fn trueline() -> Command {
 fn with_environment(mut command: Command) -> Command {
     command.env_remove("TRUELINE_CONTEXT").env_remove("NO_COLOR").env_remove("TRUELINE_LOG").stdin(Stdio::null());
     command
+}
+
+/// All that a program says until it ends.
+pub fn output(command: &mut Command) -> Output {
+    ended(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap())
+}
+
+/// The same of one that was started with pipes; nothing of a stream that has none.
+pub fn ended(mut child: Child) -> Output {
+    let (stdout, stderr) = (child.stdout.take().map(reading), child.stderr.take().map(reading));
+    let status = wait(&mut child, END);
+    let all = |reading: Option<JoinHandle<_>>| reading.map_or_else(Vec::new, |reading| reading.join().unwrap());
+    Output { status, stdout: all(stdout), stderr: all(stderr) }
+}
+
+fn reading(mut from: impl Read + Send + 'static) -> JoinHandle<Vec<u8>> {
+    std::thread::spawn(move || {
+        let mut all = Vec::new();
+        from.read_to_end(&mut all).unwrap();
+        all
+    })
+}
+
+/// How it ends by itself; one that does not is killed, and the test fails.
+fn wait(child: &mut Child, patience: Duration) -> ExitStatus {
+    let until = Instant::now() + patience;
+    loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            return status;
+        }
+        if Instant::now() >= until {
+            let _ = child.kill();
+            let _ = child.wait();
+            panic!("it did not end within {} s", patience.as_secs());
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }
 
 impl Quickstart {
@@ -96,12 +136,12 @@ impl Quickstart {
     pub fn stop(&mut self, signal: &str) -> ExitStatus {
         let sent = Command::new("kill").args([format!("-{signal}"), self.child.id().to_string()]).status().unwrap();
         assert!(sent.success());
-        self.child.wait().unwrap()
+        wait(&mut self.child, PATIENCE)
     }
 
     /// `trueline` beside this quickstart.
     pub fn ask(&self, words: &[&str]) -> Output {
-        trueline().env("TRUELINE_CONTEXT", self.folder.join("context.toml")).args(words).output().unwrap()
+        output(trueline().env("TRUELINE_CONTEXT", self.folder.join("context.toml")).args(words))
     }
 
     pub fn ask_json(&self, words: &[&str]) -> Value {

@@ -6,9 +6,11 @@ use axum::extract::{FromRequest, Path, Request, State};
 use axum::response::{IntoResponse, Redirect, Response};
 use serde::Deserialize;
 use trueline_drift::actor::Process;
-use trueline_drift::{Actor, Certainty, Time, Value};
-use trueline_store::{ChangeRow, DriftRow, DriftState, Role};
+use trueline_drift::{Actor, Certainty, ItemId, Time, Transaction, Value};
+use trueline_store::{ChangeRow, DriftFilter, DriftRow, DriftState, Page, Role};
 
+use super::age::grouped;
+use super::feed::escape;
 use super::page::{Frame, Moment, Place, frame, html};
 use super::row::{actor, in_words, state, words};
 use crate::hub;
@@ -51,6 +53,8 @@ struct Detail {
     who: Who,
     steps: Vec<Step>,
     change: Option<ChangeView>,
+    folded: Option<FoldedView>,
+    folds: Option<FoldsView>,
     may_acknowledge: bool,
 }
 
@@ -77,27 +81,53 @@ struct Step {
     text: String,
 }
 
+/// The package whose drift stands for this one.
+struct FoldedView {
+    package: String,
+    /// Its newest drift, where it still has one.
+    drift: Option<i64>,
+}
+
+/// What is folded under this one.
+struct FoldsView {
+    count: String,
+    is_one: bool,
+    href: String,
+}
+
 struct ChangeView {
     id: i64,
     kind: &'static str,
     after: Moment,
     at: Moment,
     fields: Vec<(String, Option<String>, Option<String>)>,
-    transaction: Option<String>,
+    /// Innermost first.
+    transactions: Vec<String>,
+    shipped_by: Option<String>,
 }
 
 async fn show(State(api): State<Api>, caller: Caller, Path(id): Path<String>) -> Result<Response, Problem> {
     let row = find(&api, &caller, &id).await?;
     let change = match &row.change {
-        Some((position, _)) => api.hub.store.change(&caller.tenant, *position).await?,
+        Some(change) => api.hub.store.change(&caller.tenant, change.position).await?,
+        None => None,
+    };
+    let folded = match &row.folded_under {
+        Some(package) => Some(folded(&api, &caller, &row, package).await?),
         None => None,
     };
     let frame = frame(&api, &caller, Place::Detail).await?;
-    Ok(html(&Detail::of(frame, row, change, hub::now())))
+    Ok(html(&Detail::of(frame, row, change, folded, hub::now())))
+}
+
+async fn folded(api: &Api, caller: &Caller, row: &DriftRow, package: &ItemId) -> Result<FoldedView, Problem> {
+    let filter = DriftFilter { host: Some(row.host), item: Some(package.clone()), unresolved: true, ..DriftFilter::default() };
+    let of_package = api.hub.store.drifts(&caller.tenant, &filter, Page { limit: 1, after: None }).await?.items;
+    Ok(FoldedView { package: package.to_string(), drift: of_package.first().map(|drift| drift.id) })
 }
 
 impl Detail {
-    fn of(frame: Frame, row: DriftRow, change: Option<ChangeRow>, now: Time) -> Self {
+    fn of(frame: Frame, row: DriftRow, change: Option<ChangeRow>, folded: Option<FoldedView>, now: Time) -> Self {
         let text = |value: &Option<Value>| value.as_ref().map(|value| in_words(row.field.as_str(), value));
         Self {
             may_acknowledge: frame.may_operate && row.state == DriftState::Open,
@@ -115,9 +145,15 @@ impl Detail {
             severity: row.severity.name(),
             drift_type: row.drift_type.name(),
             steps: steps(&row, now),
-            who: Who::of(row.change.as_ref().map(|(_, actor)| actor)),
+            who: Who::of(row.change.as_ref().map(|change| &change.actor)),
             reasons: row.reasons,
             change: change.map(|row| ChangeView::of(row, now)),
+            folds: (row.folds > 0).then(|| FoldsView {
+                count: grouped(row.folds),
+                is_one: row.folds == 1,
+                href: format!("/?folded_under={}&host={}", escape(&row.item.to_string()), row.host),
+            }),
+            folded,
         }
     }
 }
@@ -173,18 +209,25 @@ fn described(actor: &Actor) -> Vec<(&'static str, String)> {
         }
     }
     if let Some(session) = &actor.session {
-        let origin = session.origin.as_ref().map(|origin| format!(", from {origin}")).unwrap_or_default();
-        facts.push(("Session", format!("{}{origin}", session.id)));
+        facts.push(("Session", format!("{} ({}, {})", session.summary(), session.id, session.certainty)));
+        facts.extend(session.began_at.map(|at| ("Logged in at", Moment::of(at, at).plain())));
     }
-    for (name, value) in [("Through sudo", &actor.sudo), ("Unit", &actor.unit), ("Container", &actor.container), ("Limits", &actor.reason)]
-    {
-        if let Some(value) = value {
-            facts.push((name, value.clone()));
-        }
+    if let Some(sudo) = &actor.sudo {
+        facts.push(("Through sudo", format!("{} ({})", sudo.summary(), sudo.certainty)));
     }
-    if let Some(cwd) = actor.process.as_ref().and_then(|process| process.cwd.clone()) {
-        facts.push(("In folder", cwd));
+    let mut add = |name, value: &Option<String>| facts.extend(value.clone().map(|value| (name, value)));
+    add("Unit", &actor.unit);
+    add("Slice", &actor.slice);
+    if let Some(container) = &actor.container {
+        add("Container", &Some(format!("{} ({})", container.id, container.certainty)));
+        add("Image", &container.image);
     }
+    if let Some(process) = &actor.process {
+        add("Script", &process.script);
+        add("In folder", &process.cwd);
+        add("Executable's SHA-256", &process.sha256.map(|digest| digest.to_string()));
+    }
+    add("Limits", &actor.reason);
     if !actor.via.is_empty() {
         facts.push(("Told by", actor.via.join(", ")));
     }
@@ -213,7 +256,13 @@ impl ChangeView {
             after: Moment::of(change.observed_after, now),
             at: Moment::of(change.observed_at, now),
             fields: change.fields.into_iter().map(|field| (field.name.to_string(), text(field.before), text(field.after))).collect(),
-            transaction: change.transaction,
+            transactions: change
+                .transaction
+                .iter()
+                .flat_map(Transaction::outwards)
+                .map(|run| format!("{} ({}, {})", run.summary(), run.id, run.certainty))
+                .collect(),
+            shipped_by: change.shipped_by.map(|package| package.to_string()),
         }
     }
 }

@@ -3,7 +3,8 @@
 use askama::Template;
 use axum::extract::State;
 use axum::response::Response;
-use trueline_drift::Time;
+use trueline_drift::operation::{Alike, alike};
+use trueline_drift::{Certainty, Time};
 use trueline_store::{Comparison, Host, Page};
 
 use super::age::grouped;
@@ -43,7 +44,9 @@ struct HostView {
     baseline: Option<String>,
     is_compared: bool,
     open_drifts: u64,
+    folded_drifts: u64,
     sensors: Vec<SensorView>,
+    told: Vec<ToldView>,
     troubles: Vec<String>,
     agent: String,
     holding: Option<String>,
@@ -54,6 +57,26 @@ struct SensorView {
     scope: String,
     watching: bool,
     reason: String,
+}
+
+/// Operations of which the same is told.
+struct ToldView {
+    operations: String,
+    /// The surest that the actor can be, or `no event`.
+    actor: &'static str,
+    is_told: bool,
+    reason: String,
+}
+
+impl From<Alike> for ToldView {
+    fn from(group: Alike) -> Self {
+        Self {
+            operations: group.names(),
+            actor: group.actor.map_or("no event", Certainty::name),
+            is_told: group.actor.is_some(),
+            reason: group.reason.unwrap_or_default(),
+        }
+    }
 }
 
 async fn list(State(api): State<Api>, caller: Caller, query: Query) -> Result<Response, Problem> {
@@ -97,6 +120,7 @@ impl HostView {
             baseline: host.baseline.map(|name| format!("{} v{}", name.name, name.version)),
             is_compared: host.comparison != Some(Comparison::Pending),
             open_drifts: host.open_drifts,
+            folded_drifts: host.folded_drifts,
             sensors: host
                 .status
                 .sensors
@@ -108,6 +132,7 @@ impl HostView {
                     reason: sensor.reason.unwrap_or_default(),
                 })
                 .collect(),
+            told: alike(&host.status.operations).into_iter().map(ToldView::from).collect(),
             troubles: host.status.troubles,
             agent: host.agent_version.unwrap_or_default(),
             holding,

@@ -4,7 +4,7 @@
 //! escape it, or through the script as text, never as markup; no page needs a script to be read;
 //! every page but the login needs a session.
 
-mod age;
+pub(crate) mod age;
 mod asset;
 mod detail;
 mod feed;

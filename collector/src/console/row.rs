@@ -1,10 +1,12 @@
 //! One drift as the feed shows it, in a page and in the stream that keeps the page live.
 
 use serde::Serialize;
+use trueline_drift::actor::Session;
 use trueline_drift::baseline::EXISTS;
-use trueline_drift::{Actor, Time, Value, Verdict, text};
-use trueline_store::{DriftRow, DriftState};
+use trueline_drift::{Actor, Certainty, ItemKind, Time, Transaction, Value, Verdict, text};
+use trueline_store::{DriftRow, DriftState, Explanation};
 
+use super::age::grouped;
 use super::page::Moment;
 
 /// Longest text of a value in the feed, in bytes; the detail page has all of it.
@@ -29,10 +31,19 @@ pub struct Row {
     pub after: Option<String>,
     pub actor: String,
     pub certainty: &'static str,
+    /// The run that it was made in, or else the login.
+    pub through: Option<String>,
     pub verdict: &'static str,
     /// The verdict in words.
     pub verdict_text: &'static str,
     pub state: &'static str,
+    /// The package whose drift stands for it: such a row is not in the feed.
+    pub folded_under: Option<String>,
+    /// How many drifts are folded under it, where there are any.
+    pub folds: Option<String>,
+    /// What the script finds a package's parts by when the package's drift opens after theirs: of a package its own name, of a
+    /// part the package's.
+    pub package: Option<String>,
 }
 
 impl Row {
@@ -40,7 +51,7 @@ impl Row {
         let shown = |value: &Option<Value>| {
             value.as_ref().map(|value| text::bounded(&in_words(row.field.as_str(), value), VALUE_SHOWN).into_owned())
         };
-        let (actor, certainty) = actor(row.change.as_ref().map(|(_, actor)| actor));
+        let (actor, certainty) = actor(row.change.as_ref().map(|change| &change.actor));
         let at = Moment::of(row.opened_at, now);
         Self {
             id: row.id,
@@ -55,9 +66,17 @@ impl Row {
             after: shown(&row.actual),
             actor,
             certainty,
+            through: row.change.as_ref().and_then(through),
             verdict: row.verdict.name(),
             verdict_text: words(row.verdict),
             state: state(row.state),
+            folded_under: row.folded_under.as_ref().map(|package| text::bounded(&package.to_string(), KEY_SHOWN).into_owned()),
+            folds: (row.folds > 0).then(|| grouped(row.folds)),
+            package: match row.item.kind {
+                ItemKind::Package => Some(row.item.fingerprint()),
+                _ => row.part_of,
+            }
+            .map(|fingerprint| hex::encode(fingerprint.0)),
         }
     }
 }
@@ -77,6 +96,13 @@ pub fn actor(actor: Option<&Actor>) -> (String, &'static str) {
         Some(actor) => (actor.summary(), actor.certainty.name()),
         None => ("unknown · found by comparing the host with its baseline".to_owned(), "unknown"),
     }
+}
+
+/// The innermost run that a change was made in, or the login where there was none.
+fn through(change: &Explanation) -> Option<String> {
+    let run = change.transaction.as_ref().map(Transaction::summary);
+    let login = || change.actor.session.as_ref().filter(|session| session.certainty != Certainty::Unknown).map(Session::brief);
+    run.or_else(login).map(|text| text::bounded(&text, VALUE_SHOWN).into_owned())
 }
 
 pub const fn words(verdict: Verdict) -> &'static str {

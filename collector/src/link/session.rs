@@ -14,11 +14,12 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tonic::{Status, Streaming};
-use trueline_drift::{Epoch, Facts, Sequence};
-use trueline_proto::{ChainLink, PROTOCOL, v1};
-use trueline_store::{Batch, StoreError};
+use trueline_drift::{Facts, Sequence};
+use trueline_proto::{ChainLink, v1};
+use trueline_store::{Batch, NewAction, StoreError};
 
 use super::end::{End, broken, chain_broken, refused, sequence_gap};
+use super::greeting::Greeting;
 use super::progress::{Answer, Progress, last_of, open};
 use super::status::{host_status, short};
 use super::{Policy, check_credential};
@@ -49,13 +50,11 @@ pub struct Session {
 }
 
 impl Session {
-    pub async fn run(self, inbound: Streaming<v1::FromAgent>) {
-        // Who may not speak for the host does not end the stream that it has.
-        let end = match self.may_speak().await {
+    pub async fn run(self, mut inbound: Streaming<v1::FromAgent>) {
+        let end = match self.take_seat(&mut inbound).await {
             Err(end) => end,
-            Ok(()) => {
-                let mut seat = self.hub.seat(self.identity.host);
-                let end = self.serve(&mut seat, inbound).await;
+            Ok((mut seat, greeting)) => {
+                let end = self.serve(&mut seat, greeting, inbound).await;
                 drop(seat);
                 self.hub.news.ring();
                 end
@@ -93,6 +92,41 @@ impl Session {
         self.refusals.note(&self.peer, refusal, format_args!("host {}: {}", self.identity.host, status.message()))
     }
 
+    /// Credential and Hello, and with them the right to speak for the host: who has it not does not end the stream that the
+    /// host has.
+    async fn take_seat(&self, inbound: &mut Streaming<v1::FromAgent>) -> Result<(StreamSeat, Greeting), End> {
+        self.may_speak().await?;
+        let greeting = self.hear_hello(inbound).await?;
+        let host = self.identity.host;
+        match self.hub.seat(host, greeting.life.clone(), now()) {
+            Ok(seat) => Ok((seat, greeting)),
+            Err(twin) => {
+                let reason = "another machine speaks as this host: a disk was copied after its host was enrolled. Enrol this one anew, \
+                    with a join token: trueline-agent enroll --force";
+                let end = refused(Refusal::IdentityInUse, Status::failed_precondition(reason));
+                if twin.is_news {
+                    self.note_twin(&greeting.facts).await;
+                }
+                Err(end)
+            }
+        }
+    }
+
+    async fn note_twin(&self, facts: &Facts) {
+        let (host, peer) = (self.identity.host, self.peer.address.ip());
+        let action = NewAction {
+            tenant: self.identity.tenant.clone(),
+            at: now(),
+            actor: "collector".to_owned(),
+            action: "host.duplicated".to_owned(),
+            subject: format!("host:{host}"),
+            detail: Some(format!("{} at {peer} has the identity of another machine that is connected", facts.hostname)),
+        };
+        if let Err(error) = self.hub.store.note_action(action).await {
+            tracing::error!(%error, %host, "two machines with one identity could not be noted in the log of actions");
+        }
+    }
+
     async fn may_speak(&self) -> Result<(), End> {
         check_credential(&self.hub, &self.identity).await.map_err(|(refusal, status)| match refusal {
             Some(refusal) => End::Refused(refusal, status),
@@ -111,8 +145,8 @@ impl Session {
         }
     }
 
-    async fn serve(&self, seat: &mut StreamSeat, mut inbound: Streaming<v1::FromAgent>) -> End {
-        match self.begin(seat, &mut inbound).await {
+    async fn serve(&self, seat: &mut StreamSeat, greeting: Greeting, mut inbound: Streaming<v1::FromAgent>) -> End {
+        match self.begin(seat, greeting).await {
             Ok((mut progress, mut policy)) => {
                 let end = match self.exchange(seat, &mut inbound, &mut progress, &mut policy).await {
                     Ok(()) => End::Gone,
@@ -128,11 +162,9 @@ impl Session {
         }
     }
 
-    /// Credential, Hello, Welcome, policy.
-    async fn begin(&self, seat: &StreamSeat, inbound: &mut Streaming<v1::FromAgent>) -> Result<(Progress, watch::Receiver<Policy>), End> {
-        self.may_speak().await?;
+    async fn hear_hello(&self, inbound: &mut Streaming<v1::FromAgent>) -> Result<Greeting, End> {
         let first = tokio::select! {
-            () = seat.end.cancelled() => return Err(End::Asked),
+            () = self.hub.shutdown.cancelled() => return Err(End::Asked),
             first = tokio::time::timeout(HELLO_TIMEOUT, inbound.message()) => first,
         };
         let Ok(first) = first else {
@@ -143,20 +175,14 @@ impl Session {
         let Some(v1::from_agent::Message::Hello(hello)) = message else {
             return Err(refused(Refusal::Protocol, Status::invalid_argument("the first message must be Hello")));
         };
-        if hello.protocol != PROTOCOL {
-            let reason = format!("the agent speaks protocol {}, this collector speaks {PROTOCOL}", hello.protocol);
-            return Err(refused(Refusal::Protocol, Status::failed_precondition(reason)));
-        }
-        let facts = hello.facts.ok_or_else(|| refused(Refusal::MessageInvalid, Status::invalid_argument("Hello has no facts")))?;
-        let facts =
-            Facts::try_from(facts).map_err(|error| refused(Refusal::MessageInvalid, Status::invalid_argument(error.to_string())))?;
-        if i64::try_from(hello.epoch).is_err() {
-            // Both databases count to 2^63 - 1.
-            let reason = format!("Hello has the epoch {}; allowed are up to {}", hello.epoch, i64::MAX);
-            return Err(refused(Refusal::MessageInvalid, Status::invalid_argument(reason)));
-        }
-        let epoch = Epoch(hello.epoch);
-        let version = short(&hello.agent_version);
+        Greeting::check(hello)
+    }
+
+    /// Welcome, policy.
+    async fn begin(&self, seat: &StreamSeat, greeting: Greeting) -> Result<(Progress, watch::Receiver<Policy>), End> {
+        // Whoever was revoked while it had no seat was not ended.
+        self.may_speak().await?;
+        let Greeting { facts, epoch, version, policy_version, .. } = greeting;
         let position = self
             .hub
             .store
@@ -181,7 +207,7 @@ impl Session {
         let current = policy.borrow_and_update().clone();
         // None here and one there: it was withdrawn.
         let document = told(&current);
-        if document.version != hello.policy_version {
+        if document.version != policy_version {
             self.say(seat, v1::from_collector::Message::Policy(document)).await?;
         }
         let progress = Progress {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use trueline_drift::text::{bounded, printable};
-use trueline_drift::{Sequence, Time};
+use trueline_drift::{Operation, OperationCoverage, Sequence, Time};
 use trueline_proto::v1;
 use trueline_store::{HostStatus, SensorStatus, SpoolStatus};
 
@@ -20,6 +20,7 @@ pub fn host_status(heartbeat: v1::Heartbeat) -> HostStatus {
     });
     HostStatus {
         sensors: sensors.collect(),
+        operations: operations(heartbeat.operations),
         counters: heartbeat.counters.map(counters).unwrap_or_default(),
         spool: heartbeat.spool.map(|spool| SpoolStatus {
             bytes: spool.bytes,
@@ -31,6 +32,14 @@ pub fn host_status(heartbeat: v1::Heartbeat) -> HostStatus {
         policy_version: Some(heartbeat.policy_version),
         troubles: heartbeat.troubles.iter().take(TROUBLES).map(|trouble| short(trouble)).collect(),
     }
+}
+
+/// Each operation once. What a newer agent tells of another is left out.
+fn operations(told: Vec<v1::OperationCoverage>) -> Vec<OperationCoverage> {
+    let rows: Vec<OperationCoverage> = told.into_iter().take(SENSORS).filter_map(|row| row.try_into().ok()).collect();
+    let first = |operation| rows.iter().find(|row| row.operation == operation);
+    let cut = |row: &OperationCoverage| OperationCoverage { reason: row.reason.as_deref().map(short), ..*row };
+    Operation::ALL.into_iter().filter_map(first).map(cut).collect()
 }
 
 fn counters(counters: v1::Counters) -> BTreeMap<String, u64> {
@@ -61,6 +70,9 @@ mod tests {
         let heartbeat = v1::Heartbeat {
             troubles: vec!["\u{1b}[2Jx".to_owned(); 1000],
             sensors: vec![v1::Sensor { name: "n".repeat(1_000_000), ..v1::Sensor::default() }; 1000],
+            operations: (0..1000)
+                .map(|at| v1::OperationCoverage { operation: at % 20, actor: None, reason: Some("\u{1b}[2J".repeat(1000)) })
+                .collect(),
             ..v1::Heartbeat::default()
         };
         let status = host_status(heartbeat);
@@ -68,5 +80,8 @@ mod tests {
         assert!(!status.troubles[0].contains('\u{1b}'));
         assert_eq!(status.sensors.len(), SENSORS);
         assert!(status.sensors[0].name.len() < 2 * TEXT_LIMIT);
+        assert_eq!(status.operations.iter().map(|row| row.operation).collect::<Vec<_>>(), Operation::ALL);
+        let reason = status.operations[0].reason.as_deref().unwrap();
+        assert!(reason.len() < 2 * TEXT_LIMIT && !reason.contains('\u{1b}'), "{reason}");
     }
 }

@@ -5,6 +5,7 @@ use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use serde::Deserialize;
 use trueline_drift::baseline::{BaselineDocument, ClosedScope, name_fault, scope_fault};
+use trueline_drift::document::BASELINE_LIMIT;
 use trueline_drift::{HostId, ItemId, ItemKey, ItemKind};
 use trueline_store::{ItemFilter, Listed, NewCapture, Page, Role};
 use utoipa::ToSchema;
@@ -76,7 +77,7 @@ static WRITTEN: Endpoint = Endpoint {
     takes: Content::Yaml,
     status: 201,
     gives: Content::Json(one::<BaselineShape>),
-    body_limit: 16 * 1024 * 1024,
+    body_limit: BASELINE_LIMIT,
     seconds: 120,
     ..Endpoint::DEFAULT
 };
@@ -128,10 +129,11 @@ async fn unwatched(
 ) -> Result<Json<List<UnwatchedShape>>, Problem> {
     let host = query.host(&api, &caller).await?.ok_or_else(|| Problem::bad_request("host: say of which host"))?;
     let baseline = named(&api, &caller, &id).await?;
+    let reported = reported_kinds(&api, &caller, host).await?;
     let (mut found, mut after) = (Vec::new(), None);
     loop {
         let listed = api.hub.store.baseline_items(&caller.tenant, baseline.id, Page { limit: 500, after }).await?;
-        found.extend(outside(&api, &caller, host, listed.items.into_iter().map(|item| item.item).collect()).await?);
+        found.extend(outside(&api, &caller, host, &reported, listed.items.into_iter().map(|item| item.item).collect()).await?);
         after = listed.next;
         if after.is_none() || found.len() >= UNWATCHED_TOLD {
             break;
@@ -141,9 +143,8 @@ async fn unwatched(
     Ok(Json(List::of(Listed { items: found, next: None }, |item| UnwatchedShape { item })))
 }
 
-/// Those of the items that a host would not report if they were there: of its kind it reports none, or, of a file, neither
-/// itself nor any folder above it.
-async fn outside(api: &Api, caller: &Caller, host: HostId, items: Vec<ItemId>) -> Result<Vec<ItemId>, Problem> {
+/// The kinds of which a host reports any item.
+async fn reported_kinds(api: &Api, caller: &Caller, host: HostId) -> Result<Vec<ItemKind>, Problem> {
     let mut kinds = Vec::new();
     for kind in ItemKind::ALL {
         let filter = ItemFilter { kind: Some(kind), prefix: None };
@@ -151,13 +152,19 @@ async fn outside(api: &Api, caller: &Caller, host: HostId, items: Vec<ItemId>) -
             kinds.push(kind);
         }
     }
+    Ok(kinds)
+}
+
+/// Those of the items that a host would not report if they were there: of its kind it reports none, or, of a file, neither
+/// itself nor any folder above it.
+async fn outside(api: &Api, caller: &Caller, host: HostId, reported: &[ItemKind], items: Vec<ItemId>) -> Result<Vec<ItemId>, Problem> {
     let mut looked_for: Vec<ItemId> = items.iter().filter(|item| item.kind == ItemKind::File).flat_map(path_upwards).collect();
     looked_for.sort_unstable();
     looked_for.dedup();
     let mut present = api.hub.store.present_items(&caller.tenant, host, &looked_for).await?;
     present.sort_unstable();
     let is_seen = |item: &ItemId| {
-        kinds.contains(&item.kind)
+        reported.contains(&item.kind)
             && (item.kind != ItemKind::File || path_upwards(item).iter().any(|folder| present.binary_search(folder).is_ok()))
     };
     Ok(items.into_iter().filter(|item| !is_seen(item)).collect())
@@ -196,6 +203,9 @@ async fn capture(
             "the first inventory of {} is not complete: a baseline of half a host would call the rest drift; try again when it is",
             host.facts.hostname
         )));
+    }
+    if capture.assign && host.revoked_at.is_some() {
+        return Err(Problem::conflict(format!("{} was revoked: capture it without assigning", host.facts.hostname)));
     }
     let at = hub::now();
     let assign = capture.assign;

@@ -2,6 +2,8 @@
 
 use axum::Json;
 use axum::extract::{Path, State};
+use trueline_drift::actor::SessionId;
+use trueline_drift::transaction::TransactionId;
 use trueline_drift::{ItemId, ItemKind, Time, Verdict};
 use trueline_store::{ChangeFilter, Position};
 
@@ -21,6 +23,8 @@ static LISTED: Endpoint = Endpoint {
         ITEM,
         KIND,
         VERDICT,
+        Parameter::new("session", "By processes of this login: the `id` of an actor's `session`."),
+        Parameter::new("transaction", "Made in this run, or in one within it: the `id` of a `transaction`."),
         Parameter::new("since", "Received at or after this time, RFC 3339."),
         Parameter::new("until", "Received before this time, RFC 3339."),
         LIMIT,
@@ -48,6 +52,8 @@ pub(crate) async fn filter(api: &Api, caller: &Caller, query: &Query) -> Result<
         item: query.value::<ItemId>("item")?,
         kind: query.value::<ItemKind>("kind")?,
         verdict: query.value::<Verdict>("verdict")?,
+        session: query.value::<SessionId>("session")?,
+        transaction: query.value::<TransactionId>("transaction")?,
         since: query.value::<Time>("since")?,
         until: query.value::<Time>("until")?,
     })

@@ -73,6 +73,7 @@ pub(crate) async fn summarise(api: &Api, caller: &Caller, since: Time) -> Result
         critical: counts.critical,
         open_drifts: counts.open_drifts,
         open_critical: counts.open_critical,
+        folded_drifts: counts.folded_drifts,
         gaps: counts.gaps,
         troubles: troubles(&api.hub),
     })

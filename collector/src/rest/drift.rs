@@ -4,7 +4,7 @@ use axum::Json;
 use axum::extract::{Path, State};
 use serde::Deserialize;
 use trueline_drift::{ItemId, ItemKind, Severity, Verdict};
-use trueline_store::{DriftFilter, DriftRow, DriftState, Role};
+use trueline_store::{DriftFilter, DriftRow, DriftState, Folded, Role};
 use utoipa::ToSchema;
 
 use super::Api;
@@ -30,6 +30,13 @@ static LISTED: Endpoint = Endpoint {
         ),
         VERDICT,
         Parameter::of("severity", "With this severity.", &["info", "warning", "critical"]),
+        Parameter::of(
+            "folded",
+            "Drift that is folded under its package's: `no` leaves it out, `yes` lists it too, `only` nothing else. Where not given \
+             `no`; beside `item` `yes`; beside `folded_under` `only`.",
+            &["no", "yes", "only"],
+        ),
+        Parameter::new("folded_under", "Only what is folded under this package: `package:name`."),
         LIMIT,
         AFTER,
     ],
@@ -84,9 +91,27 @@ async fn list(State(api): State<Api>, caller: Caller, query: Query) -> Result<Js
         unresolved,
         verdict: query.value::<Verdict>("verdict")?,
         severity: query.value::<Severity>("severity")?,
+        folded: folded(&query)?,
     };
     let listed = api.hub.store.drifts(&caller.tenant, &filter, query.page()?).await?;
     Ok(Json(List::of(listed, DriftShape::from)))
+}
+
+/// Who names an item asks for it, folded or not.
+fn folded(query: &Query) -> Result<Folded, Problem> {
+    let under = query.value::<ItemId>("folded_under")?;
+    if under.as_ref().is_some_and(|item| item.kind != ItemKind::Package) {
+        return Err(Problem::bad_request("folded_under: drift is folded under a package; write `package:name`"));
+    }
+    match (query.text("folded"), under) {
+        (None | Some("only"), Some(package)) => Ok(Folded::Under(package)),
+        (Some(_), Some(_)) => Err(Problem::bad_request("folded: beside folded_under it can only be `only`, or left out")),
+        (None, None) if query.text("item").is_some() => Ok(Folded::Listed),
+        (None | Some("no"), None) => Ok(Folded::LeftOut),
+        (Some("yes"), None) => Ok(Folded::Listed),
+        (Some("only"), None) => Ok(Folded::Only),
+        (Some(_), None) => Err(Problem::bad_request("folded: `no`, `yes` or `only`")),
+    }
 }
 
 /// The drift that a path names.

@@ -13,7 +13,7 @@ use super::access::Caller;
 use super::endpoint::{Content, Endpoint, Method, Needs, Parameter, Routes, one};
 use super::problem::Problem;
 use super::query::{AFTER, Body, KIND, LIMIT, Query, host};
-use super::shape::{HostShape, ItemShape, List};
+use super::shape::{HostCoverageShape, HostShape, ItemShape, List};
 use crate::hub::{self, Errand};
 
 static LISTED: Endpoint = Endpoint {
@@ -39,6 +39,14 @@ static ITEMS: Endpoint = Endpoint {
     summary: "The present state of a host, item by item.",
     query: &[KIND, Parameter::new("prefix", "Items whose key starts with this."), LIMIT, AFTER],
     gives: Content::List(one::<ItemShape>),
+    ..Endpoint::DEFAULT
+};
+
+static COVERED: Endpoint = Endpoint {
+    path: "/api/v1/hosts/{id}/coverage",
+    name: "host_coverage",
+    summary: "What a host is watched by, and what is told of each operation, as its agent last said.",
+    gives: Content::Json(one::<HostCoverageShape>),
     ..Endpoint::DEFAULT
 };
 
@@ -77,7 +85,14 @@ static ASSIGNED: Endpoint = Endpoint {
 };
 
 pub fn routes(routes: Routes) -> Routes {
-    routes.add(&LISTED, list).add(&SHOWN, show).add(&ITEMS, items).add(&REVOKED, revoke).add(&SCANNED, scan).add(&ASSIGNED, assign)
+    routes
+        .add(&LISTED, list)
+        .add(&SHOWN, show)
+        .add(&ITEMS, items)
+        .add(&COVERED, coverage)
+        .add(&REVOKED, revoke)
+        .add(&SCANNED, scan)
+        .add(&ASSIGNED, assign)
 }
 
 #[derive(Debug, Deserialize, ToSchema)]
@@ -131,6 +146,10 @@ async fn items(State(api): State<Api>, caller: Caller, Path(id): Path<String>, q
     let filter = ItemFilter { kind: query.value::<ItemKind>("kind")?, prefix: query.text("prefix").map(str::to_owned) };
     let listed = api.hub.store.host_items(&caller.tenant, host.id, &filter, query.page()?).await?;
     Ok(Json(List::of(listed, ItemShape::from)))
+}
+
+async fn coverage(State(api): State<Api>, caller: Caller, Path(id): Path<String>) -> Result<Json<HostCoverageShape>, Problem> {
+    Ok(Json(host(&api, &caller, &id).await?.into()))
 }
 
 async fn revoke(State(api): State<Api>, caller: Caller, Path(id): Path<String>) -> Result<StatusCode, Problem> {
@@ -190,6 +209,9 @@ async fn assign(
         BaselineReference::Id(id) => id,
         BaselineReference::Name(name) => named(&api, &caller, &name).await?.id,
     };
+    if found.revoked_at.is_some() {
+        return Err(Problem::conflict(format!("{} was revoked: it is held against nothing any more", found.facts.hostname)));
+    }
     if !api.hub.store.assign_baseline(&caller.tenant, found.id, baseline).await? {
         return Err(Problem::not_found(format!("there is no baseline {baseline}; see /api/v1/baselines")));
     }

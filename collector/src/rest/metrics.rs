@@ -3,6 +3,7 @@
 //! Names follow <https://prometheus.io/docs/practices/naming/>. Invariant: what cannot be measured is NaN, never what
 //! it was before.
 
+use std::collections::BTreeMap;
 use std::sync::Once;
 
 use axum::extract::State;
@@ -58,7 +59,8 @@ const GAUGES: &[(&str, &str)] = &[
     ("trueline_hosts", "Hosts, by state: connected, silent, revoked"),
     ("trueline_hosts_to_compare", "Hosts whose whole state waits to be compared with their baseline"),
     ("trueline_items", "Items watched on all hosts"),
-    ("trueline_open_drifts", "Drift open or acknowledged, by verdict"),
+    ("trueline_open_drifts", "Drift open or acknowledged that is not folded under its package's, by verdict"),
+    ("trueline_folded_drifts", "Drift open or acknowledged that is folded under its package's, by verdict"),
     ("trueline_judge_lag_changes", "Changes that wait to be judged"),
     ("trueline_judge_lag_seconds", "How long the oldest change that is not judged has waited"),
     ("trueline_trouble", "1 while a part is in trouble, see /readyz"),
@@ -106,8 +108,9 @@ fn note(measures: Option<&Measures>, hub: &Hub, now: Time) {
     gauge!("trueline_hosts_to_compare").set(known(&|measures| measures.uncompared_hosts as f64));
     gauge!("trueline_items").set(known(&|measures| measures.items as f64));
     for verdict in [Verdict::Notable, Verdict::Critical] {
-        let open = known(&|measures| measures.open_drifts.get(&verdict).copied().unwrap_or(0) as f64);
-        gauge!("trueline_open_drifts", "verdict" => verdict.name()).set(open);
+        let count = |counts: &BTreeMap<Verdict, u64>| counts.get(&verdict).copied().unwrap_or(0) as f64;
+        gauge!("trueline_open_drifts", "verdict" => verdict.name()).set(known(&|measures| count(&measures.open_drifts)));
+        gauge!("trueline_folded_drifts", "verdict" => verdict.name()).set(known(&|measures| count(&measures.folded_drifts)));
     }
     gauge!("trueline_judge_lag_changes").set(known(&|measures| measures.unjudged as f64));
     let waits = |measures: &Measures| measures.unjudged_since.map_or(0.0, |since| now.micros_since(since).max(0) as f64 / 1e6);

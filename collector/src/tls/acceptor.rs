@@ -5,19 +5,19 @@
 //! dropped. A host that was revoked is let in only to be told so. What one peer does wrong has no effect on the others.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 
-use super::census::{Census, HostConnection, neighbourhood};
+use super::census::{Census, HostConnection, Place, neighbourhood};
 use super::stream::{Counted, Wire};
 use super::{Peer, PeerIdentity, PeerStream, Refusal, Refusals};
 use crate::hub::Hub;
@@ -117,8 +117,7 @@ impl Door {
             let (way_in, refusals, accepted) = (self.way_in.clone(), Arc::clone(&self.refusals), accepted.clone());
             let (port, patience) = (self.port, self.limits.patience);
             running.spawn(async move {
-                let entered = enter(way_in, socket, peer.address, peer.local, &refusals).await;
-                drop((handshake, knock));
+                let entered = enter(way_in, socket, (handshake, knock), peer.address, peer.local, &refusals).await;
                 match entered {
                     Ok((wire, identity, host)) => {
                         let counted = Counted::new(port, connection, place, host);
@@ -137,12 +136,15 @@ impl Door {
     }
 }
 
+/// A place among the handshakes; over once TLS is, for what follows may wait for the database.
+type Shaking = (OwnedSemaphorePermit, Place<IpAddr>);
 type Entered = (Wire, Option<PeerIdentity>, Option<HostConnection>);
 type TurnedAway = (Option<PeerIdentity>, Refusal, String);
 
 async fn enter(
     way_in: WayIn,
     socket: TcpStream,
+    shaking: Shaking,
     address: SocketAddr,
     local: SocketAddr,
     refusals: &Refusals,
@@ -157,6 +159,7 @@ async fn enter(
         }
         WayIn::Identity(acceptor, hub) => {
             let stream = shake(acceptor, socket).await.map_err(|(refusal, detail)| (None, refusal, detail))?;
+            drop(shaking);
             let certificate = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
             let Some(identity) = certificate.and_then(PeerIdentity::from_certificate) else {
                 return Err((None, Refusal::CertificateWithoutIdentity, "the client certificate names no host".to_owned()));

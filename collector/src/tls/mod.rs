@@ -12,7 +12,7 @@ mod server;
 mod stream;
 
 pub use acceptor::{Door, DoorLimits};
-pub use census::HostConnections;
+pub use census::{HostConnections, neighbourhood};
 pub use peer::{Peer, PeerIdentity};
 pub use refusal::{Refusal, Refusals};
 pub use server::{ServerLeaf, agents_config, enrolment_config, rest_config};

@@ -13,6 +13,7 @@ use tokio_rustls::rustls::{CertificateError, Error as TlsError};
 use trueline_drift::HostId;
 
 use super::Peer;
+use super::census::neighbourhood;
 
 const ENTRIES: usize = 1024;
 /// After this long the same refusal is news again.
@@ -38,6 +39,7 @@ pub enum Refusal {
     HandshakeFailed,
     CertificateUnknown,
     HostRevoked,
+    IdentityInUse,
     Protocol,
     MessageTooLarge,
     MessageInvalid,
@@ -73,6 +75,7 @@ impl Refusal {
             Self::HandshakeFailed => "handshake_failed",
             Self::CertificateUnknown => "certificate_unknown",
             Self::HostRevoked => "host_revoked",
+            Self::IdentityInUse => "identity_in_use",
             Self::Protocol => "protocol",
             Self::MessageTooLarge => "message_too_large",
             Self::MessageInvalid => "message_invalid",
@@ -107,7 +110,7 @@ impl Refusal {
     }
 }
 
-/// Whom a refusal is told of: many hosts may come from one address.
+/// Whom a refusal is told of: many hosts may come from one address, and one peer from all addresses of its network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Subject {
     Host(HostId),
@@ -116,7 +119,7 @@ enum Subject {
 
 impl From<&Peer> for Subject {
     fn from(peer: &Peer) -> Self {
-        peer.identity.as_ref().map_or_else(|| Self::Address(peer.address.ip()), |identity| Self::Host(identity.host))
+        peer.identity.as_ref().map_or_else(|| Self::Address(neighbourhood(peer.address.ip())), |identity| Self::Host(identity.host))
     }
 }
 

@@ -18,7 +18,7 @@ use trueline_drift::{
     RecordBody, TenantId, Time, actor,
 };
 use trueline_store::testing::Sender;
-use trueline_store::{AppendOutcome, Batch, NewCapture, NewHost, Store, testing};
+use trueline_store::{AppendOutcome, Batch, NewCapture, Store, testing};
 use uuid::Uuid;
 
 const HOSTS: usize = 20;
@@ -172,11 +172,11 @@ const BAD: &str = "60303ae22b998861bce3b28f33eec1be758a213c86c93c076dbe9f558c11c
 fn change(number: usize, departs: bool) -> RecordBody {
     let (before, after) = if departs { (GOOD, BAD) } else { (BAD, GOOD) };
     let process = |pid, exe: &str| actor::Process {
-        pid,
         started_at: Some(Time::from_seconds(1)),
         exe: Some(exe.to_owned()),
         argv: vec![exe.to_owned(), "-w".into()],
         cwd: Some("/root".into()),
+        ..actor::Process::bare(pid)
     };
     let actor = Actor {
         certainty: Certainty::Strong,
@@ -190,6 +190,7 @@ fn change(number: usize, departs: bool) -> RecordBody {
             name: Some("root".into()),
             login_name: Some("alice".into()),
         }),
+        session: Some(actor::Session::bare("3f2a9c01d4e7-42".parse().expect("a session's name"))),
         unit: Some("ssh.service".into()),
         reason: None,
         ..Actor::unknown("")
@@ -204,6 +205,7 @@ fn change(number: usize, departs: bool) -> RecordBody {
         cause: Cause::Event,
         actor,
         transaction: None,
+        shipped_by: None,
     }))
 }
 
@@ -212,7 +214,7 @@ async fn enrol(store: &dyn Store) -> anyhow::Result<Vec<Sending>> {
     for number in 0..HOSTS {
         let id = HostId(Uuid::now_v7());
         let facts = Facts { hostname: format!("host-{number}"), ..Facts::default() };
-        store.enrol_host(NewHost { id, tenant: TenantId::main(), facts: facts.clone(), enrolled_at: now(), token: 1 }).await?;
+        testing::enrol(store, &TenantId::main(), id, &facts, now()).await?;
         store.host_connected(id, &facts, "0.1.0", Epoch(1), now()).await?;
         let mut host = Sender::new(id, Epoch(1));
         let mut records: Vec<_> = (0..ITEMS)

@@ -1,155 +1,21 @@
 //! Taking batches of many hosts into the log in one transaction.
 //!
-//! What costs computing (encoding, fingerprints) is done by [`prepare`], before the log is locked. The
-//! log's lock is held from reading where the streams stand until the commit, so that positions grow in
-//! commit order.
+//! What costs computing (encoding, fingerprints) is done before (`prepared.rs`). The log's lock is held from
+//! reading where the streams stand until the commit, so that positions grow in commit order.
 
 use std::collections::HashMap;
 
-use prost::Message;
 use trueline_drift::change::ChangeKind;
-use trueline_drift::{Change, Epoch, HostId, ItemId, Observation, RecordBody, Sequence, Time};
-use trueline_proto::v1;
+use trueline_drift::{Epoch, HostId, Sequence, Time};
 
-use crate::encoding::{self, Numbered, host_bytes, host_from_bytes};
+use crate::encoding::{self, host_bytes, host_from_bytes};
+use crate::grouping::Group;
 use crate::hosts;
 use crate::items::Presence;
-use crate::session::{Column, Lock, Session};
-use crate::stream::{Decision, Offer, Stream};
-use crate::{AppendOutcome, Batch, Result};
-
-/// A batch, encoded as it will be stored. Encoding it needs no database and is the larger part of an append's
-/// computing: it is done where many can do it at once, and once however often the append is tried.
-#[derive(Debug, Clone)]
-pub struct Prepared {
-    host: HostId,
-    offer: Offer,
-    records: Vec<Entry>,
-}
-
-impl Prepared {
-    pub fn host(&self) -> HostId {
-        self.host
-    }
-
-    pub fn first(&self) -> Sequence {
-        self.offer.first
-    }
-
-    pub fn records(&self) -> usize {
-        self.records.len()
-    }
-
-    pub fn ends_inventory(&self) -> bool {
-        self.records.iter().any(|entry| matches!(entry, Entry::InventoryComplete { .. }))
-    }
-
-    /// What it takes in memory.
-    pub fn bytes(&self) -> usize {
-        let held: usize = self.records.iter().map(Entry::held).sum();
-        size_of::<Self>() + self.records.len() * size_of::<Entry>() + held
-    }
-}
-
-#[derive(Debug, Clone)]
-enum Entry {
-    Observed(ItemState),
-    Changed { state: ItemState, kind: ChangeKind, observed_at: i64, body: Vec<u8> },
-    Gap(Vec<u8>),
-    Unwatched(ItemState),
-    InventoryComplete { observed_at: i64 },
-}
-
-impl Entry {
-    /// What it takes in memory beside itself.
-    fn held(&self) -> usize {
-        match self {
-            Self::Observed(state) | Self::Unwatched(state) => state.held(),
-            Self::Changed { state, body, .. } => state.held() + body.capacity(),
-            Self::Gap(body) => body.capacity(),
-            Self::InventoryComplete { .. } => 0,
-        }
-    }
-}
-
-/// How an item is after a record.
-#[derive(Debug, Clone)]
-struct ItemState {
-    fingerprint: [u8; 16],
-    kind: i64,
-    key: String,
-    presence: Presence,
-    /// Absent once the item is gone. Of an item that is no longer watched, what was last known stays.
-    fields: Option<Vec<u8>>,
-    observed_at: i64,
-}
-
-impl ItemState {
-    fn held(&self) -> usize {
-        self.key.capacity() + self.fields.as_ref().map_or(0, Vec::capacity)
-    }
-}
-
-pub fn prepare(batch: Batch) -> Prepared {
-    let offer =
-        Offer { epoch: batch.epoch, first: batch.first, records: batch.records.len() as u64, previous: batch.previous, link: batch.link };
-    let records = batch
-        .records
-        .into_iter()
-        .map(|record| match record {
-            RecordBody::Observed(observation) => Entry::Observed(observed(observation)),
-            RecordBody::Changed(change) => changed(*change),
-            RecordBody::Unwatched { item, observed_at } => Entry::Unwatched(state(item, Presence::Unwatched, None, observed_at)),
-            RecordBody::Gap(gap) => Entry::Gap(v1::CoverageGap::from(gap).encode_to_vec()),
-            RecordBody::InventoryComplete { observed_at, .. } => Entry::InventoryComplete { observed_at: observed_at.micros() },
-        })
-        .collect();
-    Prepared { host: batch.host, offer, records }
-}
-
-fn state(item: ItemId, presence: Presence, fields: Option<Vec<u8>>, observed_at: Time) -> ItemState {
-    ItemState {
-        fingerprint: item.fingerprint().0,
-        kind: item.kind.number(),
-        key: item.key.as_str().to_owned(),
-        presence,
-        fields,
-        observed_at: observed_at.micros(),
-    }
-}
-
-fn observed(observation: Observation) -> ItemState {
-    state(observation.item, Presence::There, Some(encoding::fields_bytes(observation.fields)), observation.observed_at)
-}
-
-fn changed(change: Change) -> Entry {
-    let (kind, observed_at, item) = (change.kind, change.observed_at, change.item.clone());
-    let mut wire = v1::Change::from(change);
-    // The item has a row of its own.
-    wire.item = None;
-    let fields = (kind != ChangeKind::Removed).then(|| fields_after(&wire));
-    let presence = if fields.is_some() { Presence::There } else { Presence::Gone };
-    Entry::Changed {
-        state: state(item, presence, fields, observed_at),
-        kind,
-        observed_at: observed_at.micros(),
-        body: wire.encode_to_vec(),
-    }
-}
-
-/// The encoding of [`Change::after`] as `v1::Fields`, without building it.
-fn fields_after(change: &v1::Change) -> Vec<u8> {
-    const FIELDS_TAG: u32 = 1;
-    let mut bytes = Vec::new();
-    for field in &change.unchanged {
-        prost::encoding::message::encode(FIELDS_TAG, field, &mut bytes);
-    }
-    for field in change.fields.iter().filter(|field| field.after.is_some()) {
-        let field = v1::Field { name: field.name.clone(), value: field.after.clone() };
-        prost::encoding::message::encode(FIELDS_TAG, &field, &mut bytes);
-    }
-    bytes
-}
+use crate::prepared::{Entry, ItemState, Package, Prepared};
+use crate::session::{Column, Lock, Patience, Session};
+use crate::stream::{Decision, Stream};
+use crate::{AppendOutcome, Result};
 
 /// A host within one append.
 struct Standing {
@@ -175,6 +41,7 @@ struct ItemRow<'a> {
     epoch: Epoch,
     state: &'a ItemState,
     fields: Option<&'a [u8]>,
+    package: Package,
     /// It may have been there or not before: another thing than a change of what is there was said of it.
     may_come_or_go: bool,
 }
@@ -187,6 +54,7 @@ struct ChangeRow<'a> {
     sequence: u64,
     observed_at: i64,
     body: &'a [u8],
+    groups: &'a [Group],
 }
 
 struct GapRow<'a> {
@@ -200,12 +68,13 @@ impl<'a> Rows<'a> {
     fn item(&mut self, host: i64, epoch: Epoch, state: &'a ItemState, may_come_or_go: bool) -> usize {
         let next = self.items.len();
         let place = *self.places.entry((host, state.fingerprint)).or_insert(next);
-        let mut row = ItemRow { host, epoch, state, fields: state.fields.as_deref(), may_come_or_go };
+        let mut row = ItemRow { host, epoch, state, fields: state.fields.as_deref(), package: state.package, may_come_or_go };
         if place == next {
             self.items.push(row);
         } else {
             let before = &mut self.items[place];
             row.may_come_or_go |= before.may_come_or_go;
+            row.package = state.package.after(before.package, before.fields == row.fields);
             if state.presence == Presence::Unwatched {
                 row.fields = before.fields;
             }
@@ -220,9 +89,9 @@ impl<'a> Rows<'a> {
             Entry::Observed(state) | Entry::Unwatched(state) => {
                 self.item(host, epoch, state, true);
             }
-            Entry::Changed { state, kind, observed_at, body } => {
+            Entry::Changed { state, kind, observed_at, body, groups } => {
                 let item = self.item(host, epoch, state, *kind != ChangeKind::Modified);
-                self.changes.push(ChangeRow { host, item, epoch, sequence: sequence.0, observed_at: *observed_at, body });
+                self.changes.push(ChangeRow { host, item, epoch, sequence: sequence.0, observed_at: *observed_at, body, groups });
             }
             Entry::Gap(body) => self.gaps.push(GapRow { host, epoch, sequence: sequence.0, body }),
             Entry::InventoryComplete { observed_at } => standing.inventory = Some((epoch, *observed_at)),
@@ -263,6 +132,7 @@ pub(crate) async fn append(session: &mut Session, batches: &[Prepared], received
     move_hosts(session, &moved, &came, received_at).await?;
     for standing in moved {
         if let Some((epoch, observed_at)) = standing.inventory {
+            session.be_patient(Patience::Long).await?;
             complete_inventory(session, standing.row, epoch, observed_at).await?;
         }
     }
@@ -304,14 +174,21 @@ async fn items_that_came(session: &mut Session, items: &[ItemRow<'_>]) -> Result
     Ok(came)
 }
 
+fn said(package: Package) -> Option<[u8; 16]> {
+    if let Package::Said(fingerprint) = package { fingerprint } else { None }
+}
+
 /// Returns the rows of the items, in their order.
 async fn write_items(session: &mut Session, items: &[ItemRow<'_>]) -> Result<Vec<i64>> {
-    let sql = "WITH given (host, fingerprint, kind, key, present, fields, observed_at, epoch) AS ({rows}) \
-        INSERT INTO items (host, fingerprint, kind, key, present, fields, observed_at, epoch) \
-        SELECT host, fingerprint, kind, key, present, fields, observed_at, epoch FROM given WHERE true \
+    let sql = "WITH given (host, fingerprint, kind, key, present, fields, observed_at, epoch, is_package_said, shipped_by) AS ({rows}) \
+        INSERT INTO items (host, fingerprint, kind, key, present, fields, observed_at, epoch, shipped_by) \
+        SELECT host, fingerprint, kind, key, present, fields, observed_at, epoch, \
+        CASE WHEN is_package_said = 1 THEN shipped_by ELSE (SELECT i.shipped_by FROM items i \
+        WHERE i.host = given.host AND i.fingerprint = given.fingerprint AND i.shipped_by IS NOT NULL \
+        AND (given.fields IS NULL OR i.fields = given.fields)) END FROM given WHERE true \
         ON CONFLICT (host, fingerprint) DO UPDATE SET present = excluded.present, \
         fields = CASE WHEN excluded.present = 2 THEN COALESCE(excluded.fields, items.fields) ELSE excluded.fields END, \
-        observed_at = excluded.observed_at, epoch = excluded.epoch RETURNING id, host, fingerprint";
+        observed_at = excluded.observed_at, epoch = excluded.epoch, shipped_by = excluded.shipped_by RETURNING id, host, fingerprint";
     let columns = vec![
         Column::integers(items.iter().map(|row| row.host)),
         Column::blobs(items.iter().map(|row| row.state.fingerprint.to_vec())),
@@ -321,6 +198,8 @@ async fn write_items(session: &mut Session, items: &[ItemRow<'_>]) -> Result<Vec
         Column::Blobs(items.iter().map(|row| row.fields.map(<[u8]>::to_vec)).collect()),
         Column::integers(items.iter().map(|row| row.state.observed_at)),
         Column::integers(items.iter().map(|row| row.epoch.0 as i64)),
+        Column::integers(items.iter().map(|row| i64::from(matches!(row.package, Package::Said(_))))),
+        Column::Blobs(items.iter().map(|row| said(row.package).map(|fingerprint| fingerprint.to_vec())).collect()),
     ];
     let mut written = HashMap::with_capacity(items.len());
     for row in session.bulk(sql, columns).await? {
@@ -356,6 +235,12 @@ async fn write_changes(session: &mut Session, changes: Vec<ChangeRow<'_>>, items
         Column::integers(std::iter::repeat_n(received_at.micros(), count)),
         Column::blobs(changes.iter().map(|change| change.body.to_vec())),
     ];
+    session.bulk(sql, columns).await?;
+    let grouped = || (first..).zip(&changes).flat_map(|(position, change)| change.groups.iter().map(move |group| (*group, position)));
+    let sql = "WITH given (fingerprint, position) AS ({rows}) \
+        INSERT INTO change_groups (fingerprint, position) SELECT fingerprint, position FROM given";
+    let columns =
+        vec![Column::blobs(grouped().map(|(group, _)| group.to_vec())), Column::integers(grouped().map(|(_, position)| position))];
     session.bulk(sql, columns).await.map(drop)
 }
 
@@ -406,7 +291,7 @@ async fn move_hosts(session: &mut Session, moved: &[&Standing], came: &HashMap<i
 /// Every item has been observed in this epoch: what only older epochs spoke of is gone.
 async fn complete_inventory(session: &mut Session, host: i64, epoch: Epoch, observed_at: i64) -> Result<()> {
     let epoch = epoch.0 as i64;
-    let sql = "UPDATE items SET present = 0, fields = NULL WHERE host = $1 AND epoch < $2 AND present = 1";
+    let sql = "UPDATE items SET present = 0, fields = NULL, shipped_by = NULL WHERE host = $1 AND epoch < $2 AND present = 1";
     session.execute(sql, vec![host.into(), epoch.into()]).await?;
     let sql = "UPDATE hosts SET inventory_at = $1, inventory_epoch = $2, generation = generation + 1, \
         items = (SELECT count(*) FROM items WHERE items.host = hosts.id AND items.present = 1) WHERE id = $3";

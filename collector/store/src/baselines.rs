@@ -21,16 +21,18 @@ use crate::{Baseline, BaselineItem, BaselineOrigin, Listed, NewCapture, Page, Re
 pub(crate) struct BaselineHead {
     pub name: BaselineName,
     origin: BaselineOrigin,
+    whole: bool,
     closed: Vec<ClosedScope>,
 }
 
 impl BaselineHead {
     pub fn listed(&self, fields: &[u8]) -> Result<Expectation> {
         let fields = fields_from_bytes(fields)?;
-        Ok(Expectation::Fields(match self.origin {
+        let fields = match self.origin {
             BaselineOrigin::Captured => baseline::captured(&fields),
             BaselineOrigin::Written => fields,
-        }))
+        };
+        Ok(if self.whole { Expectation::Whole(fields) } else { Expectation::Fields(fields) })
     }
 
     pub fn unlisted(&self, item: &ItemId) -> Expectation {
@@ -39,8 +41,7 @@ impl BaselineHead {
 }
 
 pub(crate) async fn heads(session: &mut Session, ids: Vec<i64>) -> Result<HashMap<i64, BaselineHead>> {
-    let sql =
-        "WITH given (id) AS ({rows}) SELECT b.id, b.name, b.version, b.origin, b.closed FROM given JOIN baselines b ON b.id = given.id";
+    let sql = "WITH given (id) AS ({rows}) SELECT b.id, b.name, b.version, b.origin, b.whole, b.closed FROM given JOIN baselines b ON b.id = given.id";
     let rows = session.bulk(sql, vec![Column::integers(ids)]).await?;
     rows.iter()
         .map(|row| {
@@ -48,12 +49,13 @@ pub(crate) async fn heads(session: &mut Session, ids: Vec<i64>) -> Result<HashMa
             let id = cells.integer()?;
             let name = BaselineName { name: cells.text()?, version: cells.count()? };
             let origin = BaselineOrigin::from_number(cells.integer()?)?;
-            Ok((id, BaselineHead { name, origin, closed: from_json("closed scopes", &cells.text()?)? }))
+            let whole = cells.integer()? == 1;
+            Ok((id, BaselineHead { name, origin, whole, closed: from_json("closed scopes", &cells.text()?)? }))
         })
         .collect()
 }
 
-const SELECT: &str = "SELECT b.id, b.name, b.version, b.origin, b.items, b.closed, b.created_at, b.created_by, \
+const SELECT: &str = "SELECT b.id, b.name, b.version, b.origin, b.whole, b.items, b.closed, b.created_at, b.created_by, \
     (SELECT count(*) FROM hosts h WHERE h.baseline = b.id AND h.revoked_at IS NULL) FROM baselines b";
 
 fn read(row: &Row) -> Result<Baseline> {
@@ -62,6 +64,7 @@ fn read(row: &Row) -> Result<Baseline> {
         id: cells.integer()?,
         name: BaselineName { name: cells.text()?, version: cells.count()? },
         origin: BaselineOrigin::from_number(cells.integer()?)?,
+        whole: cells.integer()? == 1,
         items: cells.count()?,
         closed: from_json("closed scopes", &cells.text()?)?,
         created_at: cells.time()?,
@@ -80,6 +83,7 @@ struct NewVersion<'a> {
     tenant: &'a TenantId,
     name: &'a str,
     origin: BaselineOrigin,
+    whole: bool,
     closed: &'a [ClosedScope],
     by: &'a str,
     at: Time,
@@ -91,12 +95,14 @@ async fn next_version(session: &mut Session, new: NewVersion<'_>) -> Result<i64>
     let sql = "SELECT coalesce(max(version), 0) FROM baselines WHERE tenant = $1 AND name = $2";
     let row = session.fetch_one(sql, vec![new.tenant.0.as_str().into(), new.name.into()]).await?;
     let version = row.cells().integer()? + 1;
-    let mut query = Query::new("INSERT INTO baselines (tenant, name, version, origin, closed, items, created_at, created_by) VALUES (");
+    let mut query =
+        Query::new("INSERT INTO baselines (tenant, name, version, origin, whole, closed, items, created_at, created_by) VALUES (");
     query
         .with("", new.tenant.0.as_str())
         .with(", ", new.name)
         .with(", ", version)
         .with(", ", new.origin.number())
+        .with(", ", i64::from(new.whole))
         .with(", ", json(new.closed))
         .with(", ", 0i64)
         .with(", ", new.at)
@@ -120,21 +126,33 @@ pub(crate) async fn capture(session: &mut Session, new: NewCapture) -> Result<Ba
         let reason = "the host's inventory is still under way, and what is not listed yet would be called drift: wait for it".to_owned();
         return Err(StoreError::Invalid { subject: "capture", reason });
     }
-    let everything = || ItemKind::ALL.into_iter().map(|kind| ClosedScope { kind, keys: Pattern::new("**") }).collect();
+    let settings = || ItemKind::ALL.into_iter().filter(|kind| kind.is_setting());
+    let everything = || settings().map(|kind| ClosedScope { kind, keys: Pattern::new("**") }).collect();
     let closed: Vec<ClosedScope> = if new.scopes.is_empty() { everything() } else { new.scopes.clone() };
-    let version =
-        NewVersion { tenant: &new.tenant, name: &new.name, origin: BaselineOrigin::Captured, closed: &closed, by: &new.by, at: new.at };
+    let version = NewVersion {
+        tenant: &new.tenant,
+        name: &new.name,
+        origin: BaselineOrigin::Captured,
+        whole: true,
+        closed: &closed,
+        by: &new.by,
+        at: new.at,
+    };
     let id = next_version(session, version).await?;
     if new.scopes.is_empty() {
         let sql = "INSERT INTO baseline_items (baseline, fingerprint, kind, key, absent, fields) \
-            SELECT $1, fingerprint, kind, key, 0, fields FROM items WHERE host = $2 AND present = 1 ORDER BY fingerprint";
-        session.execute(sql, vec![id.into(), host.into()]).await?;
+            SELECT $1, fingerprint, kind, key, 0, fields FROM items WHERE host = $2 AND present = 1 AND kind <> $3 ORDER BY fingerprint";
+        session.execute(sql, vec![id.into(), host.into(), ItemKind::Session.number().into()]).await?;
     } else {
         copy_scopes(session, id, host, &new.scopes).await?;
     }
     count_items(session, id).await?;
     if new.assign {
-        assign(session, &new.tenant, new.host, id).await?;
+        let is_assigned = assign(session, &new.tenant, new.host, id).await?;
+        if !is_assigned {
+            let reason = "the host was revoked, and is held against nothing any more: capture without assigning".to_owned();
+            return Err(StoreError::Invalid { subject: "capture", reason });
+        }
     }
     by_id(session, id).await
 }
@@ -155,7 +173,7 @@ async fn copy_scopes(session: &mut Session, baseline: i64, host: i64, scopes: &[
         }
     }
     let sql = "WITH given (baseline, item) AS ({rows}) INSERT INTO baseline_items (baseline, fingerprint, kind, key, absent, fields) \
-        SELECT given.baseline, i.fingerprint, i.kind, i.key, 0, i.fields FROM given JOIN items i ON i.id = given.item";
+        SELECT given.baseline, i.fingerprint, i.kind, i.key, 0, i.fields FROM given JOIN items i ON i.id = given.item WHERE i.present = 1";
     let columns = vec![Column::integers(copied.iter().map(|_| baseline)), Column::integers(copied.iter().copied())];
     session.bulk(sql, columns).await.map(drop)
 }
@@ -168,8 +186,8 @@ pub(crate) fn starts_with(query: &mut Query, column: &str, prefix: &str) {
 }
 
 pub(crate) async fn write(session: &mut Session, tenant: &TenantId, document: &BaselineDocument, by: &str, at: Time) -> Result<Baseline> {
-    let origin = BaselineOrigin::Written;
-    let id = next_version(session, NewVersion { tenant, name: &document.name, origin, closed: &document.closed, by, at }).await?;
+    let (origin, whole) = (BaselineOrigin::Written, document.whole);
+    let id = next_version(session, NewVersion { tenant, name: &document.name, origin, whole, closed: &document.closed, by, at }).await?;
     let sql = "WITH given (baseline, fingerprint, kind, key, absent, fields) AS ({rows}) \
         INSERT INTO baseline_items (baseline, fingerprint, kind, key, absent, fields) \
         SELECT baseline, fingerprint, kind, key, absent, fields FROM given";
@@ -249,7 +267,10 @@ fn listed_item(row: &Row) -> Result<BaselineItem> {
         None => ExpectedItem::Absent(AbsentWord::Absent),
         Some(fields) => {
             let fields = fields_from_bytes(&fields)?;
-            ExpectedItem::Fields(if origin == BaselineOrigin::Captured { baseline::captured(&fields) } else { fields })
+            ExpectedItem::Fields(match origin {
+                BaselineOrigin::Captured => baseline::captured(&fields).into_iter().filter(|(_, value)| !value.is_unreadable()).collect(),
+                BaselineOrigin::Written => fields,
+            })
         }
     };
     Ok(BaselineItem { item: encoding::item(kind, &key)?, expected })

@@ -6,6 +6,7 @@ use trueline_drift::{Epoch, Sequence, TenantId, Verdict};
 
 use crate::cursor::{after, cursor, rows_wanted};
 use crate::encoding::{self, Numbered, host_bytes, host_from_bytes};
+use crate::grouping;
 use crate::judgements::{Block, bit};
 use crate::session::{Column, Query, Row, Session};
 use crate::weight::{bytes, keep_within, small};
@@ -15,6 +16,8 @@ use crate::{ChangeFilter, ChangeRow, Listed, Page, Position, Result};
 /// its cursor goes on from there.
 const SEARCH_LIMIT: usize = 256;
 const SEARCH_STEP: i64 = 16;
+/// No row of judgements spans more changes than are judged at once, whichever collector did it.
+const LONGEST_RUN: i64 = 100_000;
 
 /// Of a page, as the changes are stored.
 const PAGE_BYTES: usize = 4 * 1024 * 1024;
@@ -24,12 +27,12 @@ const CLOCKS: i64 = 60_000_000;
 
 /// CROSS JOIN keeps SQLite from starting at the hosts and sorting all their changes; PostgreSQL plans as
 /// it would for JOIN.
-fn select() -> Query {
+fn select(groups: &str) -> Query {
     Query::new(&format!(
         "SELECT c.position, {}, {}, NULL, {}, \
         (SELECT j.first FROM judgements j WHERE j.first <= c.position ORDER BY j.first DESC LIMIT 1), \
         h.tenant, h.uuid, h.name, c.epoch, c.sequence, c.received_at, i.kind \
-        FROM changes c CROSS JOIN hosts h CROSS JOIN items i",
+        FROM {groups} changes c CROSS JOIN hosts h CROSS JOIN items i",
         small("i.key"),
         small("c.body"),
         bytes(&["i.key", "c.body"])
@@ -77,15 +80,57 @@ async fn first_received(session: &mut Session, at: i64) -> Result<i64> {
     Ok(low)
 }
 
-fn filtered(tenant: &TenantId, filter: &ChangeFilter, stretch: &Stretch) -> Query {
-    let mut query = select();
+/// Changes as a filter finds them.
+struct Filtered {
+    query: Query,
+    /// What they are gone through by: their own positions, or those of the smallest group that holds all of them.
+    position: &'static str,
+}
+
+impl Filtered {
+    fn from(mut self, position: Option<i64>) -> Self {
+        self.query.with_some(&format!(" AND {} >= ", self.position), position);
+        self
+    }
+
+    fn below(mut self, position: Option<i64>) -> Self {
+        self.query.with_some(&format!(" AND {} < ", self.position), position);
+        self
+    }
+
+    fn newest(mut self, limit: i64) -> Query {
+        self.query.with(&format!(" ORDER BY {} DESC LIMIT ", self.position), limit);
+        self.query
+    }
+
+    fn oldest(mut self, limit: i64) -> Query {
+        self.query.with(&format!(" ORDER BY {} LIMIT ", self.position), limit);
+        self.query
+    }
+}
+
+fn filtered(tenant: &TenantId, filter: &ChangeFilter, stretch: &Stretch) -> Filtered {
+    let transaction = filter.transaction.as_ref().map(grouping::of_transaction);
+    let session = filter.session.as_ref().map(grouping::of_session);
+    // A run is smaller than a session as a rule.
+    let groups = [transaction, session].into_iter().flatten();
+    let is_grouped = groups.clone().next().is_some();
+    let (from, position) = if is_grouped { ("change_groups g CROSS JOIN", "g.position") } else { ("", "c.position") };
+    let mut query = select(from);
+    query.with(" WHERE h.id = c.host AND i.id = c.item AND h.tenant = ", tenant.0.as_str());
+    for (at, group) in groups.enumerate() {
+        if at == 0 {
+            query.with(" AND c.position = g.position AND g.fingerprint = ", &group[..]);
+        } else {
+            query
+                .with(" AND EXISTS (SELECT 1 FROM change_groups o WHERE o.position = g.position AND o.fingerprint = ", &group[..])
+                .text(")");
+        }
+    }
     query
-        .with(" WHERE h.id = c.host AND i.id = c.item AND h.tenant = ", tenant.0.as_str())
         .with_some(" AND c.host = (SELECT id FROM hosts WHERE uuid = ", filter.host.map(host_bytes))
         .text(if filter.host.is_some() { ")" } else { "" })
         .with_some(" AND i.kind = ", filter.kind.map(Numbered::number))
-        .with_some(" AND c.position >= ", stretch.from)
-        .with_some(" AND c.position < ", stretch.to)
         .with_some(" AND c.received_at >= ", filter.since)
         .with_some(" AND c.received_at < ", filter.until);
     if let Some(item) = &filter.item {
@@ -105,7 +150,7 @@ fn filtered(tenant: &TenantId, filter: &ChangeFilter, stretch: &Stretch) -> Quer
                 .text(")"),
         };
     }
-    query
+    Filtered { query, position }.from(stretch.from).below(stretch.to)
 }
 
 /// Rows of changes, as many as may be read at once.
@@ -137,8 +182,7 @@ pub(crate) async fn list(session: &mut Session, tenant: &TenantId, filter: &Chan
     if let Some(verdict) = filter.verdict {
         return list_by_verdict(session, tenant, filter, &stretch, verdict, page, below.unwrap_or(i64::MAX)).await;
     }
-    let mut query = filtered(tenant, filter, &stretch);
-    query.with_some(" AND c.position < ", below).with(" ORDER BY c.position DESC LIMIT ", rows_wanted(page));
+    let query = filtered(tenant, filter, &stretch).below(below).newest(rows_wanted(page));
     let loaded = load(session, query, &mut { PAGE_BYTES }).await?;
     let changes = judged(session, &loaded).await?;
     let mut listed = crate::cursor::listed(changes, page, "changes", |change: &ChangeRow| change.position.0);
@@ -164,21 +208,20 @@ async fn list_by_verdict(
     let mut searched = 0;
     below = below.min(stretch.to.unwrap_or(i64::MAX));
     let lowest = stretch.from.unwrap_or(0);
+    // A row's run is no longer than what is judged at once, which gives the planner a bound to stop at.
+    let first = lowest.saturating_sub(LONGEST_RUN);
     loop {
-        let sql = "SELECT first, last, body FROM judgements WHERE first < $1 AND last >= $2 AND (verdicts & $3) <> 0 \
+        let sql = "SELECT first, last, body FROM judgements WHERE first < $1 AND first > $5 AND last >= $2 AND (verdicts & $3) <> 0 \
             ORDER BY first DESC LIMIT $4";
-        let blocks = session.fetch(sql, vec![below.into(), lowest.into(), bit(verdict).into(), SEARCH_STEP.into()]).await?;
+        let blocks = session.fetch(sql, vec![below.into(), lowest.into(), bit(verdict).into(), SEARCH_STEP.into(), first.into()]).await?;
         searched += blocks.len();
         let is_last = (blocks.len() as i64) < SEARCH_STEP;
         for row in &blocks {
             let block = block(row)?;
             for run in block.runs().filter(|run| run.verdict == verdict && run.first < below).collect::<Vec<_>>().into_iter().rev() {
                 let last = run.last.min(below - 1);
-                let mut query = filtered(tenant, filter, stretch);
-                query
-                    .with(" AND c.position BETWEEN ", run.first)
-                    .with(" AND ", last)
-                    .with(" ORDER BY c.position DESC LIMIT ", (limit + 1 - items.len()) as i64);
+                let of_run = filtered(tenant, filter, stretch).from(Some(run.first)).below(Some(last + 1));
+                let query = of_run.newest((limit + 1 - items.len()) as i64);
                 let loaded = load(session, query, &mut left).await?;
                 for row in &loaded.rows {
                     items.push(change(row, &loaded.whole, Some(&block))?);
@@ -201,7 +244,7 @@ async fn list_by_verdict(
 }
 
 pub(crate) async fn one(session: &mut Session, tenant: &TenantId, position: Position) -> Result<Option<ChangeRow>> {
-    let mut query = filtered(tenant, &ChangeFilter::default(), &Stretch::default());
+    let Filtered { mut query, .. } = filtered(tenant, &ChangeFilter::default(), &Stretch::default());
     query.with(" AND c.position = ", position.0);
     let loaded = load(session, query, &mut { PAGE_BYTES }).await?;
     Ok(judged(session, &loaded).await?.pop())
@@ -210,8 +253,8 @@ pub(crate) async fn one(session: &mut Session, tenant: &TenantId, position: Posi
 /// Changes that were judged after a position, oldest first, as many as may be read at once.
 pub(crate) async fn judged_after(session: &mut Session, tenant: &TenantId, after: i64, limit: u32) -> Result<Vec<ChangeRow>> {
     let judged = session.fetch_one("SELECT position FROM cursors WHERE name = 'judged'", Vec::new()).await?.cells().integer()?;
-    let mut query = filtered(tenant, &ChangeFilter::default(), &Stretch::default());
-    query.with(" AND c.position > ", after).with(" AND c.position <= ", judged).with(" ORDER BY c.position LIMIT ", limit);
+    let all = filtered(tenant, &ChangeFilter::default(), &Stretch::default());
+    let query = all.from(after.checked_add(1)).below(judged.checked_add(1)).oldest(limit.into());
     let loaded = load(session, query, &mut { PAGE_BYTES }).await?;
     self::judged(session, &loaded).await
 }

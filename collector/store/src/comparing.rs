@@ -75,6 +75,10 @@ pub(crate) async fn page(
 
     let mut scope = Query::new(" FROM items WHERE host = ");
     scope.value(host_row).with_some(" AND fingerprint > ", after.clone());
+    if host.baseline.is_none() {
+        // Against nothing, all there is to do is to resolve what is open.
+        scope.with(" AND id IN (SELECT d.item FROM drift d WHERE d.resolved_at IS NULL AND d.host = ", host_row).text(")");
+    }
     let last_item = last_within(session, &scope, ITEM_BYTES, limit).await?;
     let mut query = Query::new("SELECT fingerprint, kind, key, id, present, fields");
     query.append(&scope).with_some(" AND fingerprint <= ", last_item.clone()).with(" ORDER BY fingerprint LIMIT ", limit);

@@ -11,7 +11,7 @@ use crate::{Listed, Page, Result, StoreError};
 /// Most rows of a page, whatever was asked for.
 const PAGE_LIMIT: u32 = 5000;
 /// Longest cursor taken, in bytes.
-const CURSOR_LIMIT: usize = 2048;
+const CURSOR_LIMIT: usize = 8192;
 
 /// How many rows to fetch: one more than the page holds tells whether another page follows.
 pub(crate) fn rows_wanted(page: &Page) -> i64 {

@@ -1,12 +1,17 @@
 //! Drift as people read it, and their having seen it.
 
-use trueline_drift::{DriftType, FieldName, Severity, TenantId, Time, Verdict};
+use trueline_drift::{DriftType, FieldName, ItemKind, Severity, TenantId, Time, Verdict};
 
 use crate::cursor::{after, listed, rows_wanted};
 use crate::drift_writing::{self, LogEntry};
-use crate::encoding::{self, Numbered, actor_from_bytes, from_json, host_bytes, host_from_bytes, value_from_bytes};
+use crate::encoding::{self, Numbered, from_json, host_bytes, host_from_bytes, maker_from_bytes, value_from_bytes};
 use crate::session::{Cells, Lock, Query, Session};
-use crate::{Acknowledged, DriftEvent, DriftFilter, DriftRow, DriftState, Listed, Page, Position, Result};
+use crate::{Acknowledged, DriftEvent, DriftFilter, DriftRow, DriftState, Explanation, Folded, Listed, Page, Position, Result, folding};
+
+/// Columns of a drift `d` as [`read`] reads them, and what belongs to it.
+fn selected() -> String {
+    format!("{COLUMNS}, i.shipped_by, {}, {} FROM", folding::package("key"), folding::folds())
+}
 
 const COLUMNS: &str = "d.id, d.tenant, h.uuid, h.name, i.kind, i.key, d.field, d.expected, d.actual, d.verdict, d.severity, d.drift_type, \
     d.reasons, d.opened_at, d.updated_at, d.resolved_at, d.change, c.body, d.resolved_by, d.acknowledged_at, d.acknowledged_by, \
@@ -35,7 +40,10 @@ fn read(cells: &mut Cells<'_>) -> Result<DriftRow> {
         updated_at: cells.time()?,
         resolved_at: cells.time_or_none()?,
         change: match (cells.integer_or_none()?, cells.blob_or_none()?) {
-            (Some(position), Some(body)) => Some((Position(position), actor_from_bytes(&body)?)),
+            (Some(position), Some(body)) => {
+                let (actor, transaction) = maker_from_bytes(&body)?;
+                Some(Explanation { position: Position(position), actor, transaction })
+            }
             _ => None,
         },
         resolved_by: cells.integer_or_none()?.map(Position),
@@ -43,6 +51,12 @@ fn read(cells: &mut Cells<'_>) -> Result<DriftRow> {
             (Some(at), Some(by), note) => Some(Acknowledged { at, by, note }),
             _ => None,
         },
+        part_of: cells.blob_or_none()?.as_deref().map(encoding::fingerprint_from_bytes).transpose()?,
+        folded_under: match cells.text_or_none()? {
+            Some(key) => Some(encoding::item(ItemKind::Package.number(), &key)?),
+            None => None,
+        },
+        folds: cells.count()?,
     };
     row.state = match (&row.resolved_at, &row.acknowledged) {
         (Some(_), _) => DriftState::Resolved,
@@ -53,7 +67,7 @@ fn read(cells: &mut Cells<'_>) -> Result<DriftRow> {
 }
 
 fn of_tenant(tenant: &TenantId) -> Query {
-    let mut query = Query::new(&format!("SELECT {COLUMNS} FROM drift d {JOINS}"));
+    let mut query = Query::new(&format!("SELECT {} drift d {JOINS}", selected()));
     query.with(" WHERE d.tenant = ", tenant.0.as_str());
     query
 }
@@ -73,9 +87,18 @@ pub(crate) async fn list(session: &mut Session, tenant: &TenantId, filter: &Drif
             Some(DriftState::Resolved) => " AND d.resolved_at IS NOT NULL",
             None => "",
         })
-        .text(if filter.unresolved { " AND d.resolved_at IS NULL" } else { "" })
-        .with_some(" AND d.id < ", after::<i64>(page, "drift")?)
-        .with(" ORDER BY d.id DESC LIMIT ", rows_wanted(page));
+        .text(if filter.unresolved { " AND d.resolved_at IS NULL" } else { "" });
+    let is_folded = folding::is_folded();
+    match &filter.folded {
+        Folded::Listed => &mut query,
+        // Nothing that is resolved is folded.
+        Folded::LeftOut if filter.state == Some(DriftState::Resolved) => &mut query,
+        Folded::LeftOut => query.text(" AND NOT ").text(&is_folded),
+        Folded::Only => query.text(" AND ").text(&is_folded),
+        Folded::Under(of) => query.with(" AND i.shipped_by = ", of.fingerprint().0.to_vec()).text(" AND ").text(&is_folded),
+    }
+    .with_some(" AND d.id < ", after::<i64>(page, "drift")?)
+    .with(" ORDER BY d.id DESC LIMIT ", rows_wanted(page));
     let rows = query.fetch(session).await?;
     let drifts = rows.iter().map(|row| read(&mut row.cells())).collect::<Result<_>>()?;
     Ok(listed(drifts, page, "drift", |drift: &DriftRow| drift.id))
@@ -114,7 +137,7 @@ pub(crate) async fn logged_after(
     after: i64,
     limit: u32,
 ) -> Result<Vec<(i64, DriftEvent, DriftRow)>> {
-    let mut query = Query::new(&format!("SELECT l.place, l.event, {COLUMNS} FROM drift_log l JOIN drift d ON d.id = l.drift {JOINS}"));
+    let mut query = Query::new(&format!("SELECT l.place, l.event, {} drift_log l JOIN drift d ON d.id = l.drift {JOINS}", selected()));
     query.with(" WHERE l.tenant = ", tenant.0.as_str()).with(" AND l.place > ", after).with(" ORDER BY l.place LIMIT ", limit);
     let rows = query.fetch(session).await?;
     rows.iter()

@@ -7,7 +7,9 @@ use prost::Message;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use trueline_drift::item::ItemFingerprint;
-use trueline_drift::{Actor, Change, CoverageGap, DriftType, Fields, HostId, ItemId, ItemKey, ItemKind, Severity, Value, Verdict};
+use trueline_drift::{
+    Actor, Change, CoverageGap, DriftType, Fields, HostId, ItemId, ItemKey, ItemKind, Severity, Transaction, Value, Verdict,
+};
 use trueline_proto::{ChainLink, convert, v1};
 use uuid::Uuid;
 
@@ -121,11 +123,13 @@ pub(crate) fn change_from_bytes(item: ItemId, bytes: &[u8]) -> Result<Change> {
     Change::try_from(wire).map_err(|error| corrupt("change", error))
 }
 
-/// Only the actor of a stored change.
-pub(crate) fn actor_from_bytes(bytes: &[u8]) -> Result<Actor> {
+/// Only who made a stored change, and in which run.
+pub(crate) fn maker_from_bytes(bytes: &[u8]) -> Result<(Actor, Option<Transaction>)> {
     let wire = v1::Change::decode(bytes).map_err(|error| corrupt("change", error))?;
     let actor = wire.actor.ok_or_else(|| corrupt("change", "has no actor"))?;
-    Actor::try_from(actor).map_err(|error| corrupt("actor", error))
+    let actor = Actor::try_from(actor).map_err(|error| corrupt("actor", error))?;
+    let transaction = convert::transaction_from_wire(wire.transactions).map_err(|error| corrupt("transaction", error))?;
+    Ok((actor, transaction))
 }
 
 pub(crate) fn gap_from_bytes(bytes: &[u8]) -> Result<CoverageGap> {

@@ -2,23 +2,24 @@
 
 use trueline_drift::judge::BaselineName;
 use trueline_drift::{Epoch, Facts, HostId, Sequence, TenantId, Time};
-use trueline_proto::ChainLink;
 
 use crate::comparing::JUDGED;
 use crate::cursor::{after, listed, rows_wanted};
 use crate::encoding::{self, from_json, host_bytes, host_from_bytes, json};
 use crate::session::{Query, Row, Session};
 use crate::stream::Stream;
-use crate::{Comparison, Credential, Host, HostStatus, Listed, NewCertificate, NewHost, Page, Result, StoreError, StreamPosition};
+use crate::{Comparison, Credential, Host, HostStatus, Listed, NewCertificate, Page, Result, StoreError, StreamPosition, folding};
 
 /// Hosts `h` as [`host`] reads them; conditions follow.
 fn select() -> Query {
-    let mut query = Query::new(
+    let mut query = Query::new(&format!(
         "SELECT h.uuid, h.tenant, h.facts, h.agent_version, h.enrolled_at, h.last_seen_at, h.revoked_at, \
         (SELECT max(c.expires_at) FROM certificates c WHERE c.host = h.id), h.epoch, h.acknowledged, h.inventory_at, h.items, \
         (SELECT count(*) FROM drift d WHERE d.host = h.id AND d.resolved_at IS NULL), \
+        (SELECT count(*) FROM drift d WHERE d.host = h.id AND d.resolved_at IS NULL AND {}), \
         CASE WHEN h.inventory_epoch = h.epoch AND h.compared_generation >= h.generation AND ",
-    );
+        folding::is_folded()
+    ));
     query.text(JUDGED).text(" THEN 1 ELSE 0 END, b.name, b.version, h.status FROM hosts h LEFT JOIN baselines b ON b.id = h.baseline");
     query
 }
@@ -39,6 +40,7 @@ fn host(row: &Row) -> Result<Host> {
         inventory_completed_at: cells.time_or_none()?,
         items: cells.count()?,
         open_drifts: cells.count()?,
+        folded_drifts: cells.count()?,
         comparison: Some(if cells.integer()? == 1 { Comparison::Current } else { Comparison::Pending }),
         baseline: match (cells.text_or_none()?, cells.integer_or_none()?) {
             (Some(name), Some(version)) => Some(BaselineName { name, version: u64::try_from(version).unwrap_or(0) }),
@@ -46,28 +48,14 @@ fn host(row: &Row) -> Result<Host> {
         },
         status: from_json("status", &cells.text()?)?,
     };
+    // The first count was of all.
+    host.open_drifts = host.open_drifts.saturating_sub(host.folded_drifts);
     host.comparison = host.comparison.filter(|_| host.baseline.is_some());
     Ok(host)
 }
 
 pub(crate) fn stream_number(subject: &'static str, number: u64) -> Result<i64> {
     i64::try_from(number).map_err(|_| StoreError::Invalid { subject, reason: format!("{number} is beyond {}", i64::MAX) })
-}
-
-pub(crate) async fn enrol(session: &mut Session, new: NewHost) -> Result<()> {
-    let sql = "INSERT INTO hosts (uuid, tenant, name, facts, status, join_token, enrolled_at, epoch, acknowledged, link, items, \
-        generation, compared_generation) VALUES ($1, $2, $3, $4, $5, $6, $7, 0, 0, $8, 0, 0, 0)";
-    let cells = vec![
-        host_bytes(new.id).into(),
-        new.tenant.0.into(),
-        new.facts.hostname.as_str().into(),
-        json(&new.facts).into(),
-        json(&HostStatus::default()).into(),
-        new.token.into(),
-        new.enrolled_at.into(),
-        ChainLink::START.0.to_vec().into(),
-    ];
-    session.execute(sql, cells).await.map(drop)
 }
 
 pub(crate) async fn add_certificate(session: &mut Session, new: NewCertificate) -> Result<()> {
@@ -91,7 +79,7 @@ pub(crate) async fn credential(session: &mut Session, serial: &str) -> Result<Op
 }
 
 pub(crate) async fn revoke(session: &mut Session, tenant: &TenantId, host: HostId, now: Time) -> Result<bool> {
-    let sql = "UPDATE hosts SET revoked_at = $1 WHERE uuid = $2 AND tenant = $3 AND revoked_at IS NULL";
+    let sql = "UPDATE hosts SET revoked_at = $1, enrolment_key = NULL WHERE uuid = $2 AND tenant = $3 AND revoked_at IS NULL";
     Ok(session.execute(sql, vec![now.into(), host_bytes(host).into(), tenant.0.as_str().into()]).await? == 1)
 }
 
@@ -153,8 +141,8 @@ pub(crate) async fn connected(
     let stream = stream(&mut row.cells())?;
     let position = stream.position(epoch);
     let standing = if epoch > stream.epoch { (epoch, position) } else { (stream.epoch, stream.position(stream.epoch)) };
-    let sql = "UPDATE hosts SET name = $1, facts = $2, agent_version = $3, last_seen_at = $4, epoch = $5, acknowledged = $6, link = $7 \
-        WHERE uuid = $8";
+    let sql = "UPDATE hosts SET name = $1, facts = $2, agent_version = $3, last_seen_at = $4, enrolment_key = NULL, epoch = $5, \
+        acknowledged = $6, link = $7 WHERE uuid = $8";
     let cells = vec![
         facts.hostname.as_str().into(),
         json(facts).into(),

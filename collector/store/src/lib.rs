@@ -23,9 +23,12 @@ mod cursor;
 mod drift_writing;
 mod drifts;
 mod encoding;
+mod enrolment;
 mod error;
 mod events;
+mod folding;
 mod gaps;
+mod grouping;
 mod hosts;
 mod items;
 mod judgements;
@@ -35,6 +38,7 @@ mod measures;
 mod migrations;
 mod model;
 mod postgres;
+mod prepared;
 mod session;
 mod sqlite;
 mod store;
@@ -51,24 +55,37 @@ use async_trait::async_trait;
 use trueline_drift::baseline::BaselineDocument;
 use trueline_drift::{Facts, HostId, ItemId, TenantId, Time};
 
-pub use append::{Prepared, prepare};
 pub use error::StoreError;
 pub use model::*;
+pub use prepared::{Prepared, prepare};
+pub use sqlite::file as sqlite_file;
 pub use store::SqlStore;
 
 pub type Result<T, E = StoreError> = std::result::Result<T, E>;
 
 /// Opens the store that a URI names: `sqlite:PATH` or `postgres://…`, and brings its schema up to date.
 pub async fn open(uri: &str) -> Result<Arc<dyn Store>> {
+    open_telling(uri, &|_| {}).await
+}
+
+/// As [`open`]; each step of the schema is told before it is taken, since with much data it may take long.
+pub async fn open_telling(uri: &str, tell: &(dyn Fn(SchemaStep) + Send + Sync)) -> Result<Arc<dyn Store>> {
     let store = SqlStore::connect(uri).await?;
-    store.migrate().await?;
+    store.migrate(tell).await?;
     Ok(Arc::new(store))
+}
+
+/// One step on the way to the present schema, counted from 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SchemaStep {
+    pub number: usize,
+    pub of: usize,
 }
 
 #[async_trait]
 pub trait Store: Send + Sync + std::fmt::Debug {
     /// Brings the schema up to date. Safe to run from several collectors at once.
-    async fn migrate(&self) -> Result<()>;
+    async fn migrate(&self, tell: &(dyn Fn(SchemaStep) + Send + Sync)) -> Result<()>;
 
     /// Proves that the database answers and can write (a row of its own, committed).
     async fn probe(&self, now: Time) -> Result<()>;
@@ -86,7 +103,9 @@ pub trait Store: Send + Sync + std::fmt::Debug {
 
     // Hosts and their certificates.
 
-    async fn enrol_host(&self, host: NewHost) -> Result<()>;
+    /// Lets a host in and takes one use of its token, both or neither. The same key with the same token is the same
+    /// enrolment until the host has connected or is revoked: the same host, and no further use.
+    async fn enrol_host(&self, host: NewHost) -> Result<Enrolled>;
     async fn add_certificate(&self, certificate: NewCertificate) -> Result<()>;
     /// Who a certificate speaks for, and whether it may still.
     async fn credential(&self, serial: &str) -> Result<Option<Credential>>;

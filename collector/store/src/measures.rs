@@ -1,8 +1,10 @@
 //! Measurements for an operator's monitoring: counts by index, no change is read but one.
 
+use sqlx::AssertSqlSafe;
 use trueline_drift::{TenantId, Time, Verdict};
 
 use crate::encoding::{Numbered, host_from_bytes};
+use crate::folding::{is_folded_under, packages};
 use crate::session::Session;
 use crate::{Measures, Result};
 
@@ -24,10 +26,18 @@ pub(crate) async fn measure(session: &mut Session, tenant: &TenantId, heard_sinc
         measures.unheard_hosts.push(host_from_bytes(&row.cells().blob()?)?);
     }
 
-    let sql = "SELECT verdict, count(*) FROM drift WHERE tenant = $1 AND resolved_at IS NULL GROUP BY verdict";
-    for row in session.fetch(sql, vec![tenant.into()]).await? {
+    let sql = format!(
+        "SELECT open.verdict, open.folded, count(*) FROM (SELECT d.verdict, {} AS folded \
+        FROM drift d CROSS JOIN items i LEFT JOIN {} AS s ON s.host = i.host AND s.fingerprint = i.shipped_by \
+        WHERE i.id = d.item AND d.tenant = $1 AND d.resolved_at IS NULL) AS open GROUP BY 1, 2",
+        is_folded_under(),
+        packages()
+    );
+    for row in session.fetch(AssertSqlSafe(sql), vec![tenant.into()]).await? {
         let mut cells = row.cells();
-        measures.open_drifts.insert(Verdict::from_number(cells.integer()?)?, cells.count()?);
+        let (verdict, is_folded) = (Verdict::from_number(cells.integer()?)?, cells.integer()? == 1);
+        let counts = if is_folded { &mut measures.folded_drifts } else { &mut measures.open_drifts };
+        counts.insert(verdict, cells.count()?);
     }
 
     // Positions have no holes.

@@ -5,7 +5,7 @@
 //! do not meet, and a step that fails leaves the schema as it was.
 
 use crate::session::{Lock, Session};
-use crate::{Result, StoreError};
+use crate::{Result, SchemaStep, StoreError};
 
 struct Step {
     sqlite: &'static str,
@@ -13,12 +13,27 @@ struct Step {
 }
 
 /// In order; the schema's version is how many of them were taken.
-const STEPS: &[Step] = &[Step {
-    sqlite: include_str!("../migrations/sqlite/0001_first.sql"),
-    postgres: include_str!("../migrations/postgres/0001_first.sql"),
-}];
+const STEPS: &[Step] = &[
+    Step { sqlite: include_str!("../migrations/sqlite/0001_first.sql"), postgres: include_str!("../migrations/postgres/0001_first.sql") },
+    Step {
+        sqlite: include_str!("../migrations/sqlite/0002_whole_baselines.sql"),
+        postgres: include_str!("../migrations/postgres/0002_whole_baselines.sql"),
+    },
+    Step {
+        sqlite: include_str!("../migrations/sqlite/0003_parts_of_packages.sql"),
+        postgres: include_str!("../migrations/postgres/0003_parts_of_packages.sql"),
+    },
+    Step {
+        sqlite: include_str!("../migrations/sqlite/0004_enrolment_again.sql"),
+        postgres: include_str!("../migrations/postgres/0004_enrolment_again.sql"),
+    },
+    Step {
+        sqlite: include_str!("../migrations/sqlite/0005_groups_of_changes.sql"),
+        postgres: include_str!("../migrations/postgres/0005_groups_of_changes.sql"),
+    },
+];
 
-pub(crate) async fn migrate(session: &mut Session) -> Result<()> {
+pub(crate) async fn migrate(session: &mut Session, tell: &(dyn Fn(SchemaStep) + Send + Sync)) -> Result<()> {
     session.lock(Lock::Schema).await?;
     session.script("CREATE TABLE IF NOT EXISTS schema_version (version BIGINT NOT NULL)").await?;
     let row = session.fetch_optional("SELECT version FROM schema_version", Vec::new()).await?;
@@ -35,7 +50,8 @@ pub(crate) async fn migrate(session: &mut Session) -> Result<()> {
             "it is at version {taken} and this program knows {known}: a newer trueline-collector has used this database; use that one"
         )));
     }
-    for step in &STEPS[taken..] {
+    for (number, step) in STEPS.iter().enumerate().skip(taken) {
+        tell(SchemaStep { number: number + 1, of: STEPS.len() });
         session.script(if session.is_sqlite() { step.sqlite } else { step.postgres }).await?;
     }
     let version = i64::try_from(STEPS.len()).unwrap_or(i64::MAX);

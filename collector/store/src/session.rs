@@ -5,11 +5,13 @@
 //! of rows is given to a statement, what an error means.
 //!
 //! Invariants: every method of the store is one transaction, so a reader sees one moment and a writer
-//! has all of its effect or none. A session that is dropped before [`Session::commit`] has no effect.
+//! has all of its effect or none. A session that is dropped before [`Session::commit`] has no effect. A caller may be
+//! dropped at any wait (a client hangs up, a stream ends), but never between the two halves of a BEGIN or a COMMIT: see
+//! [`unbroken`].
 
 use sqlx::postgres::PgRow;
 use sqlx::sqlite::SqliteRow;
-use sqlx::{AssertSqlSafe, Postgres, Row as _, SqlSafeStr, Sqlite, Transaction};
+use sqlx::{AssertSqlSafe, Row as _, SqlSafeStr, Sqlite, Transaction};
 use trueline_drift::Time;
 
 use crate::{Result, StoreError, postgres, sqlite};
@@ -22,7 +24,16 @@ pub(crate) struct Session {
 
 pub(crate) enum Dialect {
     Sqlite(Transaction<'static, Sqlite>),
-    Postgres(Transaction<'static, Postgres>),
+    Postgres(postgres::Transaction),
+}
+
+/// How much longer than usual an answer of the database is waited for. SQLite is this process's own, and always answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Patience {
+    /// Statements that touch all that a host or a baseline has.
+    Long,
+    /// Statements whose duration nobody can foresee: those of the schema's steps.
+    Endless,
 }
 
 /// What must not happen twice at once. SQLite has one writer and needs none of them.
@@ -53,7 +64,7 @@ impl Session {
             }
             Dialect::Postgres(transaction) => {
                 let query = sqlx::query_with(sql, postgres::arguments(cells).map_err(|source| refused(operation, source))?);
-                query.fetch_all(&mut **transaction).await.map(|rows| rows.into_iter().map(Row::Postgres).collect())
+                transaction.fetch(query).await.map(|rows| rows.into_iter().map(Row::Postgres).collect())
             }
         };
         rows.map_err(|source| refused(operation, source))
@@ -80,7 +91,7 @@ impl Session {
             }
             Dialect::Postgres(transaction) => {
                 let query = sqlx::query_with(sql, postgres::arguments(cells).map_err(|source| refused(operation, source))?);
-                query.execute(&mut **transaction).await.map(|done| done.rows_affected())
+                transaction.execute(query).await
             }
         };
         touched.map_err(|source| refused(operation, source))
@@ -112,7 +123,7 @@ impl Session {
                 let sql = sql.replace("{rows}", &postgres::unnest(&columns));
                 let arguments = postgres::array_arguments(columns).map_err(|source| refused(operation, source))?;
                 let query = sqlx::query_with(AssertSqlSafe(sql), arguments);
-                query.fetch_all(&mut **transaction).await.map(|rows| rows.into_iter().map(Row::Postgres).collect())
+                transaction.fetch(query).await.map(|rows| rows.into_iter().map(Row::Postgres).collect())
             }
         };
         rows.map_err(|source| refused(operation, source))
@@ -123,9 +134,19 @@ impl Session {
         let operation = self.operation;
         let done = match &mut self.transaction {
             Dialect::Sqlite(transaction) => sqlx::raw_sql(sql).execute(&mut **transaction).await.map(drop),
-            Dialect::Postgres(transaction) => sqlx::raw_sql(sql).execute(&mut **transaction).await.map(drop),
+            Dialect::Postgres(transaction) => transaction.script(sql.into_sql_str()).await,
         };
         done.map_err(|source| refused(operation, source))
+    }
+
+    pub async fn be_patient(&mut self, patience: Patience) -> Result<()> {
+        let operation = self.operation;
+        match &mut self.transaction {
+            Dialect::Sqlite(_) => Ok(()),
+            Dialect::Postgres(transaction) => {
+                postgres::be_patient(transaction, patience).await.map_err(|source| refused(operation, source))
+            }
+        }
     }
 
     pub fn is_sqlite(&self) -> bool {
@@ -143,13 +164,21 @@ impl Session {
     }
 
     pub async fn commit(self) -> Result<()> {
-        let operation = self.operation;
         let done = match self.transaction {
-            Dialect::Sqlite(transaction) => transaction.commit().await,
-            Dialect::Postgres(transaction) => transaction.commit().await,
+            Dialect::Sqlite(transaction) => unbroken(self.operation, transaction.commit()).await,
+            Dialect::Postgres(transaction) => unbroken(self.operation, transaction.commit()).await,
         };
-        done.map_err(|source| refused(operation, source))
+        done?.map_err(|source| refused(self.operation, source))
     }
+}
+
+/// Goes on to its end also where its caller is dropped meanwhile.
+///
+/// sqlx notes that a transaction began or ended when the database has answered. Were it dropped between a COMMIT and the
+/// answer, it would send a ROLLBACK that no transaction is there for; between a BEGIN and its answer, the connection would go
+/// back to the pool within a transaction that nobody knows of. `work` must have an end of its own.
+pub(crate) async fn unbroken<T: Send + 'static>(operation: &'static str, work: impl Future<Output = T> + Send + 'static) -> Result<T> {
+    tokio::spawn(work).await.map_err(|error| StoreError::Unavailable { operation, reason: error.to_string() })
 }
 
 /// Tells a database error by what the caller should do about it, and counts it.

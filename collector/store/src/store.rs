@@ -7,14 +7,14 @@ use trueline_drift::baseline::BaselineDocument;
 use trueline_drift::item::ItemFingerprint;
 use trueline_drift::{Epoch, Facts, HostId, ItemId, TenantId, Time};
 
-use crate::append::Prepared;
 use crate::model::*;
 use crate::postgres::Postgres;
-use crate::session::Session;
+use crate::prepared::Prepared;
+use crate::session::{Patience, Session};
 use crate::sqlite::Sqlite;
 use crate::{
-    Result, Store, StoreError, actions, append, baselines, changes, comparing, drifts, events, gaps, hosts, items, judging, keeping,
-    measures, migrations, summary, tokens,
+    Result, SchemaStep, Store, StoreError, actions, append, baselines, changes, comparing, drifts, enrolment, events, gaps, hosts, items,
+    judging, keeping, measures, migrations, summary, tokens,
 };
 
 pub struct SqlStore {
@@ -45,6 +45,11 @@ impl SqlStore {
             Database::Sqlite(Sqlite::open(uri).await?)
         };
         Ok(Self { database })
+    }
+
+    #[cfg(test)]
+    pub(crate) fn on(postgres: Postgres) -> Self {
+        Self { database: Database::Postgres(postgres) }
     }
 
     async fn read(&self, operation: &'static str) -> Result<Session> {
@@ -87,12 +92,18 @@ macro_rules! writing {
         owned.commit().await?;
         Ok(done)
     }};
+    ($self:ident, $operation:literal, $patience:expr, |$session:ident| $body:expr) => {
+        writing!($self, $operation, |$session| async {
+            $session.be_patient($patience).await?;
+            $body.await
+        })
+    };
 }
 
 #[async_trait]
 impl Store for SqlStore {
-    async fn migrate(&self) -> Result<()> {
-        writing!(self, "migrating the schema", |session| migrations::migrate(session))
+    async fn migrate(&self, tell: &(dyn Fn(SchemaStep) + Send + Sync)) -> Result<()> {
+        writing!(self, "migrating the schema", Patience::Endless, |session| migrations::migrate(session, tell))
     }
 
     async fn probe(&self, now: Time) -> Result<()> {
@@ -120,8 +131,8 @@ impl Store for SqlStore {
         writing!(self, "revoking a token", |session| tokens::revoke(session, tenant, id, now))
     }
 
-    async fn enrol_host(&self, host: NewHost) -> Result<()> {
-        writing!(self, "enrolling a host", |session| hosts::enrol(session, host))
+    async fn enrol_host(&self, host: NewHost) -> Result<Enrolled> {
+        writing!(self, "enrolling a host", |session| enrolment::enrol(session, host))
     }
 
     async fn add_certificate(&self, certificate: NewCertificate) -> Result<()> {
@@ -201,11 +212,11 @@ impl Store for SqlStore {
     }
 
     async fn capture_baseline(&self, capture: NewCapture) -> Result<Baseline> {
-        writing!(self, "capturing a baseline", |session| baselines::capture(session, capture))
+        writing!(self, "capturing a baseline", Patience::Long, |session| baselines::capture(session, capture))
     }
 
     async fn write_baseline(&self, tenant: &TenantId, document: &BaselineDocument, by: &str, now: Time) -> Result<Baseline> {
-        writing!(self, "writing a baseline", |session| baselines::write(session, tenant, document, by, now))
+        writing!(self, "writing a baseline", Patience::Long, |session| baselines::write(session, tenant, document, by, now))
     }
 
     async fn assign_baseline(&self, tenant: &TenantId, host: HostId, baseline: i64) -> Result<bool> {

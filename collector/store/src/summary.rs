@@ -1,8 +1,10 @@
 //! Counts for the head of the console, from tallies: no change is read.
 
+use sqlx::AssertSqlSafe;
 use trueline_drift::{TenantId, Time, Verdict};
 
 use crate::encoding::Numbered;
+use crate::folding::{is_folded_under, packages};
 use crate::judging::MINUTE;
 use crate::session::{Row, Session};
 use crate::{Result, Summary};
@@ -13,11 +15,19 @@ pub(crate) async fn summary(session: &mut Session, tenant: &TenantId, since: Tim
     let sql = "SELECT count(*), CAST(coalesce(sum(items), 0) AS BIGINT) FROM hosts WHERE tenant = $1 AND revoked_at IS NULL";
     let row = session.fetch_one(sql, vec![tenant.into()]).await?;
     (summary.hosts, summary.items) = pair(&row)?;
-    let sql = "SELECT count(*), CAST(coalesce(sum(CASE WHEN severity = $2 THEN 1 ELSE 0 END), 0) AS BIGINT) FROM drift \
-        WHERE tenant = $1 AND resolved_at IS NULL";
+    let sql = format!(
+        "SELECT CAST(coalesce(sum(1 - open.folded), 0) AS BIGINT), CAST(coalesce(sum((1 - open.folded) * open.critical), 0) AS BIGINT), \
+        CAST(coalesce(sum(open.folded), 0) AS BIGINT) \
+        FROM (SELECT {} AS folded, CASE WHEN d.severity = $2 THEN 1 ELSE 0 END AS critical \
+            FROM drift d CROSS JOIN items i LEFT JOIN {} AS s ON s.host = i.host AND s.fingerprint = i.shipped_by \
+            WHERE i.id = d.item AND d.tenant = $1 AND d.resolved_at IS NULL) AS open",
+        is_folded_under(),
+        packages()
+    );
     let critical = trueline_drift::Severity::Critical.number();
-    let row = session.fetch_one(sql, vec![tenant.into(), critical.into()]).await?;
-    (summary.open_drifts, summary.open_critical) = pair(&row)?;
+    let row = session.fetch_one(AssertSqlSafe(sql), vec![tenant.into(), critical.into()]).await?;
+    let mut cells = row.cells();
+    (summary.open_drifts, summary.open_critical, summary.folded_drifts) = (cells.count()?, cells.count()?, cells.count()?);
     let sql = "SELECT verdict, CAST(sum(changes) AS BIGINT) FROM tallies WHERE tenant = $1 AND minute >= $2 GROUP BY verdict";
     for row in session.fetch(sql, vec![tenant.into(), since.micros().div_euclid(MINUTE).into()]).await? {
         let mut cells = row.cells();

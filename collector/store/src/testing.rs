@@ -5,6 +5,7 @@
 //! The server ends with the process that started it, however that ends: a shell between the two waits
 //! for the end of its standard input, which is the test's to hold.
 
+mod proxy;
 mod sender;
 
 use std::path::{Path, PathBuf};
@@ -13,7 +14,8 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-pub use sender::{Sender, judgement};
+pub use proxy::{COMMIT, Proxy};
+pub use sender::{Sender, enrol, judgement};
 
 /// Where Debian keeps each version's programs.
 const VERSIONS: &str = "/usr/lib/postgresql";

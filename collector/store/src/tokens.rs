@@ -57,6 +57,14 @@ pub(crate) async fn by_digest(session: &mut Session, digest: &TokenDigest) -> Re
     query.fetch(session).await?.first().map(token).transpose()
 }
 
+/// The token, which nobody else may use or revoke until the session ends.
+pub(crate) async fn held(session: &mut Session, digest: &TokenDigest, kind: TokenKind) -> Result<Option<Token>> {
+    // SQLite's only writer holds it anyhow; PostgreSQL locks a row that is written, whatever is written.
+    let mut query = Query::new("UPDATE tokens SET uses_left = uses_left WHERE digest = ");
+    query.value(&digest.0[..]).with(" AND kind = ", kind.number()).text(" RETURNING ").text(COLUMNS);
+    query.fetch(session).await?.first().map(token).transpose()
+}
+
 /// One statement takes the use: of many that try at once, as many succeed as there are uses.
 pub(crate) async fn spend(session: &mut Session, digest: &TokenDigest, kind: TokenKind, now: Time) -> Result<Spent> {
     let mut query = Query::new("UPDATE tokens SET uses_left = uses_left - 1");

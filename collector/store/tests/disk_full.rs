@@ -6,7 +6,7 @@ use std::process::Command;
 
 use trueline_drift::{Epoch, Facts, Fields, HostId, Observation, RecordBody, Sequence, TenantId, Time};
 use trueline_proto::ChainLink;
-use trueline_store::{AppendOutcome, Batch, ItemFilter, NewHost, Page, Store, StoreError, testing};
+use trueline_store::{AppendOutcome, Batch, ItemFilter, Page, Store, StoreError, testing};
 use uuid::Uuid;
 
 /// A small file system of the test's own.
@@ -50,8 +50,10 @@ fn batch(host: HostId, first: u64) -> Batch {
 }
 
 async fn count(store: &dyn Store, host: HostId) -> u64 {
-    let (mut count, mut after) = (0, None);
+    let (mut count, mut after, mut pages) = (0, None, 0);
     loop {
+        pages += 1;
+        assert!(pages < 1000, "the pages have no end");
         let page = store.host_items(&TenantId::main(), host, &ItemFilter::default(), Page { limit: 1000, after }).await.unwrap();
         count += page.items.len() as u64;
         after = page.next;
@@ -72,10 +74,7 @@ async fn sqlite_says_that_the_disk_is_full_and_goes_on_when_it_is_not() {
     let uri = format!("sqlite:{}", disk.path().join("store.db").display());
     let store = trueline_store::open(&uri).await.unwrap();
     let (host, facts) = (HostId(Uuid::now_v7()), Facts { hostname: "web".into(), ..Facts::default() });
-    store
-        .enrol_host(NewHost { id: host, tenant: TenantId::main(), facts: facts.clone(), enrolled_at: Time::from_seconds(0), token: 1 })
-        .await
-        .unwrap();
+    testing::enrol(&*store, &TenantId::main(), host, &facts, Time::from_seconds(0)).await.unwrap();
     store.host_connected(host, &facts, "0.1.0", Epoch(1), Time::from_seconds(1)).await.unwrap();
     let mut acknowledged = 0;
     let refused = loop {

@@ -33,7 +33,7 @@ use trueline_proto::{ChainLink, PROTOCOL, v1};
 use trueline_store::{DriftFilter, DriftRow, NewToken, Page, Role, Store, TokenKind};
 
 /// Guards against a test that would hang; nothing is measured.
-const GUARD: Duration = Duration::from_secs(30);
+pub const GUARD: Duration = Duration::from_secs(30);
 
 pub struct Collector {
     pub serving: Serving,
@@ -66,12 +66,12 @@ impl Collector {
 
     pub async fn stop(self) {
         self.shutdown.cancel();
-        tokio::time::timeout(GUARD, self.serving.join).await.expect("the collector stops").unwrap();
+        tokio::time::timeout(GUARD, self.serving.join).await.expect("the collector stops").unwrap().unwrap();
     }
 
     pub async fn restart(self) -> Self {
         self.shutdown.cancel();
-        tokio::time::timeout(GUARD, self.serving.join).await.expect("the collector stops").unwrap();
+        tokio::time::timeout(GUARD, self.serving.join).await.expect("the collector stops").unwrap().unwrap();
         Self::start_in(self.folder).await
     }
 
@@ -96,7 +96,10 @@ impl Collector {
     }
 
     pub async fn enrol(&self, token: &str) -> Result<Agent, Status> {
-        let key = KeyPair::generate().unwrap();
+        self.enrol_as(token, KeyPair::generate().unwrap()).await
+    }
+
+    pub async fn enrol_as(&self, token: &str, key: KeyPair) -> Result<Agent, Status> {
         let response = self.enrol_with(token, request(&key)).await?;
         assert_eq!(response.ca_certificate, self.ca.root().to_vec());
         let address = response.link_address.unwrap().parse().unwrap();
@@ -114,7 +117,7 @@ impl Collector {
         let channel = channel(self.serving.addresses.enrolment, client_config(self.ca.root(), None)).await?;
         let facts = v1::Facts { hostname: "web1".to_owned(), ..v1::Facts::default() };
         let request = v1::EnrolRequest { join_token: token.to_owned(), csr: csr.into(), facts: Some(facts) };
-        Ok(EnrolmentClient::new(channel).enrol(request).await?.into_inner())
+        Ok(answered(EnrolmentClient::new(channel).enrol(request)).await?.into_inner())
     }
 
     pub async fn enrolled(&self) -> Agent {
@@ -163,7 +166,7 @@ impl Steady {
 
 #[derive(Debug, Clone)]
 pub struct Agent {
-    key: Arc<KeyPair>,
+    pub key: Arc<KeyPair>,
     pub certificates: Vec<CertificateDer<'static>>,
     pub host: String,
     address: SocketAddr,
@@ -214,7 +217,7 @@ impl Agent {
         };
         change(&mut hello);
         outbox.send(v1::FromAgent { message: Some(v1::from_agent::Message::Hello(hello)) }).await.unwrap();
-        let mut inbound = client.stream(ReceiverStream::new(messages)).await?.into_inner();
+        let mut inbound = answered(client.stream(ReceiverStream::new(messages))).await?.into_inner();
         match next(&mut inbound).await? {
             v1::from_collector::Message::Welcome(welcome) => {
                 Ok(Stream { outbox, inbound, acknowledged: welcome.acknowledged_sequence, epoch: welcome.epoch })
@@ -225,7 +228,7 @@ impl Agent {
 
     pub async fn renew(&self) -> Result<Self, Status> {
         let mut client = LinkClient::new(channel(self.address, self.config()).await?);
-        let response = client.renew(v1::RenewRequest { csr: request(&self.key).into() }).await?.into_inner();
+        let response = answered(client.renew(v1::RenewRequest { csr: request(&self.key).into() })).await?.into_inner();
         let certificates = response.certificates.iter().map(|certificate| CertificateDer::from(certificate.to_vec())).collect();
         Ok(Self { certificates, ..self.clone() })
     }
@@ -242,7 +245,7 @@ pub struct Stream {
 impl Stream {
     pub async fn send(&mut self, frames: Vec<v1::Frame>) {
         let message = v1::from_agent::Message::Frames(v1::Frames { frames });
-        self.outbox.send(v1::FromAgent { message: Some(message) }).await.unwrap();
+        answered(self.outbox.send(v1::FromAgent { message: Some(message) })).await.unwrap();
     }
 
     /// The next watch policy: its version and its text.
@@ -266,8 +269,13 @@ impl Stream {
     }
 }
 
+/// What the collector answers, which it must do.
+async fn answered<T>(asking: impl Future<Output = T>) -> T {
+    tokio::time::timeout(GUARD, asking).await.expect("the collector answers")
+}
+
 async fn next(inbound: &mut Streaming<v1::FromCollector>) -> Result<v1::from_collector::Message, Status> {
-    let message = tokio::time::timeout(GUARD, inbound.message()).await.expect("the collector answers")?;
+    let message = answered(inbound.message()).await?;
     message.and_then(|message| message.message).ok_or_else(|| Status::new(Code::Unknown, "the stream ended without a word"))
 }
 
@@ -309,7 +317,7 @@ pub fn observed(path: &str) -> RecordBody {
     })
 }
 
-fn request(key: &KeyPair) -> Vec<u8> {
+pub fn request(key: &KeyPair) -> Vec<u8> {
     CertificateParams::default().serialize_request(key).unwrap().der().to_vec()
 }
 
@@ -339,8 +347,11 @@ fn client_config(root: &CertificateDer<'static>, agent: Option<&Agent>) -> Clien
 }
 
 async fn connect(address: SocketAddr, config: ClientConfig) -> io::Result<TlsStream<TcpStream>> {
-    let socket = TcpStream::connect(address).await?;
-    TlsConnector::from(Arc::new(config)).connect(ServerName::from(address.ip()), socket).await
+    let connecting = async {
+        let socket = TcpStream::connect(address).await?;
+        TlsConnector::from(Arc::new(config)).connect(ServerName::from(address.ip()), socket).await
+    };
+    answered(connecting).await
 }
 
 async fn channel(address: SocketAddr, config: ClientConfig) -> Result<Channel, Status> {
@@ -363,5 +374,5 @@ pub async fn shake(collector: &Collector, agent: Option<&Agent>) -> io::Result<(
     let config = client_config(collector.ca.root(), agent);
     let mut stream = connect(collector.serving.addresses.agents, config).await?;
     // With TLS 1.3 the collector's refusal comes after the client's last word.
-    tokio::time::timeout(GUARD, stream.read(&mut [0; 1])).await.expect("the collector answers").map(|_| ())
+    answered(stream.read(&mut [0; 1])).await.map(|_| ())
 }

@@ -30,6 +30,7 @@ async fn the_openapi_document_is_whole_and_describes_what_is_served() {
         "GET /api/v1/events",
         "GET /api/v1/hosts",
         "GET /api/v1/hosts/{id}",
+        "GET /api/v1/hosts/{id}/coverage",
         "GET /api/v1/hosts/{id}/items",
         "GET /api/v1/openapi.json",
         "GET /api/v1/summary",

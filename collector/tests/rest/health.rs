@@ -43,6 +43,8 @@ async fn measurements_say_what_an_operator_needs_and_what_each_means() {
         r#"trueline_hosts{state="revoked"} 0"#,
         r#"trueline_open_drifts{verdict="critical"} 1"#,
         r#"trueline_open_drifts{verdict="notable"} 0"#,
+        r#"trueline_folded_drifts{verdict="critical"} 0"#,
+        r#"trueline_folded_drifts{verdict="notable"} 0"#,
         r#"trueline_trouble{part="database"} 0"#,
         "trueline_judge_lag_changes 0",
         "trueline_judge_lag_seconds 0",

@@ -6,6 +6,7 @@ mod access;
 mod client;
 mod document;
 mod events;
+mod folding;
 mod health;
 mod shapes;
 mod site;

@@ -1,12 +1,13 @@
 //! Objects, lists, and what is refused.
 
 use serde_json::{Value as Json, json};
-use trueline_collector::compare;
+use trueline_collector::{compare, hub};
+use trueline_drift::{Operation, RecordBody};
 use trueline_store::Role;
 
 use crate::client::send;
 use crate::problem;
-use crate::site::{HOST, Site, file};
+use crate::site::{HOST, Site, file, told, within_ansible};
 
 #[tokio::test]
 async fn shapes_are_those_of_the_design() {
@@ -54,6 +55,91 @@ async fn shapes_are_those_of_the_design() {
 }
 
 #[tokio::test]
+async fn what_is_told_of_each_operation_is_kept_as_the_agent_said_it() {
+    let site = Site::start(0).await.with_host(&[]).await;
+    let viewer = site.bearer(Role::Viewer).await;
+    let path = format!("/api/v1/hosts/{HOST}/coverage");
+    let silent = site.get(&path, &viewer).await.json();
+    assert_eq!((&silent["sensors"], &silent["operations"]), (&json!([]), &json!([])));
+    let status = trueline_store::HostStatus { operations: told(), ..trueline_store::HostStatus::default() };
+    site.hub.store.host_status(site.host, &status, hub::now()).await.unwrap();
+    let said = site.get(&path, &viewer).await.json();
+    let operations = said["operations"].as_array().unwrap();
+    let names: Vec<&str> = operations.iter().map(|row| row["operation"].as_str().unwrap()).collect();
+    assert_eq!(names, Operation::ALL.map(Operation::name));
+    assert_eq!(operations[0], json!({"operation": "create", "actor": "strong", "reason": "ebpf: the kernel has no BTF"}));
+    let flags = operations.iter().find(|row| row["operation"] == "flags").unwrap();
+    assert!(flags.get("actor").is_none() && flags["reason"].is_string(), "{flags}");
+    assert_eq!(site.get(&format!("/api/v1/hosts/{HOST}"), &viewer).await.json()["status"]["operations"], said["operations"]);
+    let cookie = site.session(Role::Viewer).await;
+    let page = send(site.at, "GET", "/hosts", &[("cookie", &cookie)], b"").await.body;
+    assert!(page.contains(">strong</span></td>") && page.contains("<td>no event</td>"), "{page}");
+    site.stop().await;
+}
+
+#[tokio::test]
+async fn all_that_a_session_or_a_transaction_changed_is_one_query() {
+    let mut site = Site::start(0).await.with_host(&[("file:/etc/hosts", file("0644")), ("file:/etc/x", file("0644"))]).await;
+    let mut by_apt = site.changed("file:/etc/hosts", "mode", "0644", "0666");
+    by_apt.transaction = Some(within_ansible());
+    site.append(vec![RecordBody::Changed(Box::new(by_apt))]).await;
+    let mut elsewhere = site.changed("file:/etc/x", "mode", "0644", "0600");
+    elsewhere.actor.session = None;
+    site.append(vec![RecordBody::Changed(Box::new(elsewhere))]).await;
+    let viewer = site.bearer(Role::Viewer).await;
+    let found = async |query: &str| -> Vec<Json> {
+        let listed = site.get(&format!("/api/v1/changes?{query}"), &viewer).await.json();
+        listed["items"].as_array().unwrap().iter().map(|change| change["item"].clone()).collect()
+    };
+    assert_eq!(found("").await.len(), 2);
+    for query in ["session=3f2a9c01d4e7-42", "transaction=apt-1", "transaction=ansible-1", "session=3f2a9c01d4e7-42&transaction=apt-1"] {
+        assert_eq!(found(query).await, ["file:/etc/hosts"], "{query}");
+    }
+    for query in ["session=3f2a9c01d4e7-43", "transaction=apt-2", "session=apt-1"] {
+        assert!(found(query).await.is_empty(), "{query}");
+    }
+    problem(&site.get("/api/v1/changes?session=%3Cb%3E", &viewer).await, 400);
+    let change = &site.get("/api/v1/changes?transaction=apt-1", &viewer).await.json()["items"][0];
+    assert_eq!(
+        change["transaction"],
+        json!({
+            "id": "apt-1", "kind": "apt", "certainty": "exact", "name": "install", "command": "apt-get install <nginx>",
+            "requested_by": "alice",
+            "within": {"id": "ansible-1", "kind": "ansible", "certainty": "correlated", "name": "apt"}
+        })
+    );
+    assert_eq!(
+        change["actor"]["session"],
+        json!({
+            "id": "3f2a9c01d4e7-42", "certainty": "strong", "kind": "ssh", "user": "alice",
+            "origin": {"address": "10.0.4.17", "port": 51022}, "terminal": "pts/0",
+            "key": "SHA256:Zk3vQ0p7cZ1oV9b1h2m4n6q8s0u2w4y6A8C0E2G4I6k", "began_at": "2026-02-02T02:40:00.000000Z"
+        })
+    );
+    let drift = &site.get("/api/v1/drift?item=file:/etc/hosts", &viewer).await.json()["items"][0];
+    assert_eq!(drift["transaction"], change["transaction"]);
+    // The console's page names every link, and escapes what a host said.
+    let session = site.session(Role::Viewer).await;
+    let page = async |path: &str| send(site.at, "GET", path, &[("cookie", &session)], b"").await.body;
+    let shown = page(&format!("/drift/{}", drift["id"])).await;
+    for part in [
+        "ssh of alice from 10.0.4.17 port 51022 with key SHA256:Zk3vQ0p7cZ1oV9b1h2m4n6q8s0u2w4y6A8C0E2G4I6k on pts/0",
+        "3f2a9c01d4e7-42",
+        "alice as root: vim /etc/ssh/sshd_config, on pts/0",
+        "session-42.scope",
+        "user-1000.slice",
+        "apt-get install &#60;nginx&#62;",
+        "perhaps ansible: apt",
+    ] {
+        assert!(shown.contains(part), "{part} in {shown}");
+    }
+    assert!(!shown.contains("<nginx>"));
+    let feed = page("/").await;
+    assert!(feed.contains("apt: apt-get install &#60;nginx&#62;, for alice") && !feed.contains("<nginx>"), "{feed}");
+    site.stop().await;
+}
+
+#[tokio::test]
 async fn pages_follow_one_another_without_loss_or_repetition() {
     let mut site = Site::start(0).await.with_host(&[("file:/etc/hosts", file("0644"))]).await;
     for number in 0..7 {
@@ -64,8 +150,10 @@ async fn pages_follow_one_another_without_loss_or_repetition() {
     assert!(whole.get("next").is_none());
     let whole: Vec<i64> = whole["items"].as_array().unwrap().iter().map(|change| change["id"].as_i64().unwrap()).collect();
     assert_eq!(whole.len(), 7);
-    let (mut ids, mut after) = (Vec::new(), String::new());
+    let (mut ids, mut after, mut pages) = (Vec::new(), String::new(), 0);
     loop {
+        pages += 1;
+        assert!(pages < 1000, "the pages have no end");
         let page = site.get(&format!("/api/v1/changes?limit=2{after}"), &viewer).await.json();
         let items = page["items"].as_array().unwrap();
         assert!(items.len() <= 2);

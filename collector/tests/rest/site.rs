@@ -13,14 +13,16 @@ use trueline_collector::hub::{Hub, now};
 use trueline_collector::rest::{RestContext, router};
 use trueline_collector::token::TokenText;
 use trueline_collector::{compare, judge};
-use trueline_drift::actor::{Process, Session, User};
+use trueline_drift::actor::{Origin, Process, Session, SessionKind, Sudo, User};
 use trueline_drift::change::ChangeKind;
+use trueline_drift::operation::{Engine, Means, ProcessFeed};
+use trueline_drift::transaction::{Transaction, TransactionKind};
 use trueline_drift::{
     Actor, Cause, Certainty, Change, CoverageGap, Epoch, Facts, FieldChange, FieldName, Fields, GapReason, HostId, ItemId, Observation,
-    RecordBody, Sequence, TenantId, Time, Value,
+    OperationCoverage, RecordBody, Sequence, TenantId, Time, Value,
 };
 use trueline_proto::ChainLink;
-use trueline_store::{AppendOutcome, Batch, NewCapture, NewHost, NewToken, Role, TokenKind, open};
+use trueline_store::{AppendOutcome, Batch, KeyDigest, NewCapture, NewHost, NewToken, Role, TokenKind, open};
 
 use crate::client::{Answer, send};
 
@@ -100,7 +102,7 @@ impl Site {
     pub async fn with_host(mut self, items: &[(&str, Fields)]) -> Self {
         let store = Arc::clone(&self.hub.store);
         let text = TokenText::random(TokenKind::Join);
-        let join = store
+        store
             .add_token(NewToken {
                 tenant: TenantId::main(),
                 kind: TokenKind::Join,
@@ -120,7 +122,8 @@ impl Site {
             architecture: Some("x86_64".into()),
             ..Facts::default()
         };
-        let host = NewHost { id: self.host, tenant: TenantId::main(), facts: facts.clone(), enrolled_at: now(), token: join.id };
+        let (token, key) = (text.digest(), KeyDigest(text.digest().0));
+        let host = NewHost { id: self.host, facts: facts.clone(), enrolled_at: now(), token, key };
         store.enrol_host(host).await.unwrap();
         store.host_connected(self.host, &facts, "0.1.0", Epoch(1), now()).await.unwrap();
         self.state = items.iter().map(|(item, fields)| ((*item).to_owned(), fields.clone())).collect();
@@ -178,6 +181,7 @@ impl Site {
             cause: Cause::Event,
             actor: alice(),
             transaction: None,
+            shipped_by: None,
         }
     }
 }
@@ -191,11 +195,10 @@ fn recorder() -> PrometheusHandle {
 /// `alice`, who went through sudo and a shell.
 pub fn alice() -> Actor {
     let process = |pid, argv: &[&str]| Process {
-        pid,
         started_at: Some(Time::from_seconds(1_770_000_000)),
         exe: Some(format!("/usr/bin/{}", argv[0])),
         argv: argv.iter().map(|argument| (*argument).to_owned()).collect(),
-        cwd: None,
+        ..Process::bare(pid)
     };
     Actor {
         certainty: Certainty::Strong,
@@ -207,11 +210,47 @@ pub fn alice() -> Actor {
             process(7990, &["sshd: alice@pts/0"]),
         ],
         user: Some(User { uid: 0, euid: Some(0), login_uid: Some(1000), name: Some("root".into()), login_name: Some("alice".into()) }),
-        session: Some(Session { id: "42".into(), origin: Some("pts/0 from 10.0.4.17".into()) }),
-        sudo: Some("vim /etc/ssh/sshd_config".into()),
+        session: Some(Session {
+            certainty: Certainty::Strong,
+            kind: SessionKind::Ssh,
+            user: Some("alice".into()),
+            origin: Some(Origin { address: "10.0.4.17".parse().unwrap(), port: Some(51022) }),
+            terminal: Some("pts/0".into()),
+            key: Some("SHA256:Zk3vQ0p7cZ1oV9b1h2m4n6q8s0u2w4y6A8C0E2G4I6k".into()),
+            began_at: Some(Time::from_seconds(1_770_000_000)),
+            ..Session::bare("3f2a9c01d4e7-42".parse().unwrap())
+        }),
+        sudo: Some(Sudo {
+            certainty: Certainty::Strong,
+            by: Some("alice".into()),
+            as_user: Some("root".into()),
+            command: Some("vim /etc/ssh/sshd_config".into()),
+            terminal: Some("pts/0".into()),
+        }),
         unit: Some("session-42.scope".into()),
+        slice: Some("user-1000.slice".into()),
         container: None,
         reason: None,
+    }
+}
+
+/// A run of apt by Ansible, with a command that must be escaped.
+pub fn within_ansible() -> Transaction {
+    let run = |id: &str, kind, certainty, name: &str| Transaction {
+        id: id.parse().unwrap(),
+        kind,
+        certainty,
+        name: Some(name.to_owned()),
+        command: None,
+        requested_by: None,
+        began_at: None,
+        within: None,
+    };
+    Transaction {
+        command: Some("apt-get install <nginx>".to_owned()),
+        requested_by: Some("alice".to_owned()),
+        within: Some(Box::new(run("ansible-1", TransactionKind::Ansible, Certainty::Correlated, "apt"))),
+        ..run("apt-1", TransactionKind::Apt, Certainty::Exact, "install")
     }
 }
 
@@ -230,6 +269,20 @@ pub fn file(mode: &str) -> Fields {
     Fields::new().with("type", "file").with("mode", mode).with("owner", "root").with("sha256", "ab")
 }
 
+/// As a host with the process connector tells of its operations.
+pub fn told() -> Vec<OperationCoverage> {
+    let means = Means {
+        files: Ok(Engine::Fanotify),
+        files_less: None,
+        processes: ProcessFeed::Connector,
+        processes_less: Some("ebpf: the kernel has no BTF".to_owned()),
+        settings: Ok(()),
+        audit: false,
+        hooks: Vec::new(),
+    };
+    means.coverage()
+}
+
 /// A site with something of everything to look at.
 pub async fn shown(port: u16) -> Site {
     let sysctl = |value: &str| Fields::new().with("value", value);
@@ -246,6 +299,9 @@ pub async fn shown(port: u16) -> Site {
             ("file:/etc/motd", file("0644")),
             ("sysctl:net.ipv4.ip_forward", sysctl("0")),
             ("sysctl:vm.swappiness", sysctl("60")),
+            ("file:/usr/lib/x86_64-linux-gnu/libssl.so.3", file("0644").with("sha256", digest)),
+            ("file:/usr/lib/x86_64-linux-gnu/libcrypto.so.3", file("0644").with("sha256", digest)),
+            ("file:/usr/bin/openssl", file("0755").with("sha256", digest)),
             ("package:openssl", Fields::new().with("version", "3.0.11-1~deb12u2").with("status", "installed")),
             ("unit:ssh.service", Fields::new().with("enabled", "enabled").with("active", "active")),
         ])
@@ -262,12 +318,20 @@ pub async fn shown(port: u16) -> Site {
                 reason: Some("the kernel has no BTF; actors are strong at best".into()),
             },
         ],
+        operations: told(),
         ..trueline_store::HostStatus::default()
     };
     site.hub.store.host_status(site.host, &status, now()).await.unwrap();
     site.append(vec![gap("file:/usr", true)]).await;
     site.change("unit:ssh.service", "active", "active", "failed").await;
-    site.change("package:openssl", "version", "3.0.11-1~deb12u2", "3.0.13-1~deb12u1").await;
+    for part in ["file:/usr/lib/x86_64-linux-gnu/libssl.so.3", "file:/usr/lib/x86_64-linux-gnu/libcrypto.so.3", "file:/usr/bin/openssl"] {
+        let mut part = site.changed(part, "sha256", digest, other);
+        part.shipped_by = Some("package:openssl".parse().unwrap());
+        site.append(vec![RecordBody::Changed(Box::new(part))]).await;
+    }
+    let mut package = site.changed("package:openssl", "version", "3.0.11-1~deb12u2", "3.0.13-1~deb12u1");
+    package.transaction = Some(within_ansible());
+    site.append(vec![RecordBody::Changed(Box::new(package))]).await;
     site.change(
         "file:/etc/nginx/sites-enabled/very/long/path/with/many/folders/that/does/not/fit/on/one/line/of/a/small/screen.conf",
         "mode",

@@ -39,7 +39,7 @@ impl std::fmt::Display for BaselineFaults {
 
 pub fn parse(source_name: &str, text: &str) -> Result<BaselineDocument, BaselineFaults> {
     let draft: Draft = parse_yaml(source_name, text).map_err(|error| BaselineFaults(vec![error]))?;
-    let mut check = Check { source_name, lines: text.lines().collect(), faults: Vec::new() };
+    let mut check = Check { source_name, text, faults: Vec::new() };
     let document = check.document(draft);
     if check.faults.is_empty() {
         return Ok(document);
@@ -104,7 +104,7 @@ fn key_fault(item: &ItemId) -> Option<String> {
 
 struct Check<'a> {
     source_name: &'a str,
-    lines: Vec<&'a str>,
+    text: &'a str,
     faults: Vec<DocumentError>,
 }
 
@@ -120,10 +120,10 @@ impl Check<'_> {
 
     /// A plain value as it stands in the text.
     fn written<T>(&self, at: &Spanned<T>) -> String {
-        let place = |number: u64| usize::try_from(number).unwrap_or(0).saturating_sub(1);
-        let line = self.lines.get(place(at.defined.line())).copied().unwrap_or_default();
-        let rest = line.chars().skip(place(at.defined.column()));
-        let text: String = rest.take_while(|c| !c.is_whitespace() && !",]}".contains(*c)).take(80).collect();
+        // Found by its offset, not by its column: a document can be one line, and each of its values a fault.
+        let offset = at.defined.span().byte_offset().and_then(|offset| usize::try_from(offset).ok());
+        let rest = offset.and_then(|offset| self.text.get(offset..)).unwrap_or_default();
+        let text: String = rest.chars().take_while(|c| !c.is_whitespace() && !",]}".contains(*c)).take(80).collect();
         text.trim_matches(['"', '\'']).to_owned()
     }
 
@@ -131,6 +131,7 @@ impl Check<'_> {
         BaselineDocument {
             name: self.name(draft.name),
             description: draft.description.and_then(|description| self.description(description)),
+            whole: draft.whole.is_some_and(|whole| self.whole(&whole)),
             closed: draft.closed.map(|closed| self.closed(closed)).unwrap_or_default(),
             items: draft.items.map(|items| self.items(items)).unwrap_or_default(),
         }
@@ -156,6 +157,16 @@ impl Check<'_> {
             _ => {
                 self.fault(&description, format!("description: write a text here, not {}", description.value.name()));
                 None
+            }
+        }
+    }
+
+    fn whole(&mut self, whole: &Spanned<Node>) -> bool {
+        match whole.value {
+            Node::Boolean(whole) => whole,
+            _ => {
+                self.fault(whole, "whole is true or false, without quotes");
+                false
             }
         }
     }
@@ -260,6 +271,7 @@ impl Check<'_> {
                 ItemKind::User => "{ shell: /bin/sh }",
                 ItemKind::Group => "{ gid: 0 }",
                 ItemKind::Unit => "{ enabled: enabled }",
+                ItemKind::Session => "{ user: alice }",
             };
             format!("write `absent`, or the fields that are expected, as in {example}")
         };
@@ -295,13 +307,12 @@ impl Check<'_> {
                     continue;
                 }
             };
-            let written = self.written(&node);
             if matches!(node.value, Node::Nothing) {
                 self.fault(&name, format!("{shown}: write a value here, not nothing"));
                 continue;
             }
             let value = match self.value(&shown, &node) {
-                Some(value) => field_type.check(&shown, value, &written),
+                Some(value) => field_type.check(&shown, value, || self.written(&node)),
                 None => continue,
             };
             match value {
@@ -341,6 +352,29 @@ impl Check<'_> {
                 self.fault(node, format!("{name}: write a value here, not {}", node.value.name()));
                 None
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use super::*;
+
+    /// Far more than it takes, and far less than to look through the line once for each of its faults.
+    const GUARD: Duration = Duration::from_secs(30);
+
+    #[test]
+    fn a_document_of_one_line_is_checked_in_one_go_and_its_values_are_quoted_as_written() {
+        let items: Vec<String> = (0..30_000).map(|number| format!("\"sysctl:é.{number}\": {{ value: {number} }}")).collect();
+        let text = format!("\u{feff}{{ name: web, items: {{ {} }} }}", items.join(", "));
+        let began = Instant::now();
+        let faults = parse("line.yaml", &text).unwrap_err().0;
+        assert!(began.elapsed() < GUARD, "{:?}", began.elapsed());
+        assert_eq!(faults.len(), 30_000);
+        for (number, fault) in faults.iter().enumerate() {
+            assert_eq!(fault.message, format!("value is text; write value: \"{number}\""));
         }
     }
 }

@@ -13,6 +13,8 @@ pub struct Draft {
     #[serde(default)]
     pub description: Option<Spanned<Node>>,
     #[serde(default)]
+    pub whole: Option<Spanned<Node>>,
+    #[serde(default)]
     pub closed: Option<Spanned<Node>>,
     #[serde(default)]
     pub items: Option<Spanned<Node>>,

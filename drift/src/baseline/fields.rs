@@ -60,6 +60,20 @@ const USER: &[(&str, FieldType)] =
 
 const GROUP: &[(&str, FieldType)] = &[("gid", Number), ("members", Set)];
 
+const SESSION: &[(&str, FieldType)] = &[
+    ("as_user", Text),
+    ("began_at", Text),
+    ("certainty", Word(&["exact", "strong", "correlated", "unknown"])),
+    ("command", Text),
+    ("ended_at", Text),
+    ("key", Text),
+    ("origin", Text),
+    ("terminal", Text),
+    ("type", Word(&["ssh", "console", "su", "sudo"])),
+    ("user", Text),
+    ("within", Text),
+];
+
 const UNIT: &[(&str, FieldType)] = &[
     ("dropins", List),
     ("dropins_sha256", Digest),
@@ -82,6 +96,7 @@ pub fn fields_of(kind: ItemKind) -> &'static [(&'static str, FieldType)] {
         ItemKind::User => USER,
         ItemKind::Group => GROUP,
         ItemKind::Unit => UNIT,
+        ItemKind::Session => SESSION,
     }
 }
 
@@ -107,13 +122,13 @@ pub fn type_of(kind: ItemKind, name: &str) -> Result<FieldType, String> {
 impl FieldType {
     /// The value as an agent would report it, or what to write instead. `name` and `written` are for the message: the
     /// field, and the value as it stands in the document.
-    pub fn check(self, name: &str, value: Value, written: &str) -> Result<Value, String> {
+    pub fn check(self, name: &str, value: Value, written: impl FnOnce() -> String) -> Result<Value, String> {
         match (self, value) {
             (Text | Mode | Digest | Word(_) | TextOrSet, Value::Text(text)) if text.is_empty() => {
                 Err(format!("{name}: no host reports an empty text; leave the field out"))
             }
             (Text | AnyText | TextOrSet, Value::Text(text)) => Ok(Value::Text(text)),
-            (Setting, Value::Text(text)) => Ok(Value::Text(text.trim().replace('\t', " "))),
+            (Setting, Value::Text(text)) => Ok(Value::Text(text.trim_matches(|c: char| c.is_ascii_whitespace()).replace('\t', " "))),
             (Mode, Value::Text(text)) => match octal(&text) {
                 Some(mode) if mode == text => Ok(Value::Text(text)),
                 Some(mode) => Err(format!("{name}: a mode has four octal digits; write {name}: \"{mode}\"")),
@@ -142,7 +157,7 @@ impl FieldType {
                 Ok(if list.len() == 1 { Value::Text(list.remove(0)) } else { Value::List(list) })
             }
             (List | Set | TextOrSet, Value::List(_)) => Err(format!("{name}: no host reports an empty list; leave the field out")),
-            (_, value) => Err(self.mistaken(name, &value, written)),
+            (_, value) => Err(self.mistaken(name, &value, &written())),
         }
     }
 
@@ -181,8 +196,10 @@ fn octal(text: &str) -> Option<String> {
     Some(format!("{mode:04o}"))
 }
 
+/// In the order of the agent, which appends what stands for the entries that it cuts after it has sorted.
 fn sorted(mut texts: Vec<String>) -> Vec<String> {
-    texts.sort_unstable();
+    let is_cut = |text: &String| text.starts_with("… (") && text.contains(" entries in all, sha256 ");
+    texts.sort_unstable_by(|a, b| is_cut(a).cmp(&is_cut(b)).then_with(|| a.cmp(b)));
     texts.dedup();
     texts
 }
@@ -217,8 +234,18 @@ mod tests {
     #[test]
     fn lists_that_the_agent_sorts_are_sorted() {
         let list = |texts: &[&str]| Value::List(texts.iter().map(|text| (*text).to_owned()).collect());
-        assert_eq!(Set.check("members", list(&["b", "a", "b"]), ""), Ok(list(&["a", "b"])));
-        assert_eq!(TextOrSet.check("version", list(&["1"]), ""), Ok(Value::text("1")));
-        assert_eq!(List.check("dropins", list(&["b", "a"]), ""), Ok(list(&["b", "a"])));
+        assert_eq!(Set.check("members", list(&["b", "a", "b"]), String::new), Ok(list(&["a", "b"])));
+        assert_eq!(TextOrSet.check("version", list(&["1"]), String::new), Ok(Value::text("1")));
+        assert_eq!(List.check("dropins", list(&["b", "a"]), String::new), Ok(list(&["b", "a"])));
+        // What stands for the entries that were cut comes last, whatever sorts after it.
+        let Value::List(cut) = Value::list((0..2000).map(|number| format!("語{number:04}")).collect()) else { panic!() };
+        assert!(cut[1022] > cut[1023], "{cut:?}");
+        assert_eq!(Set.check("members", Value::List(cut.clone()), String::new), Ok(Value::List(cut)));
+    }
+
+    #[test]
+    fn a_setting_loses_the_blanks_that_the_agent_takes_away_and_no_others() {
+        assert_eq!(Setting.check("value", Value::text(" 4096\t87380\n"), String::new), Ok(Value::text("4096 87380")));
+        assert_eq!(Setting.check("value", Value::text("\u{a0}x\u{3000}"), String::new), Ok(Value::text("\u{a0}x\u{3000}")));
     }
 }

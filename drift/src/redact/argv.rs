@@ -129,12 +129,15 @@ impl Reader<'_> {
                 Some(Next::Secret)
             } else if tool.long_pair.contains(&name) {
                 Some(Next::Pair(tool.separator))
+            } else if tool.long_valued.contains(&name) {
+                Some(Next::Value)
             } else {
                 None
             };
             match (rule, value) {
                 (Some(Next::Secret), Some(_)) => return format!("{name}={MASK}"),
                 (Some(Next::Pair(separator)), Some(value)) => return format!("{name}={}", self.pair(value, separator)),
+                (Some(Next::Value), Some(value)) => return format!("{name}={}", self.running(value)),
                 (None, _) => {}
                 (Some(next), _) => {
                     self.next = next;

@@ -152,7 +152,22 @@ fn value(text: &str, end: usize, is_header: bool, before: Option<char>) -> Optio
         true => rest.starts_with(['"', '\'']) || ends_line(rest),
         false => rest.starts_with(['"', '\'']) || is_blank(rest) || (rest.starts_with(['&', ';', ',']) && begins_another(&rest[1..])),
     });
+    if separator == ':' && space == 0 && !is_quoted && !is_header && is_path(&text[at..end]) {
+        return None;
+    }
     Some(at..end)
+}
+
+/// `/run/secrets`, or `/run/secrets:ro` of a volume: what `NAME:` stands before in a command line is then a place. Two words at
+/// least, and no capitals: a secret in base64 hardly ever looks like it.
+fn is_path(value: &str) -> bool {
+    let (path, mode) = value.split_once(':').unwrap_or((value, "ro"));
+    let is_word = |word: &str| {
+        !word.is_empty()
+            && word.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'_' | b'-' | b'.'))
+    };
+    let is_mode = mode.split(',').all(|part| matches!(part, "ro" | "rw" | "z" | "Z" | "U" | "nocopy" | "cached" | "delegated"));
+    is_mode && path.strip_prefix('/').is_some_and(|rest| rest.contains('/') && rest.split('/').all(is_word))
 }
 
 /// Whether a separator is one: what follows is another assignment, or nothing.

@@ -13,9 +13,10 @@ pub(super) struct Tool {
     pub separator: char,
     /// Other short options that take a value, so that this is not read as options.
     pub valued: &'static str,
-    /// As `short` and `pair`, by their full names.
+    /// As `short`, `pair` and `valued`, by their full names.
     pub long: &'static [&'static str],
     pub long_pair: &'static [&'static str],
+    pub long_valued: &'static [&'static str],
     /// Options that sound like a secret, and are followed by none.
     pub harmless: &'static [&'static str],
     /// Beginnings of arguments whose rest is a secret.
@@ -43,6 +44,7 @@ const PLAIN: Tool = Tool {
     valued: "",
     long: &[],
     long_pair: &[],
+    long_valued: &[],
     harmless: &[],
     prefixes: &[],
     after: &[],
@@ -52,6 +54,9 @@ const PLAIN: Tool = Tool {
     reads: false,
     wraps: false,
 };
+
+/// Of su(1) and runuser(1). A command among the values is read as one.
+const AS_ANOTHER: &[&str] = &["--command", "--group", "--session-command", "--shell", "--supp-group", "--user", "--whitelist-environment"];
 
 static TOOLS: &[Tool] = &[
     Tool {
@@ -149,7 +154,28 @@ static TOOLS: &[Tool] = &[
     },
     Tool { names: &["chpasswd", "passwd", "smbpasswd", "cryptsetup", "kinit"], reads: true, ..PLAIN },
     Tool { names: &["sh", "bash", "dash", "ash", "ksh", "mksh", "zsh", "fish"], valued: "c", ..PLAIN },
-    Tool { names: &["su"], valued: "c", reads: true, wraps: true, ..PLAIN },
+    Tool {
+        names: &["sudo"],
+        valued: "CDghpRrTtUu",
+        long_valued: &[
+            "--chdir",
+            "--chroot",
+            "--close-from",
+            "--command-timeout",
+            "--group",
+            "--host",
+            "--other-user",
+            "--prompt",
+            "--role",
+            "--type",
+            "--user",
+        ],
+        wraps: true,
+        ..PLAIN
+    },
+    Tool { names: &["doas"], valued: "aCu", wraps: true, ..PLAIN },
+    Tool { names: &["su"], valued: "cgGsw", long_valued: AS_ANOTHER, reads: true, ..PLAIN },
+    Tool { names: &["runuser"], valued: "cgGsuw", long_valued: AS_ANOTHER, wraps: true, ..PLAIN },
     Tool {
         names: &[
             "!",
@@ -160,7 +186,6 @@ static TOOLS: &[Tool] = &[
             "command",
             "cpulimit",
             "do",
-            "doas",
             "elif",
             "else",
             "env",
@@ -179,7 +204,6 @@ static TOOLS: &[Tool] = &[
             "parallel",
             "pkexec",
             "prlimit",
-            "runuser",
             "script",
             "setarch",
             "setpriv",
@@ -187,7 +211,6 @@ static TOOLS: &[Tool] = &[
             "ssh",
             "stdbuf",
             "strace",
-            "sudo",
             "systemd-run",
             "taskset",
             "then",

@@ -13,7 +13,7 @@ use trueline_drift::{GapReason, ItemKind};
 use super::{MASK, UNNAMED, Worker};
 use crate::kernel::fanotify::Reach;
 use crate::kernel::handle::{filesystem_of, handle_of};
-use crate::sensor::coverage::Coverage;
+use crate::sensor::coverage::{Coverage, POLL};
 use crate::sensor::inotify::{Inotify, Scope};
 use crate::sensor::mounts::{Mount, mounts_of, parse_mounts, watched_on};
 use crate::sensor::outlet::Closed;
@@ -36,11 +36,13 @@ impl Worker {
         };
         let mut points = differ(&self.mounts, &before);
         points.extend(differ(&before, &self.mounts));
-        points.extend(self.view.roots().iter().filter(|root| !view.roots().contains(root)).cloned());
-        for point in points {
+        let mounter = self.take_mounter(!points.is_empty())?;
+        let mut points: Vec<_> = points.into_iter().map(|point| (point, mounter.clone())).collect();
+        points.extend(self.view.roots().iter().filter(|root| !view.roots().contains(root)).map(|root| (root.clone(), None)));
+        for (point, actor) in points {
             let point = into_bytes(point);
             if self.view.contains(&point) {
-                self.touch(Target::Path(point), None, Depth::Tree, true)?;
+                self.touch(Target::Path(point), actor, Depth::Tree, None, libc::FAN_CREATE)?;
             }
         }
         Ok(())
@@ -73,17 +75,29 @@ impl Worker {
                 }
             }
         }
-        for (filesystem, path) in &self.marks {
-            if !marks.contains_key(filesystem) {
-                // An unmounted file system takes its mark along; events of any other are ignored by now.
-                let _ = self.group.unmark(Reach::Filesystem, MASK, path);
-            }
-        }
+        let unmarked = self.unmark_left(&marks);
         (self.places, self.marks) = (places, marks);
         self.directories.clear();
         let in_place = self.fall_back(refused, covered);
         self.publish();
-        Ok(in_place)
+        unmarked.map(|()| in_place)
+    }
+
+    /// Takes away the marks of file systems that hold nothing watched any more. An unmounted one takes its mark along, and then its path
+    /// leads to the one beneath, whose mark must stay.
+    fn unmark_left(&self, wanted: &HashMap<[u8; 8], PathBuf>) -> io::Result<()> {
+        for (filesystem, path) in self.marks.iter().filter(|(filesystem, _)| !wanted.contains_key(*filesystem)) {
+            let is_there = || filesystem_of(path).is_ok_and(|there| there == *filesystem);
+            if is_there() {
+                // Events of a file system that is not wanted are ignored by now, marked or not.
+                let _ = self.group.unmark(Reach::Filesystem, MASK, path);
+                if !is_there() {
+                    wanted.values().try_for_each(|path| self.group.mark(Reach::Filesystem, MASK, path))?;
+                    return Err(io::Error::other("a file system was unmounted while its mark was taken away"));
+                }
+            }
+        }
+        Ok(())
     }
 
     /// A mark alone is of no use where handles cannot be turned into paths, so that is tried too.
@@ -101,7 +115,7 @@ impl Worker {
                 Ok(inotify) => self.fallback = Some(inotify),
                 Err(error) => {
                     let poll = |scope: Scope| Coverage {
-                        name: "poll",
+                        name: POLL,
                         scope: file_scope(&scope.path),
                         watching: false,
                         reason: Some(format!("{}; {error}", scope.reason)),

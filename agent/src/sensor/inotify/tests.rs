@@ -40,20 +40,9 @@ fn watch(root: &str, prepare: impl Fn(&Path)) -> Watched {
         let _ = sender.send(Message::Event(event));
     };
     let (signal_sender, signals) = sync_channel(1 << 20);
-    let mut worker = Worker {
-        watcher: INotifyWatcher::new(handler, notify::Config::default().with_follow_symlinks(false)).unwrap(),
-        orders: Arc::default(),
-        missed: Arc::default(),
-        outlet: Outlet::new(signal_sender, Arc::default()),
-        coverage: Arc::default(),
-        view: None,
-        scopes: Vec::new(),
-        elsewhere: Vec::new(),
-        watched: BTreeSet::new(),
-        limited: false,
-        unreadable: BTreeSet::new(),
-        caught_up: now(),
-    };
+    let watcher = INotifyWatcher::new(handler, notify::Config::default().with_follow_symlinks(false)).unwrap();
+    let outlet = Outlet::new(signal_sender, Arc::default());
+    let mut worker = Worker::new(watcher, Arc::default(), Arc::default(), outlet, Arc::default());
     let paths = [base.join(root), fenced.clone()].map(|path| path.to_str().unwrap().to_owned());
     let view = View::new(&WatchPolicy { exclude: Vec::new(), ..WatchPolicy::only_paths(paths.into()) });
     let scopes = view.roots().iter().map(|path| Scope { path: path.clone(), reason: String::new() }).collect();

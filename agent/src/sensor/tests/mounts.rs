@@ -48,6 +48,11 @@ fn a_file_system_mounted_beneath_a_watched_path_is_watched_and_can_be_unmounted(
     wait(&point.join("f"));
     nix::mount::umount2(&point, nix::mount::MntFlags::empty()).expect("the sensor holds no mount busy");
     assert_eq!(wait(&point).depth, Depth::Tree);
+    // The path leads to the file system beneath now, which is watched as before.
+    fs::write(point.join("beneath"), "1").unwrap();
+    wait(&point.join("beneath"));
+    fs::write(watched.path("beside"), "1").unwrap();
+    wait(&watched.path("beside"));
     drop(mounted);
 }
 
@@ -69,7 +74,10 @@ fn what_fanotify_refuses_is_watched_by_inotify() {
     let sensors = Sensors::start(&WatchPolicy::only_paths(vec![text("seen")]), sender, Arc::default()).unwrap();
     let coverage = sensors.coverage();
     let Some(row) = coverage.iter().find(|row| row.scope == format!("file:{}", text("seen"))) else { panic!("{coverage:?}") };
-    assert!(row.watching && row.reason.is_some() | (row.name == "fanotify"), "{coverage:?}");
+    if row.name == "fanotify" {
+        return skip(test, "fanotify takes this kernel's overlay");
+    }
+    assert!(row.watching && row.reason.is_some(), "{coverage:?}");
     fs::create_dir(base.join("seen/d")).unwrap();
     fs::write(base.join("seen/d/f"), "1").unwrap();
     fs::write(base.join("seen/d/f"), "2").unwrap();

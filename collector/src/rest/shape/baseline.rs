@@ -18,6 +18,8 @@ pub struct BaselineShape {
     pub version: u64,
     #[schema(schema_with = words::baseline_origin)]
     pub origin: BaselineOrigin,
+    /// Of a listed item, no optional field (an ACL, capabilities, members) should be there that is not listed.
+    pub whole: bool,
     /// Items it speaks of.
     pub items: u64,
     pub closed: Vec<ScopeShape>,
@@ -59,6 +61,7 @@ impl From<Baseline> for BaselineShape {
             name: baseline.name.name,
             version: baseline.name.version,
             origin: baseline.origin,
+            whole: baseline.whole,
             items: baseline.items,
             closed: baseline.closed.into_iter().map(ScopeShape::from).collect(),
             created_at: baseline.created_at,

@@ -2,11 +2,11 @@
 
 use serde::Serialize;
 use trueline_drift::change::ChangeKind;
-use trueline_drift::{Actor, Cause, FieldChange, ItemId, Time, Value, Verdict};
+use trueline_drift::{Actor, Cause, FieldChange, ItemId, Time, Transaction, Value, Verdict};
 use trueline_store::ChangeRow;
 use utoipa::ToSchema;
 
-use super::{ActorShape, words};
+use super::{ActorShape, TransactionShape, words};
 
 /// A transition of one item.
 #[derive(Debug, Serialize, ToSchema)]
@@ -37,8 +37,14 @@ pub struct ChangeShape {
     pub received_at: Time,
     #[schema(value_type = ActorShape)]
     pub actor: Actor,
+    /// The innermost run that made it.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub transaction: Option<String>,
+    #[schema(value_type = Option<TransactionShape>)]
+    pub transaction: Option<Transaction>,
+    /// The package that came or changed with this and whose manifest the item now equals, or no longer lists.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(schema_with = words::package, required = false)]
+    pub shipped_by: Option<ItemId>,
     /// Absent until it is judged.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(schema_with = words::verdict, required = false)]
@@ -88,6 +94,7 @@ impl From<ChangeRow> for ChangeShape {
             received_at: row.received_at,
             actor: change.actor,
             transaction: change.transaction,
+            shipped_by: change.shipped_by,
             verdict,
             reasons,
         }

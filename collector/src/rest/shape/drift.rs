@@ -1,11 +1,11 @@
 //! The shape of a drift.
 
 use serde::Serialize;
-use trueline_drift::{Actor, DriftType, ItemId, Severity, Time, Value, Verdict};
+use trueline_drift::{Actor, DriftType, ItemId, Severity, Time, Transaction, Value, Verdict};
 use trueline_store::{Acknowledged, DriftEvent, DriftRow, DriftState};
 use utoipa::ToSchema;
 
-use super::{ActorShape, words};
+use super::{ActorShape, TransactionShape, words};
 
 /// An item's field that departs from its baseline.
 #[derive(Debug, Serialize, ToSchema)]
@@ -52,11 +52,23 @@ pub struct DriftShape {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<ActorShape>)]
     pub actor: Option<Actor>,
+    /// Of that change: the innermost run that made it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<TransactionShape>)]
+    pub transaction: Option<Transaction>,
     /// The change that resolved it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub resolved_by: Option<i64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub acknowledged: Option<AcknowledgedShape>,
+    /// The package whose drift stands for this one now: the item is a part of it and equals its manifest. Absent where the drift
+    /// stands for itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(schema_with = words::package, required = false)]
+    pub folded_under: Option<ItemId>,
+    /// How many drifts are folded under this package now; each of its unresolved drifts says the same. Absent where it is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub folds: Option<u64>,
     /// What authorised it, by strength. Nothing is joined to drift yet: always empty.
     #[schema(value_type = Vec<Object>)]
     pub authorised_by: [(); 0],
@@ -86,9 +98,9 @@ impl From<Acknowledged> for AcknowledgedShape {
 
 impl From<DriftRow> for DriftShape {
     fn from(row: DriftRow) -> Self {
-        let (change, actor) = match row.change {
-            Some((position, actor)) => (Some(position.0), Some(actor)),
-            None => (None, None),
+        let (change, actor, transaction) = match row.change {
+            Some(change) => (Some(change.position.0), Some(change.actor), change.transaction),
+            None => (None, None, None),
         };
         Self {
             id: row.id,
@@ -108,8 +120,11 @@ impl From<DriftRow> for DriftShape {
             resolved_at: row.resolved_at,
             change,
             actor,
+            transaction,
             resolved_by: row.resolved_by.map(|position| position.0),
             acknowledged: row.acknowledged.map(AcknowledgedShape::from),
+            folded_under: row.folded_under,
+            folds: Some(row.folds).filter(|folds| *folds > 0),
             authorised_by: [],
             reasons: row.reasons,
             event: None,

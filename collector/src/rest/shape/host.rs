@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use serde::Serialize;
-use trueline_drift::{Facts, Fields, GapReason, ItemId, Time};
-use trueline_store::{GapRow, Host, HostItem, HostStatus};
+use trueline_drift::{Facts, Fields, GapReason, ItemId, OperationCoverage, Time};
+use trueline_store::{GapRow, Host, HostItem, HostStatus, SensorStatus};
 use utoipa::ToSchema;
 
 use super::words;
@@ -75,15 +75,21 @@ pub struct HostShape {
     #[schema(schema_with = words::time, required = false)]
     pub inventory_completed_at: Option<Time>,
     pub items: u64,
+    /// Unresolved drift that is not folded under its package's.
     pub open_drifts: u64,
+    /// Unresolved drift that is folded: together the two are all there is.
+    pub folded_drifts: u64,
     /// The baseline that it is held against.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub baseline: Option<BaselineNameShape>,
-    /// Whether `open_drifts` is all that the baseline and what was taken in from the host amount to: `pending` while its
+    /// Whether the unresolved drift is all that the baseline and what was taken in from the host amount to: `pending` while its
     /// inventory is under way, its state is not compared yet or changes are not judged yet. Absent without a baseline.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(schema_with = words::comparison, required = false)]
     pub comparison: Option<&'static str>,
+    /// Another machine has lately tried to speak with this host's identity, and was turned away: which of the two this is of
+    /// is not known.
+    pub has_twin: bool,
     /// What the agent last said of itself.
     #[schema(value_type = StatusShape)]
     pub status: HostStatus,
@@ -97,7 +103,12 @@ pub struct BaselineNameShape {
 }
 
 impl HostShape {
-    pub fn of(host: Host, hub: &Hub, now: Time) -> Self {
+    pub fn of(mut host: Host, hub: &Hub, now: Time) -> Self {
+        let has_twin = hub.streams.has_twin(host.id, now);
+        if has_twin {
+            let twin = "another machine has this host's identity: enrol one of the two anew, `trueline-agent enroll --force`";
+            host.status.troubles.push(twin.to_owned());
+        }
         Self {
             state: state_of(&host, hub, now),
             id: host.id.to_string(),
@@ -114,8 +125,10 @@ impl HostShape {
             inventory_completed_at: host.inventory_completed_at,
             items: host.items,
             open_drifts: host.open_drifts,
+            folded_drifts: host.folded_drifts,
             comparison: host.comparison.map(words::comparison_of),
             baseline: host.baseline.map(|name| BaselineNameShape { name: name.name, version: name.version }),
+            has_twin,
             status: host.status,
         }
     }
@@ -143,6 +156,7 @@ pub struct FactsShape {
 #[expect(dead_code, reason = "describes the store's status; never made")]
 pub struct StatusShape {
     sensors: Option<Vec<SensorShape>>,
+    operations: Option<Vec<OperationCoverageShape>>,
     counters: Option<BTreeMap<String, u64>>,
     spool: Option<SpoolShape>,
     troubles: Option<Vec<String>>,
@@ -159,6 +173,41 @@ struct SensorShape {
     watching: bool,
     /// Why it does not watch, or not all.
     reason: Option<String>,
+}
+
+/// What the sensors tell of an operation, but for the exceptions that the reason names.
+#[derive(Debug, ToSchema)]
+#[schema(as = OperationCoverage)]
+#[expect(dead_code, reason = "describes the domain's row; never made")]
+struct OperationCoverageShape {
+    #[schema(schema_with = words::operation)]
+    operation: String,
+    /// The surest that its actor can be. Absent: no event tells of it, and reading again alone finds what it changed.
+    #[schema(schema_with = words::certainty, required = false)]
+    actor: Option<String>,
+    /// Why it is no surer.
+    reason: Option<String>,
+}
+
+/// What a host is watched by, as its agent last said.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = HostCoverage)]
+pub struct HostCoverageShape {
+    /// When it last said anything.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(schema_with = words::time, required = false)]
+    pub last_seen_at: Option<Time>,
+    #[schema(value_type = Vec<SensorShape>)]
+    pub sensors: Vec<SensorStatus>,
+    /// Each operation once; none of an agent that does not say.
+    #[schema(value_type = Vec<OperationCoverageShape>)]
+    pub operations: Vec<OperationCoverage>,
+}
+
+impl From<Host> for HostCoverageShape {
+    fn from(host: Host) -> Self {
+        Self { last_seen_at: host.last_seen_at, sensors: host.status.sensors, operations: host.status.operations }
+    }
 }
 
 #[derive(Debug, ToSchema)]

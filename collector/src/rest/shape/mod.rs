@@ -10,11 +10,11 @@ mod drift;
 mod host;
 mod words;
 
-pub use actor::ActorShape;
+pub use actor::{ActorShape, TransactionShape};
 pub use baseline::{BaselineItemShape, BaselineShape, ScopeShape, UnwatchedShape};
 pub use change::{ChangeShape, FieldShape};
 pub use drift::{AcknowledgedShape, DriftShape};
-pub use host::{CoverageShape, FactsShape, HostShape, HostState, ItemShape, SILENT_AFTER_SECONDS, state_of};
+pub use host::{CoverageShape, FactsShape, HostCoverageShape, HostShape, HostState, ItemShape, SILENT_AFTER_SECONDS, state_of};
 pub use words::{standing_of, value};
 
 use serde::Serialize;
@@ -145,9 +145,11 @@ pub struct SummaryShape {
     pub out_of_scope: u64,
     pub notable: u64,
     pub critical: u64,
-    /// Drift open or acknowledged.
+    /// Drift open or acknowledged that is not folded under its package's.
     pub open_drifts: u64,
     pub open_critical: u64,
+    /// Drift open or acknowledged that is folded.
+    pub folded_drifts: u64,
     pub gaps: u64,
     pub troubles: Vec<TroubleShape>,
 }

@@ -1,6 +1,8 @@
 //! Schemas of the words and plain values that many shapes share.
 
-use trueline_drift::{Certainty, GapReason, ItemKind, Severity, Verdict};
+use trueline_drift::actor::SessionKind;
+use trueline_drift::transaction::TransactionKind;
+use trueline_drift::{Certainty, GapReason, ItemKind, Operation, Severity, Verdict};
 use trueline_store::{Comparison, Standing};
 use utoipa::openapi::schema::{ArrayBuilder, KnownFormat, ObjectBuilder, OneOfBuilder, Schema, SchemaFormat, Type};
 
@@ -16,6 +18,11 @@ pub fn time() -> Schema {
 pub fn item() -> Schema {
     let object = ObjectBuilder::new().schema_type(Type::String).pattern(Some("^(file|package|sysctl|user|group|unit):"));
     Schema::Object(object.examples(["file:/etc/ssh/sshd_config"]).build())
+}
+
+pub fn package() -> Schema {
+    let object = ObjectBuilder::new().schema_type(Type::String).pattern(Some("^package:"));
+    Schema::Object(object.examples(["package:openssh-server"]).build())
 }
 
 pub fn verdict() -> Schema {
@@ -44,6 +51,22 @@ pub fn cause() -> Schema {
 
 pub fn certainty() -> Schema {
     words(Certainty::ALL.map(Certainty::name))
+}
+
+pub fn operation() -> Schema {
+    words(Operation::ALL.map(Operation::name))
+}
+
+pub fn session_kind() -> Schema {
+    words(SessionKind::ALL.map(SessionKind::name))
+}
+
+pub fn transaction_kind() -> Schema {
+    words(TransactionKind::ALL.map(TransactionKind::name))
+}
+
+pub fn digest() -> Schema {
+    Schema::Object(ObjectBuilder::new().schema_type(Type::String).pattern(Some("^[0-9a-f]{64}$")).build())
 }
 
 pub fn item_kind() -> Schema {

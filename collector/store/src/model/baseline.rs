@@ -23,6 +23,8 @@ pub struct Baseline {
     pub id: i64,
     pub name: BaselineName,
     pub origin: BaselineOrigin,
+    /// Listed items should have no optional field that is not listed.
+    pub whole: bool,
     pub items: u64,
     pub closed: Vec<ClosedScope>,
     pub created_at: Time,

@@ -1,7 +1,9 @@
 //! The log of changes.
 
 use serde::{Deserialize, Serialize};
+use trueline_drift::actor::SessionId;
 use trueline_drift::judge::Judgement;
+use trueline_drift::transaction::TransactionId;
 use trueline_drift::{Change, Epoch, HostId, ItemId, ItemKind, Sequence, TenantId, Time, Verdict};
 
 /// The place of a change in the collector's one log; also the change's id.
@@ -15,6 +17,10 @@ pub struct ChangeFilter {
     pub item: Option<ItemId>,
     pub kind: Option<ItemKind>,
     pub verdict: Option<Verdict>,
+    /// By a process of this login.
+    pub session: Option<SessionId>,
+    /// Made in this run, or in a run within it.
+    pub transaction: Option<TransactionId>,
     /// Received then or later.
     pub since: Option<Time>,
     /// Received before.

@@ -1,7 +1,8 @@
 //! Drift.
 
 use serde::{Deserialize, Serialize};
-use trueline_drift::{Actor, DriftType, FieldName, HostId, ItemId, ItemKind, Severity, TenantId, Time, Value, Verdict};
+use trueline_drift::item::ItemFingerprint;
+use trueline_drift::{Actor, DriftType, FieldName, HostId, ItemId, ItemKind, Severity, TenantId, Time, Transaction, Value, Verdict};
 
 use super::Position;
 
@@ -11,6 +12,14 @@ pub enum DriftState {
     Open,
     Acknowledged,
     Resolved,
+}
+
+/// The change that opened a drift or last explained it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Explanation {
+    pub position: Position,
+    pub actor: Actor,
+    pub transaction: Option<Transaction>,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -23,6 +32,20 @@ pub struct DriftFilter {
     pub unresolved: bool,
     pub verdict: Option<Verdict>,
     pub severity: Option<Severity>,
+    pub folded: Folded,
+}
+
+/// What a listing does with drift that is folded under its package's.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Folded {
+    /// The package's drift stands for it.
+    #[default]
+    LeftOut,
+    Listed,
+    /// Nothing else is listed.
+    Only,
+    /// Nothing is listed but what is folded under this package.
+    Under(ItemId),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,11 +66,17 @@ pub struct DriftRow {
     pub opened_at: Time,
     pub updated_at: Time,
     pub resolved_at: Option<Time>,
-    /// The change that opened or last explained it, with its actor.
-    pub change: Option<(Position, Actor)>,
+    pub change: Option<Explanation>,
     /// The change that resolved it.
     pub resolved_by: Option<Position>,
     pub acknowledged: Option<Acknowledged>,
+    /// The package that its item is a part of.
+    pub part_of: Option<ItemFingerprint>,
+    /// The package whose drift stands for it now: it is unresolved, its item is a part of that package, and the package has
+    /// unresolved drift of its own.
+    pub folded_under: Option<ItemId>,
+    /// How many drifts are folded under this package now; each of its unresolved drifts has them all.
+    pub folds: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -4,17 +4,37 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use trueline_drift::judge::BaselineName;
-use trueline_drift::{Epoch, Facts, Fields, HostId, ItemId, ItemKind, Sequence, TenantId, Time};
+use trueline_drift::{Epoch, Facts, Fields, HostId, ItemId, ItemKind, OperationCoverage, Sequence, TenantId, Time};
 use trueline_proto::ChainLink;
 
+use super::{Standing, Token, TokenDigest};
+
+/// The SHA-256 of a host's public key, as its request and its certificates have it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KeyDigest(pub [u8; 32]);
+
+/// A host that asks to be let in, to the tenant of its join token.
 #[derive(Debug, Clone)]
 pub struct NewHost {
+    /// What it is to be called, unless it was let in before.
     pub id: HostId,
-    pub tenant: TenantId,
     pub facts: Facts,
     pub enrolled_at: Time,
-    /// The join token that let it in.
-    pub token: i64,
+    pub token: TokenDigest,
+    pub key: KeyDigest,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Enrolled {
+    /// The token as it is now, and which host this is: one that was let in before, and has not connected since, where the
+    /// same key comes with the same token.
+    Host {
+        id: HostId,
+        token: Token,
+    },
+    /// There is no such join token.
+    Unknown,
+    Refused(Standing),
 }
 
 #[derive(Debug, Clone)]
@@ -46,6 +66,9 @@ pub struct StreamPosition {
 pub struct HostStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub sensors: Vec<SensorStatus>,
+    /// What they tell of each operation; nothing of an agent that does not say.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub operations: Vec<OperationCoverage>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub counters: BTreeMap<String, u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -90,7 +113,10 @@ pub struct Host {
     pub acknowledged: Sequence,
     pub inventory_completed_at: Option<Time>,
     pub items: u64,
+    /// Unresolved drift that is not folded under its package's.
     pub open_drifts: u64,
+    /// Unresolved drift that is: with the other it is all there is.
+    pub folded_drifts: u64,
     pub baseline: Option<BaselineName>,
     /// Absent where there is no baseline to compare with.
     pub comparison: Option<Comparison>,

@@ -14,8 +14,10 @@ pub struct Measures {
     pub unheard_hosts: Vec<HostId>,
     /// Items watched on all hosts.
     pub items: u64,
-    /// Drift open or acknowledged.
+    /// Unresolved drift that is not folded under its package's.
     pub open_drifts: BTreeMap<Verdict, u64>,
+    /// Unresolved drift that is.
+    pub folded_drifts: BTreeMap<Verdict, u64>,
     /// Changes that wait to be judged, of all tenants.
     pub unjudged: u64,
     /// When the first of them was received.

@@ -13,7 +13,10 @@ pub struct Summary {
     pub out_of_scope: u64,
     pub notable: u64,
     pub critical: u64,
+    /// Unresolved drift that is not folded under its package's.
     pub open_drifts: u64,
     pub open_critical: u64,
+    /// Unresolved drift that is: with the other it is all there is.
+    pub folded_drifts: u64,
     pub gaps: u64,
 }

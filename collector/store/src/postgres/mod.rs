@@ -2,25 +2,59 @@
 //!
 //! A URI holds a password: it is parsed, used, and neither kept in a text nor shown.
 
+#[cfg(test)]
+mod tests;
+mod transaction;
+
 use std::str::FromStr;
 use std::time::Duration;
 
 use sqlx::postgres::{PgArguments, PgConnectOptions, PgPoolOptions, PgRow};
-use sqlx::{Arguments as _, ConnectOptions as _, PgPool, Row as _, TypeInfo as _, ValueRef as _};
+use sqlx::{Arguments as _, AssertSqlSafe, ConnectOptions as _, PgPool, Row as _, SqlSafeStr as _, TypeInfo as _, ValueRef as _};
 
-use crate::session::{Cell, Column, Dialect, Lock, Session, refused};
+use crate::session::{Cell, Column, Dialect, Lock, Patience, Session, refused, unbroken};
 use crate::{Result, StoreError};
+
+pub(crate) use transaction::Transaction;
 
 const CONNECTIONS: u32 = 8;
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
 
 pub(crate) struct Postgres {
     pool: PgPool,
+    limits: Limits,
 }
+
+/// What ends a wait, on either side of the connection.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limits {
+    /// How long the server works on one statement before it gives it up; also, how long it keeps a transaction whose client
+    /// says nothing: that of a collector that vanished would hold the log's lock until TCP notices.
+    statement: Duration,
+    /// How much longer the answer is waited for: a server that works says in time that it gave up.
+    margin: Duration,
+    /// How long a connection may take until it can be given back. One whose caller has left in the middle of a statement is
+    /// not worth more: callers that leave again and again (health is asked every few seconds) would have all of them.
+    giving_back: Duration,
+}
+
+impl Default for Limits {
+    /// Far beyond what any statement takes that does not write a whole host.
+    fn default() -> Self {
+        Self { statement: Duration::from_secs(60), margin: Duration::from_secs(10), giving_back: Duration::from_secs(5) }
+    }
+}
+
+/// For a statement that writes a whole host's items, as long as people wait for it: see the endpoints of baselines.
+const LONG: Duration = Duration::from_secs(300);
 
 impl Postgres {
     /// Connects lazily: a database that is away now is [`StoreError::Unavailable`] at each use.
     pub fn connect(uri: &str) -> Result<Self> {
+        Self::connect_within(uri, Limits::default())
+    }
+
+    pub fn connect_within(uri: &str, limits: Limits) -> Result<Self> {
         let options = PgConnectOptions::from_str(uri).map_err(|_| StoreError::Invalid {
             subject: "database",
             reason: "not a PostgreSQL address: write postgres://USER:PASSWORD@HOST:PORT/DATABASE".to_owned(),
@@ -30,9 +64,10 @@ impl Postgres {
             .disable_statement_logging()
             // Every statement here touches rows by key: compiling them or sharing them among workers costs more than
             // it gains. A set of rows is given in one piece: with the usual 4 MB it would pass through a file.
-            .options([("jit", "off"), ("max_parallel_workers_per_gather", "0"), ("work_mem", "32MB")]);
+            .options([("jit", "off"), ("max_parallel_workers_per_gather", "0"), ("work_mem", "32MB")])
+            .options(["statement_timeout", "idle_in_transaction_session_timeout"].map(|name| (name, limits.statement.as_millis())));
         let pool = PgPoolOptions::new().max_connections(CONNECTIONS).acquire_timeout(ACQUIRE_TIMEOUT).connect_lazy_with(options);
-        Ok(Self { pool })
+        Ok(Self { pool, limits })
     }
 
     pub async fn read(&self, operation: &'static str) -> Result<Session> {
@@ -45,8 +80,29 @@ impl Postgres {
     }
 
     async fn begin(&self, operation: &'static str, statement: &'static str) -> Result<Session> {
-        let transaction = self.pool.begin_with(statement).await.map_err(|source| refused(operation, source))?;
+        // Whoever no longer waits for a connection takes none.
+        let connection = self.pool.acquire().await.map_err(|source| refused(operation, source))?;
+        let limit = self.limits.statement + self.limits.margin;
+        let beginning = Transaction::begin(connection, statement, limit, self.limits.giving_back);
+        let transaction = unbroken(operation, beginning).await?.map_err(|source| refused(operation, source))?;
         Ok(Session::new(operation, Dialect::Postgres(transaction)))
+    }
+}
+
+/// Makes this one transaction wait for longer, on both sides.
+pub(crate) async fn be_patient(transaction: &mut Transaction, patience: Patience) -> Result<(), sqlx::Error> {
+    match patience {
+        Patience::Long => {
+            let limit = LONG + Limits::default().margin;
+            transaction.set_limit(Some(limit));
+            let statement = format!("SET LOCAL statement_timeout = {}", LONG.as_millis());
+            transaction.script(AssertSqlSafe(statement).into_sql_str()).await
+        }
+        Patience::Endless => {
+            transaction.script("SET LOCAL statement_timeout = 0".into_sql_str()).await?;
+            transaction.set_limit(None);
+            Ok(())
+        }
     }
 }
 
@@ -129,6 +185,8 @@ pub(crate) fn passing(operation: &'static str, code: &str, message: &str) -> Opt
         _ if ["40", "53", "57", "08", "55"].iter().any(|class| code.starts_with(class)) => {
             Some(StoreError::Unavailable { operation, reason: message.to_owned() })
         }
+        // The server ended the transaction of a collector that had stood still.
+        "25P03" | "25P04" => Some(StoreError::Unavailable { operation, reason: message.to_owned() }),
         // A user, a password or a database that is not there: an operator is at work on it, or must be.
         _ if code.starts_with("28") || code == "3D000" => Some(StoreError::Unavailable { operation, reason: message.to_owned() }),
         _ => None,

@@ -33,20 +33,16 @@ impl Sqlite {
     /// Opens or makes the database that `sqlite:PATH` names.
     pub async fn open(uri: &str) -> Result<Self> {
         const OPERATION: &str = "opening the database";
-        let path = uri.strip_prefix("sqlite:").unwrap_or(uri);
-        let path = path.strip_prefix("//").unwrap_or(path);
-        if path.is_empty() || path.starts_with(':') {
-            return Err(StoreError::Invalid {
-                subject: "database",
-                reason: "name a file, as in sqlite:/var/lib/trueline-collector/trueline.db".to_owned(),
-            });
-        }
-        create_private(Path::new(path)).map_err(|error| {
-            let named = io::Error::new(error.kind(), format!("{path}: {error}"));
+        let path = file(uri).ok_or_else(|| StoreError::Invalid {
+            subject: "database",
+            reason: "name a file, as in sqlite:/var/lib/trueline-collector/collector.db".to_owned(),
+        })?;
+        create_private(path).map_err(|error| {
+            let named = io::Error::new(error.kind(), format!("{}: {error}", path.display()));
             refused(OPERATION, sqlx::Error::Io(named))
         })?;
         let options = SqliteConnectOptions::new()
-            .filename(Path::new(path))
+            .filename(path)
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
             .busy_timeout(BUSY_TIMEOUT)
@@ -82,6 +78,14 @@ impl Sqlite {
         let transaction = self.writer.begin_with("BEGIN IMMEDIATE").await.map_err(|source| refused(operation, source))?;
         Ok(Session::new(operation, Dialect::Sqlite(transaction)))
     }
+}
+
+/// The file that `sqlite:PATH` or a bare path names; `None` for another database.
+pub fn file(uri: &str) -> Option<&Path> {
+    let path = uri.strip_prefix("sqlite:").unwrap_or(uri);
+    let path = path.strip_prefix("//").unwrap_or(path);
+    let is_file = !path.is_empty() && !path.starts_with(':') && !path.starts_with("postgres:") && !path.starts_with("postgresql:");
+    is_file.then(|| Path::new(path))
 }
 
 /// Makes the database's file where there is none, for this user alone whatever the umask: it holds what hosts said of

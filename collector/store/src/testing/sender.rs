@@ -4,10 +4,36 @@ use std::collections::HashMap;
 
 use trueline_drift::judge::judge;
 use trueline_drift::reconcile::{OpenDrift, apply, reconcile};
-use trueline_drift::{Epoch, FieldName, HostId, RecordBody, Sequence};
+use trueline_drift::{Epoch, Facts, FieldName, HostId, RecordBody, Sequence, TenantId, Time};
 use trueline_proto::ChainLink;
 
-use crate::{Batch, DriftWrite, JudgeInput, JudgeOutput};
+use crate::{
+    Batch, DriftWrite, Enrolled, JudgeInput, JudgeOutput, KeyDigest, NewHost, NewToken, Result, Role, Store, TokenDigest, TokenKind,
+};
+
+/// Lets a host in with a join token of its own.
+///
+/// # Panics
+/// Where there is a host of this identity.
+pub async fn enrol(store: &dyn Store, tenant: &TenantId, id: HostId, facts: &Facts, at: Time) -> Result<()> {
+    let mut own = [0; 32];
+    own[..16].copy_from_slice(id.0.as_bytes());
+    let token = NewToken {
+        tenant: tenant.clone(),
+        kind: TokenKind::Join,
+        role: Role::Viewer,
+        name: format!("for {id}"),
+        digest: TokenDigest(own),
+        created_at: at,
+        expires_at: None,
+        uses: Some(1),
+    };
+    store.add_token(token).await?;
+    let new = NewHost { id, facts: facts.clone(), enrolled_at: at, token: TokenDigest(own), key: KeyDigest(own) };
+    let enrolled = store.enrol_host(new).await?;
+    assert!(matches!(enrolled, Enrolled::Host { .. }), "{enrolled:?}");
+    Ok(())
+}
 
 /// A host's agent, as far as the store sees it.
 #[derive(Debug, Clone)]

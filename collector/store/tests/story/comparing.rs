@@ -7,7 +7,7 @@ use trueline_drift::{Epoch, Fields, HostId, TenantId};
 use trueline_store::{CompareRow, Compared, Comparison, DriftState, DriftWrite, Page, Position, StoreError};
 
 use crate::judging::{WEB, capture, drifts, seen};
-use crate::world::{Sender, World, at, changed, facts, inventory_complete, item, main, observed, page};
+use crate::world::{PAGES, Sender, World, at, changed, facts, inventory_complete, item, main, observed, page, turn};
 
 pub async fn an_item_that_only_the_baseline_knows_gets_drift(world: &World) {
     let mut host = world.host("web").await;
@@ -31,8 +31,9 @@ pub async fn a_baseline_is_read_back_as_it_was_written_or_captured(world: &World
     let document = BaselineDocument::parse("web.yaml", WEB).unwrap();
     let written = world.store.write_baseline(&main(), &document, "token:ops", at(200)).await.unwrap();
     let read = async |id: i64, limit: u32| {
-        let (mut items, mut after) = (BTreeMap::new(), None);
+        let (mut items, mut after, mut pages) = (BTreeMap::new(), None, PAGES);
         loop {
+            turn(&mut pages);
             let listed = world.store.baseline_items(&main(), id, Page { limit, after }).await.unwrap();
             items.extend(listed.items.into_iter().map(|listed| (listed.item, listed.expected)));
             after = listed.next;
@@ -54,6 +55,19 @@ pub async fn a_baseline_is_read_back_as_it_was_written_or_captured(world: &World
     assert!(world.store.present_items(&main(), host.id, &[]).await.unwrap().is_empty());
 }
 
+pub async fn sessions_come_and_go_without_drift_from_what_was_captured(world: &World) {
+    let mut host = world.host("web").await;
+    let session = |key: &str| observed(&format!("session:{key}"), Fields::new().with("user", "alice"));
+    world.send(&mut host, vec![observed("file:/a", seen()), session("aaa-1"), inventory_complete(2)]).await;
+    let captured = capture(world, host.id, Vec::new()).await;
+    let held = world.store.baseline_items(&main(), captured.id, page(10)).await.unwrap().items;
+    assert_eq!(held.into_iter().map(|held| held.item).collect::<Vec<_>>(), [item("file:/a")]);
+    world.send(&mut host, vec![session("aaa-2"), changed("session:aaa-1", "ended_at", "1", "2")]).await;
+    world.judge().await;
+    world.compare(10).await;
+    assert_eq!(drifts(world).await, []);
+}
+
 fn captured_fields(fields: &Fields) -> ExpectedItem {
     ExpectedItem::Fields(baseline::captured(fields))
 }
@@ -68,8 +82,9 @@ pub async fn the_comparison_pages_cover_everything_once(world: &World) {
     world.store.assign_baseline(&main(), host.id, baseline.id).await.unwrap();
     let due = world.store.hosts_to_compare(None, 10).await.unwrap().remove(0);
     for limit in [1, 7, 75, 100] {
-        let (mut after, mut seen, mut rows) = (None, BTreeSet::new(), 0);
+        let (mut after, mut seen, mut rows, mut pages) = (None, BTreeSet::new(), 0, PAGES);
         loop {
+            turn(&mut pages);
             let page = world.store.compare_page(&due, after, limit).await.unwrap();
             let Some(last) = page.last() else { break };
             after = Some(last.fingerprint);
@@ -166,8 +181,9 @@ pub async fn hosts_to_compare_are_listed_beyond_those_that_stay_due(world: &Worl
         world.send(&mut host, vec![inventory_complete(0)]).await;
         all.insert(host.id);
     }
-    let (mut after, mut listed) = (None, Vec::new());
+    let (mut after, mut listed, mut pages) = (None, Vec::new(), PAGES);
     loop {
+        turn(&mut pages);
         let hosts = world.store.hosts_to_compare(after, 2).await.unwrap();
         let Some(last) = hosts.last() else { break };
         after = Some(last.host);

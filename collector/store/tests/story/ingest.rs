@@ -197,7 +197,7 @@ pub async fn concurrent_appends_take_each_record_once(world: &World) {
 
 pub async fn migrating_twice_at_once_is_migrating_once(world: &World) {
     let (one, two) = (world.another().await, world.another().await);
-    let (one, two) = tokio::join!(one.migrate(), two.migrate());
+    let (one, two) = tokio::join!(one.migrate(&|_| {}), two.migrate(&|_| {}));
     one.unwrap();
     two.unwrap();
     world.store.probe(at(1)).await.unwrap();

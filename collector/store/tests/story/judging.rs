@@ -3,7 +3,7 @@
 use trueline_drift::baseline::{BaselineDocument, ClosedScope};
 use trueline_drift::pattern::Pattern;
 use trueline_drift::{Fields, HostId, ItemKind, RecordBody, TenantId, Verdict};
-use trueline_store::{Baseline, BaselineOrigin, ChangeFilter, DriftFilter, DriftRow, DriftState, Position};
+use trueline_store::{Baseline, BaselineOrigin, ChangeFilter, DriftFilter, DriftRow, DriftState, Explanation, Position};
 
 use crate::world::{World, actor, at, changed, inventory_complete, item, judgement, main, observed, page, removed};
 
@@ -31,7 +31,7 @@ pub async fn drift_opens_moves_and_resolves(world: &World) {
     let opened = &open[0];
     assert_eq!((opened.item.clone(), opened.field.as_str(), opened.state), (item("file:/a"), "owner", DriftState::Open));
     assert_eq!((opened.expected.clone(), opened.actual.clone()), (Some("1".into()), Some("2".into())));
-    assert_eq!(opened.change, Some((Position(1), actor())));
+    assert_eq!(opened.change, Some(Explanation { position: Position(1), actor: actor(), transaction: None }));
     assert_eq!(opened.host_name, "web");
     assert!(opened.reasons[0].contains("baseline web v1"), "{:?}", opened.reasons);
 
@@ -39,7 +39,7 @@ pub async fn drift_opens_moves_and_resolves(world: &World) {
     world.judge().await;
     let moved = drifts(world).await;
     assert_eq!((moved.len(), moved[0].id, moved[0].actual.clone()), (1, opened.id, Some("3".into())));
-    assert_eq!(moved[0].change.as_ref().map(|(position, _)| *position), Some(Position(2)));
+    assert_eq!(moved[0].change.as_ref().map(|change| change.position), Some(Position(2)));
 
     world.send(&mut host, vec![changed("file:/a", "owner", "3", "1")]).await;
     world.judge().await;
@@ -62,7 +62,7 @@ pub async fn drift_that_opens_and_resolves_in_one_run_ends_resolved(world: &Worl
     assert_eq!(world.judge().await, 7);
     let all = drifts(world).await;
     let a: Vec<_> = all.iter().filter(|drift| drift.item == item("file:/a")).collect();
-    let states: Vec<_> = a.iter().map(|drift| (drift.state, drift.actual.clone(), drift.change.as_ref().unwrap().0.0)).collect();
+    let states: Vec<_> = a.iter().map(|drift| (drift.state, drift.actual.clone(), drift.change.as_ref().unwrap().position.0)).collect();
     assert_eq!(
         states,
         [(DriftState::Open, Some("5".into()), 6), (DriftState::Resolved, Some("3".into()), 3), (DriftState::Resolved, Some("2".into()), 1),]
@@ -122,6 +122,18 @@ pub async fn a_captured_baseline_speaks_of_everything_the_host_reports(world: &W
         open.iter().map(|drift| (drift.item.to_string(), drift.field.to_string())).collect::<Vec<_>>(),
         [("file:/new".to_owned(), "exists".to_owned())]
     );
+    // Nor is a field that it did not have, found by judging and by comparing alike.
+    world.send(&mut host, vec![changed("file:/a", "acl", "", "user:x:rw-")]).await;
+    world.judge().await;
+    let acl = async || {
+        let open = drifts(world).await.into_iter().filter(|drift| drift.field.as_str() == "acl");
+        open.map(|drift| (drift.expected, drift.actual, drift.state)).collect::<Vec<_>>()
+    };
+    let came = || (None, Some("user:x:rw-".into()), DriftState::Open);
+    assert_eq!(acl().await, [came()]);
+    world.send(&mut host, vec![inventory_complete(3)]).await;
+    world.compare(10).await;
+    assert_eq!(acl().await, [came()]);
     assert!(world.capture(&TenantId("other".into()), host.id, Vec::new()).await.is_err());
 }
 

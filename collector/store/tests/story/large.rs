@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use trueline_drift::{FieldChange, FieldName, Fields, RecordBody, Value};
 use trueline_store::{ChangeFilter, DriftFilter, EventPosition, Page};
 
-use crate::world::{Sender, World, changed, inventory_complete, judgement, main, observed, page};
+use crate::world::{PAGES, Sender, World, changed, inventory_complete, judgement, main, observed, page, turn};
 
 const COUNT: usize = 80;
 const FIELDS: usize = 28;
@@ -59,8 +59,9 @@ async fn open(world: &World) -> u64 {
 
 pub async fn large_changes_are_judged_in_short_runs(world: &World) {
     grown(world).await;
-    let mut runs = Vec::new();
+    let (mut runs, mut pages) = (Vec::new(), PAGES);
     while let Some(output) = judgement(&*world.store, 5_000).await {
+        turn(&mut pages);
         runs.push(output.judgements.len());
         assert!(world.store.record_judgements(output).await.unwrap());
     }
@@ -75,8 +76,9 @@ pub async fn items_whose_open_drift_is_large_are_judged_in_short_runs(world: &Wo
     world.judge().await;
     // What is open holds the large values that are expected; the changes are small.
     world.send(&mut host, (0..COUNT).map(|number| moved(number, &"away".into(), "further")).collect()).await;
-    let mut runs = Vec::new();
+    let (mut runs, mut pages) = (Vec::new(), PAGES);
     while let Some(output) = judgement(&*world.store, 5_000).await {
+        turn(&mut pages);
         runs.push(output.judgements.len());
         assert!(world.store.record_judgements(output).await.unwrap());
     }
@@ -92,24 +94,25 @@ pub async fn pages_of_large_changes_are_short_and_complete(world: &World) {
     world.judge().await;
     for verdict in [None, Some(trueline_drift::Verdict::Notable)] {
         let expected = if verdict.is_some() { COUNT } else { 2 * COUNT };
-        let (mut found, mut after, mut pages) = (Vec::new(), None, 0);
+        let (mut found, mut after, mut pages) = (Vec::new(), None, PAGES);
         loop {
+            turn(&mut pages);
             let filter = ChangeFilter { verdict, ..ChangeFilter::default() };
             let listed = world.store.changes(&main(), &filter, Page { limit: 500, after }).await.unwrap();
             assert!(!listed.items.is_empty() && listed.items.len() < expected);
             assert!(listed.items.iter().all(|row| row.judgement.is_some()));
             found.extend(listed.items.iter().map(|row| row.position));
-            pages += 1;
             after = listed.next;
             if after.is_none() {
                 break;
             }
         }
-        assert!(pages > 2 && found.is_sorted_by(|one, next| one > next), "{found:?}");
+        assert!(pages.start > 2 && found.is_sorted_by(|one, next| one > next), "{found:?}");
         assert_eq!(found.len(), expected, "{verdict:?}");
     }
-    let (mut at, mut followed) = (EventPosition::default(), Vec::new());
+    let (mut at, mut followed, mut pages) = (EventPosition::default(), Vec::new(), PAGES);
     loop {
+        turn(&mut pages);
         let events = world.store.events_after(&main(), at, 256).await.unwrap();
         let Some(last) = events.changes.last() else { break };
         assert!(events.changes.len() < 2 * COUNT);
@@ -125,17 +128,19 @@ pub async fn hosts_of_large_items_are_compared_in_short_pages(world: &World) {
     let baseline = world.capture(&main(), host.id, Vec::new()).await.unwrap();
     assert_eq!(baseline.items, COUNT as u64 + 1);
     let due = world.store.hosts_to_compare(None, 10).await.unwrap().remove(0);
-    let (mut after, mut items, mut pages) = (None, BTreeSet::new(), 0);
+    let (mut after, mut items, mut pages) = (None, BTreeSet::new(), PAGES);
     loop {
+        turn(&mut pages);
         let rows = world.store.compare_page(&due, after, 1_000).await.unwrap();
         let Some(last) = rows.last() else { break };
-        (after, pages) = (Some(last.fingerprint), pages + 1);
+        after = Some(last.fingerprint);
         for row in rows {
             assert!(items.insert(row.item), "an item came twice");
         }
     }
     assert_eq!(items.len(), COUNT + 1);
-    assert!(pages > 1);
+    // The last found that there is no more.
+    assert!(pages.start > 2);
     world.compare(1_000).await;
     assert_eq!(open(world).await, 0);
     assert_eq!(world.store.changes(&main(), &ChangeFilter::default(), page(1)).await.unwrap().items.len(), 1);

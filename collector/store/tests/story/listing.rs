@@ -2,13 +2,13 @@
 
 use std::collections::BTreeSet;
 
-use trueline_drift::{Fields, ItemKind, TenantId, Verdict};
+use trueline_drift::{Fields, ItemKind, TenantId, Transaction, Verdict};
 use trueline_store::{
     ChangeFilter, DriftEvent, DriftFilter, DriftState, EventPosition, GapFilter, ItemFilter, Measures, NewToken, Page, Position, Role,
     StoreError, Summary, TokenDigest, TokenKind,
 };
 
-use crate::world::{Sender, World, at, changed, gap, inventory_complete, item, main, observed, page};
+use crate::world::{PAGES, Sender, World, at, changed, gap, inventory_complete, item, made_in, main, observed, page, turn};
 
 fn seen() -> Fields {
     Fields::new().with("size", "1").with("mode", "0644")
@@ -42,8 +42,9 @@ pub async fn pages_are_complete_and_without_repeats_while_rows_are_added(world: 
         world.host(&format!("host-{number}")).await;
         names.insert(format!("host-{number}"));
     }
-    let (mut found, mut after) = (Vec::new(), None);
+    let (mut found, mut after, mut pages) = (Vec::new(), None, PAGES);
     loop {
+        turn(&mut pages);
         let listed = world.store.changes(&main(), &ChangeFilter::default(), Page { limit: 5, after }).await.unwrap();
         assert!(listed.items.len() <= 5);
         found.extend(listed.items.iter().map(|change| change.position.0));
@@ -55,8 +56,9 @@ pub async fn pages_are_complete_and_without_repeats_while_rows_are_added(world: 
     }
     assert_eq!(found, (1..=23).rev().collect::<Vec<_>>());
 
-    let (mut found, mut after) = (Vec::new(), None);
+    let (mut found, mut after, mut pages) = (Vec::new(), None, PAGES);
     loop {
+        turn(&mut pages);
         let listed = world.store.hosts(&main(), Page { limit: 2, after }).await.unwrap();
         found.extend(listed.items.into_iter().map(|host| host.facts.hostname));
         after = listed.next;
@@ -66,8 +68,9 @@ pub async fn pages_are_complete_and_without_repeats_while_rows_are_added(world: 
     }
     assert_eq!(found, names.into_iter().collect::<Vec<_>>());
 
-    let (mut found, mut after) = (BTreeSet::new(), None);
+    let (mut found, mut after, mut pages) = (BTreeSet::new(), None, PAGES);
     loop {
+        turn(&mut pages);
         let listed = world.store.host_items(&main(), host.id, &ItemFilter::default(), Page { limit: 4, after }).await.unwrap();
         for item in listed.items {
             assert!(found.insert(item.item));
@@ -87,8 +90,9 @@ pub async fn changes_are_found_by_what_they_are(world: &World) {
     world.judge().await;
     world.send(&mut db, vec![changed("file:/a", "size", "2", "3")]).await;
     let find = async |filter: ChangeFilter| -> Vec<i64> {
-        let (mut found, mut after) = (Vec::new(), None);
+        let (mut found, mut after, mut pages) = (Vec::new(), None, PAGES);
         loop {
+            turn(&mut pages);
             let listed = world.store.changes(&main(), &filter, Page { limit: 1, after }).await.unwrap();
             found.extend(listed.items.iter().map(|change| change.position.0));
             after = listed.next;
@@ -112,6 +116,56 @@ pub async fn changes_are_found_by_what_they_are(world: &World) {
     let one = world.store.change(&main(), Position(3)).await.unwrap().unwrap();
     assert_eq!((one.host, one.change.item, one.judgement.unwrap().verdict), (web.id, item("file:/b"), Verdict::Notable));
     assert_eq!(world.store.change(&main(), Position(7)).await.unwrap().unwrap().judgement, None, "not judged yet");
+}
+
+pub async fn all_that_a_session_or_a_run_changed_is_found(world: &World) {
+    let (mut web, mut db) = (world.host("web").await, world.host("db").await);
+    let at = |name: &str, session, runs: &[&str]| made_in(changed(name, "size", "0", "1"), session, runs);
+    let records = vec![
+        at("file:/1", Some("b1-42"), &[]),
+        at("file:/2", Some("b1-42"), &["apt-1"]),
+        at("file:/3", Some("b1-43"), &["apt-2", "ansible-1"]),
+        // A host may say a thing twice.
+        at("file:/4", Some("b1-42"), &["apt-3", "apt-3", "ansible-1"]),
+        at("file:/5", None, &[]),
+    ];
+    world.send(&mut web, records).await;
+    world.send(&mut db, vec![at("file:/6", Some("b1-42"), &["ansible-1"])]).await;
+    world.judge().await;
+    let mut stranger = world.host_of(&other(), "web").await;
+    world.send(&mut stranger, vec![at("file:/7", Some("b1-42"), &["apt-1"])]).await;
+    let find = async |limit: u32, session: Option<&str>, run: Option<&str>, rest: ChangeFilter| -> Vec<i64> {
+        let filter =
+            ChangeFilter { session: session.map(|id| id.parse().unwrap()), transaction: run.map(|id| id.parse().unwrap()), ..rest };
+        let (mut found, mut after, mut pages) = (Vec::new(), None, PAGES);
+        loop {
+            turn(&mut pages);
+            let listed = world.store.changes(&main(), &filter, Page { limit, after }).await.unwrap();
+            found.extend(listed.items.iter().map(|change| change.position.0));
+            after = listed.next;
+            if after.is_none() {
+                return found;
+            }
+        }
+    };
+    let any = ChangeFilter::default;
+    for limit in [1, 2, 100] {
+        let find = async |session, run, rest| find(limit, session, run, rest).await;
+        assert_eq!(find(Some("b1-42"), None, any()).await, [6, 4, 2, 1]);
+        assert_eq!(find(Some("b1-4"), None, any()).await, [0; 0]);
+        assert_eq!(find(None, Some("apt-1"), any()).await, [2]);
+        assert_eq!(find(None, Some("ansible-1"), any()).await, [6, 4, 3], "with what ran within it");
+        assert_eq!(find(Some("b1-42"), Some("ansible-1"), any()).await, [6, 4]);
+        assert_eq!(find(Some("b1-42"), None, ChangeFilter { host: Some(web.id), ..any() }).await, [4, 2, 1]);
+        assert_eq!(find(Some("b1-42"), None, ChangeFilter { item: Some(item("file:/2")), ..any() }).await, [2]);
+        let since = ChangeFilter { since: Some(crate::world::at(100)), until: Some(crate::world::at(101)), ..any() };
+        assert_eq!(find(Some("b1-42"), None, since).await.len(), 4);
+        let judged = ChangeFilter { verdict: Some(Verdict::OutOfScope), ..any() };
+        assert_eq!(find(Some("b1-42"), None, judged).await, [6, 4, 2, 1]);
+    }
+    let one = world.store.change(&main(), Position(4)).await.unwrap().unwrap().change;
+    let runs: Vec<_> = one.transaction.iter().flat_map(Transaction::outwards).map(|run| run.id.to_string()).collect();
+    assert_eq!(runs, ["apt-3", "apt-3", "ansible-1"]);
 }
 
 pub async fn changes_are_found_by_when_they_were_received_whatever_the_hosts_clock_says(world: &World) {
@@ -257,8 +311,18 @@ pub async fn events_resume_without_loss_or_repeats(world: &World) {
 pub async fn the_summary_counts_what_was_judged(world: &World) {
     drifted(world, &main(), "web").await;
     let summary = world.store.summary(&main(), at(0)).await.unwrap();
-    let expected =
-        Summary { hosts: 1, items: 2, expected: 2, out_of_scope: 0, notable: 2, critical: 0, open_drifts: 1, open_critical: 0, gaps: 1 };
+    let expected = Summary {
+        hosts: 1,
+        items: 2,
+        expected: 2,
+        out_of_scope: 0,
+        notable: 2,
+        critical: 0,
+        open_drifts: 1,
+        open_critical: 0,
+        folded_drifts: 0,
+        gaps: 1,
+    };
     assert_eq!(summary, expected);
     let later = world.store.summary(&main(), at(100_000)).await.unwrap();
     assert_eq!((later.expected, later.notable, later.gaps, later.open_drifts), (0, 0, 0, 1));

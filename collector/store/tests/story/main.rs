@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
 
 mod comparing;
+mod folding;
 mod ingest;
 mod judging;
 mod large;
@@ -40,6 +41,8 @@ story! {
     people::{
         a_token_with_one_use_is_spent_once,
         tokens_expire_are_revoked_and_are_told_apart,
+        a_key_that_comes_again_with_its_token_is_one_host_until_it_connects,
+        of_many_that_enrol_at_once_as_many_are_let_in_as_there_are_uses,
         certificates_speak_for_their_host_until_it_is_revoked,
         a_name_finds_a_host_unless_it_is_ambiguous,
         the_first_value_kept_wins,
@@ -71,12 +74,25 @@ story! {
     comparing::{
         a_baseline_is_read_back_as_it_was_written_or_captured,
         an_item_that_only_the_baseline_knows_gets_drift,
+        sessions_come_and_go_without_drift_from_what_was_captured,
         the_comparison_pages_cover_everything_once,
         a_comparison_with_what_no_longer_counts_writes_nothing,
         a_host_with_unjudged_changes_is_not_compared,
         a_host_is_compared_and_captured_only_when_its_inventory_is_whole,
         hosts_to_compare_are_listed_beyond_those_that_stay_due,
         a_comparison_is_pending_until_all_that_is_known_is_judged_and_compared,
+    }
+    folding::{
+        parts_of_a_package_are_folded_under_its_drift,
+        all_that_is_hidden_is_counted,
+        a_part_that_is_changed_by_itself_is_raised,
+        a_package_without_drift_folds_nothing,
+        what_stood_open_before_its_package_drifted_stays_a_matter_of_its_own,
+        packages_cannot_hide_each_other,
+        a_file_that_its_package_dropped_is_folded_and_one_that_went_missing_is_not,
+        what_one_append_says_of_a_part_is_what_many_say,
+        events_tell_what_is_folded,
+        a_database_of_the_step_before_keeps_its_drift,
     }
     unwatched::{
         what_is_in_view_no_longer_is_not_listed_counted_or_captured,
@@ -93,6 +109,7 @@ story! {
     listing::{
         pages_are_complete_and_without_repeats_while_rows_are_added,
         changes_are_found_by_what_they_are,
+        all_that_a_session_or_a_run_changed_is_found,
         changes_are_found_by_when_they_were_received_whatever_the_hosts_clock_says,
         drift_is_found_by_what_it_is,
         nothing_crosses_a_tenant,

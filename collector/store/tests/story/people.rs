@@ -1,7 +1,10 @@
 //! Tokens, hosts, certificates, and what people do.
 
-use trueline_drift::{Epoch, TenantId};
-use trueline_store::{NewAction, NewCertificate, NewToken, Role, Spent, Standing, TokenDigest, TokenKind};
+use trueline_drift::{Epoch, HostId, TenantId, Time};
+use trueline_store::{
+    Enrolled, KeyDigest, NewAction, NewCertificate, NewHost, NewToken, Role, Spent, Standing, Store, TokenDigest, TokenKind,
+};
+use uuid::Uuid;
 
 use crate::world::{World, at, facts, main, page};
 
@@ -54,6 +57,64 @@ pub async fn tokens_expire_are_revoked_and_are_told_apart(world: &World) {
     let found = store.token_by_digest(&TokenDigest([1; 32])).await.unwrap().unwrap();
     assert_eq!(found.revoked_at, Some(at(6)));
     assert!(store.add_token(token(1, None)).await.is_err(), "a digest names one token");
+}
+
+fn new_host(token: u8, key: u8, enrolled_at: Time) -> NewHost {
+    NewHost { id: HostId(Uuid::now_v7()), facts: facts("web"), enrolled_at, token: TokenDigest([token; 32]), key: KeyDigest([key; 32]) }
+}
+
+async fn enrolled(store: &dyn Store, new: NewHost) -> (HostId, Option<u32>) {
+    match store.enrol_host(new).await.unwrap() {
+        Enrolled::Host { id, token } => (id, token.uses_left),
+        refused => panic!("{refused:?}"),
+    }
+}
+
+pub async fn a_key_that_comes_again_with_its_token_is_one_host_until_it_connects(world: &World) {
+    let store = &*world.store;
+    store.add_token(token(1, Some(2))).await.unwrap();
+    let (web, left) = enrolled(store, new_host(1, 1, at(5))).await;
+    assert_eq!(left, Some(1));
+    assert_eq!(enrolled(store, new_host(1, 1, at(6))).await, (web, Some(1)));
+    let (db, left) = enrolled(store, new_host(1, 2, at(6))).await;
+    assert!(db != web && left == Some(0), "another key is another host");
+    assert_eq!(enrolled(store, new_host(1, 1, at(7))).await, (web, Some(0)), "a token that is used up lets in whom it let in");
+    assert_eq!(store.enrol_host(new_host(1, 3, at(7))).await.unwrap(), Enrolled::Refused(Standing::UsedUp));
+    assert_eq!(store.hosts(&main(), page(10)).await.unwrap().items.len(), 2);
+
+    // Of another token it is another enrolment.
+    store.add_token(token(2, Some(1))).await.unwrap();
+    let (again, _) = enrolled(store, new_host(2, 1, at(8))).await;
+    assert!(again != web);
+    assert_eq!(store.enrol_host(new_host(9, 1, at(8))).await.unwrap(), Enrolled::Unknown);
+
+    // Its answer has come: from here on the key has no claim to the host.
+    store.host_connected(web, &facts("web"), "0.1.0", Epoch(1), at(9)).await.unwrap();
+    assert_eq!(store.enrol_host(new_host(1, 1, at(10))).await.unwrap(), Enrolled::Refused(Standing::UsedUp));
+    assert!(store.revoke_host(&main(), db, at(10)).await.unwrap());
+    assert_eq!(store.enrol_host(new_host(1, 2, at(11))).await.unwrap(), Enrolled::Refused(Standing::UsedUp), "a revoked one neither");
+    assert_eq!(enrolled(store, new_host(2, 1, at(11))).await.0, again);
+    assert_eq!(store.enrol_host(new_host(2, 1, at(1000))).await.unwrap(), Enrolled::Refused(Standing::Expired));
+}
+
+pub async fn of_many_that_enrol_at_once_as_many_are_let_in_as_there_are_uses(world: &World) {
+    world.store.add_token(token(1, Some(3))).await.unwrap();
+    let other = world.another().await;
+    let mut tries = Vec::new();
+    // Each of five keys four times.
+    for number in 0..20_u8 {
+        let store = if number % 2 == 0 { world.store.clone() } else { other.clone() };
+        tries.push(tokio::spawn(async move { (number / 4, store.enrol_host(new_host(1, number / 4, at(5))).await.unwrap()) }));
+    }
+    let mut hosts = std::collections::BTreeMap::new();
+    for attempt in tries {
+        match attempt.await.unwrap() {
+            (key, Enrolled::Host { id, .. }) => assert_eq!(*hosts.entry(key).or_insert(id), id, "one key, one host"),
+            (_, refused) => assert_eq!(refused, Enrolled::Refused(Standing::UsedUp)),
+        }
+    }
+    assert_eq!(hosts.len(), 3);
+    assert_eq!(world.store.hosts(&main(), page(10)).await.unwrap().items.len(), 3);
 }
 
 pub async fn certificates_speak_for_their_host_until_it_is_revoked(world: &World) {

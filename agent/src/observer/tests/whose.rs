@@ -1,0 +1,136 @@
+//! Who is named for what processes really do, by sensors and observer together.
+
+use std::process::Command;
+
+use trueline_drift::Value;
+use trueline_drift::change::ChangeKind;
+
+use super::*;
+use crate::sensor::{Preference, SensorCounters, Sensors};
+
+const END: &str = "end";
+
+/// The changes told while `work` goes on in a folder that sensors watch, of which all is known that was prepared; nothing where they name
+/// no processes.
+fn told_during(test: &str, prepare: impl FnOnce(&Scene), work: impl FnOnce(&Scene) + Send) -> Option<Vec<Change>> {
+    let scene = Scene::new();
+    prepare(&scene);
+    let policy = WatchPolicy { kinds: vec![ItemKind::File], ..scene.policy() };
+    let (sender, signals) = sync_channel(1024);
+    let sensors = Sensors::start_with(Preference::Best, &policy, sender, Arc::new(SensorCounters::default())).unwrap();
+    if !sensors.names_processes() {
+        crate::collect::skipped(test, "fanotify is refused");
+        return None;
+    }
+    let (stop, records) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(Vec::new())));
+    let end = format!("file:{}", printable(&scene.watched(END)));
+    let is_end = move |records: &[RecordBody]| changed(records).contains(&end);
+    let sink = Recorder { records: Arc::clone(&records), is_enough: Box::new(is_end), stop: Arc::clone(&stop) };
+    let parts = ObserverParts { sensors: Some(Arc::new(sensors)), ..scene.parts(policy, sink) };
+    let (_errands, mut taken) = tokio::sync::mpsc::channel(1);
+    let watchdog = Arc::clone(&stop);
+    std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_secs(120));
+        watchdog.store(true, Ordering::Relaxed);
+    });
+    std::thread::scope(|scope| {
+        let (scene, records) = (&scene, Arc::clone(&records));
+        scope.spawn(move || {
+            until("the inventory", || inventories(&records.lock().unwrap()) > 0);
+            work(scene);
+            std::fs::write(scene.watched(END), "x").unwrap();
+        });
+        Observer::new(parts, inventory()).run(&signals, &mut taken, &stop);
+    });
+    let held = records.lock().unwrap();
+    let told = held.iter().filter_map(|record| match record {
+        RecordBody::Changed(change) => Some(Change::clone(change)),
+        _ => None,
+    });
+    Some(told.collect())
+}
+
+fn is_of(change: &Change, path: &Path) -> bool {
+    change.item.to_string() == format!("file:{}", printable(path))
+}
+
+fn pid(change: &Change) -> Option<u32> {
+    change.actor.process.as_ref().map(|process| process.pid)
+}
+
+fn after(change: &Change, name: &str) -> Option<Value> {
+    change.fields.iter().find(|field| field.name.as_str() == name)?.after.clone()
+}
+
+/// Each writes contents of a length of its own: a change tells by itself whose it was.
+#[test]
+fn of_two_writers_of_one_file_none_is_surely_taken_for_the_other() {
+    let test = "of_two_writers_of_one_file_none_is_surely_taken_for_the_other";
+    let mut pids = Vec::new();
+    let (file, writers) = (std::sync::OnceLock::new(), &mut pids);
+    let make = |scene: &Scene| std::fs::write(scene.watched("shared"), "").unwrap();
+    let told = told_during(test, make, |scene| {
+        let path = scene.watched("shared");
+        let writer = |text: &str, pause: &str| {
+            let script = format!("for i in $(seq 40); do echo {text} > \"$1\"; sleep {pause}; done");
+            Command::new("sh").args(["-c", &script, "sh"]).arg(&path).spawn().unwrap()
+        };
+        let mut both = [writer("1", "0.071"), writer("22222", "0.083")];
+        writers.extend(both.iter().map(std::process::Child::id));
+        both.iter_mut().for_each(|writer| assert!(writer.wait().unwrap().success()));
+        file.set(path).unwrap();
+    });
+    let (Some(told), Some(path)) = (told, file.get()) else { return };
+    assert!(told.iter().any(|change| is_of(change, path)), "nothing is told: {told:?}");
+    for change in told.iter().filter(|change| is_of(change, path) && change.actor.certainty <= Certainty::Strong) {
+        let writer = match after(change, "size") {
+            Some(Value::Integer(2)) => 0,
+            Some(Value::Integer(6)) => 1,
+            _ => continue,
+        };
+        assert_eq!(pid(change), Some(pids[writer]), "{change:?}");
+    }
+}
+
+/// More than the observer reads in the time for which a file may wait.
+#[test]
+fn a_burst_of_removals_is_told_with_who_removed_as_surely_as_one() {
+    const FILES: usize = 5000;
+    let mut remover = 0;
+    let doer = &mut remover;
+    let test = "a_burst_of_removals_is_told_with_who_removed_as_surely_as_one";
+    let make = |scene: &Scene| (0..FILES).for_each(|number| std::fs::write(scene.watched(&format!("f{number}")), "").unwrap());
+    let told = told_during(test, make, |scene| {
+        let mut removing = Command::new("find").args([".", "-name", "f*", "-delete"]).current_dir(scene.watched("")).spawn().unwrap();
+        *doer = removing.id();
+        assert!(removing.wait().unwrap().success());
+    });
+    let Some(told) = told else { return };
+    let removed: Vec<&Change> = told.iter().filter(|change| change.kind == ChangeKind::Removed).collect();
+    assert_eq!(removed.len(), FILES);
+    for change in removed {
+        assert_eq!((pid(change), change.actor.certainty <= Certainty::Strong), (Some(remover), true), "{change:?}");
+    }
+}
+
+/// Where a hook tells of it, a change of flags is as sure as a write; elsewhere it is found by chance.
+#[test]
+fn flags_that_a_hook_told_of_are_told_with_who_changed_them() {
+    let test = "flags_that_a_hook_told_of_are_told_with_who_changed_them";
+    if std::env::var_os("TRUELINE_TEST_HOOKS").is_none() {
+        eprintln!("skipped: {test}: runs on a machine of its own: tests/stock-kernel");
+        return;
+    }
+    let mut changer = 0;
+    let doer = &mut changer;
+    let make = |scene: &Scene| std::fs::write(scene.watched("flagged"), "x").unwrap();
+    let told = told_during(test, make, |scene| {
+        let mut chattr = Command::new("chattr").arg("+d").arg(scene.watched("flagged")).spawn().unwrap();
+        *doer = chattr.id();
+        assert!(chattr.wait().unwrap().success());
+    });
+    let flags = |change: &&Change| change.kind == ChangeKind::Modified && after(change, "flags").is_some();
+    let told = told.expect("fanotify is there");
+    let change = told.iter().find(flags).unwrap_or_else(|| panic!("no change of flags: {told:?}"));
+    assert_eq!((pid(change), change.actor.certainty), (Some(changer), Certainty::Exact), "{change:?}");
+}

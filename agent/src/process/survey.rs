@@ -1,0 +1,184 @@
+//! Reads processes from /proc for the table: all of them at the start and after a loss, and one where a feed tells only that
+//! something happened to it.
+//!
+//! What a process runs vanishes first when it ends, so it is read first.
+
+use std::collections::HashSet;
+use std::fs::read_dir;
+use std::sync::Arc;
+
+use super::cgroups::Cgroups;
+use super::event::{Arguments, BootTime, Executable, Program, Standing, Subject};
+use super::generation::TICK;
+use super::login::{Login, SelfGiven};
+use super::table::{Seen, Table};
+use crate::actor::folder::ProcessFolder;
+use crate::actor::procfs;
+
+const STATUS: usize = 4096;
+const CGROUPS: usize = 16 << 10;
+
+/// Every process of the agent's pid namespace.
+pub fn survey(table: &mut Table, cgroups: &mut Cgroups, self_given: &mut SelfGiven) {
+    let began = BootTime::now();
+    let mut living = HashSet::new();
+    for entry in read_dir("/proc").into_iter().flatten().flatten() {
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+        if let Some(seen) = see(pid, cgroups) {
+            living.insert(pid);
+            if let (Some(was), Some(is)) = (table.standing(Subject { pid, started: Some(seen.started) }), &seen.standing) {
+                self_given.judge(was, is.as_ref().into(), |login_uid, session| is_vouched_for(pid, Some(seen.parent), login_uid, session));
+            }
+            table.see(seen);
+        }
+    }
+    if !living.is_empty() {
+        table.end_others(&living, began);
+    }
+}
+
+fn see(pid: u32, cgroups: &mut Cgroups) -> Option<Seen> {
+    let folder = ProcessFolder::open(pid)?;
+    let program = program(&folder);
+    let (stat, _) = folder.stat()?;
+    let standing = standing(&folder, cgroups);
+    let until = BootTime::now();
+    Some(Seen {
+        pid,
+        started: BootTime::from_nanos(stat.started.saturating_mul(TICK)),
+        parent: stat.parent,
+        program: program.map(Arc::new),
+        standing: standing.map(Arc::new),
+        until,
+    })
+}
+
+/// What a process runs. A thread of the kernel runs nothing; `None` for one that has ended.
+pub fn program(folder: &ProcessFolder) -> Option<Program> {
+    let executable = folder.link("exe");
+    let file = folder.executable();
+    // The arguments lie in its memory: of a process that waits for a device or a server that does not answer, whoever reads them
+    // may wait as long.
+    let is_stuck = folder.stat().is_none_or(|(stat, _)| stat.is_stuck);
+    let arguments = if is_stuck { None } else { folder.bytes("cmdline", procfs::ARGUMENT_BYTES) };
+    let cwd = folder.link("cwd").map(Arc::from);
+    let (stat, _) = folder.stat()?;
+    // In the midst of an exec there are no arguments yet: the files that it closes are still the former program's.
+    let is_settled = executable.is_some() && stat.arguments_at != 0;
+    if !is_settled && !stat.is_kernels {
+        return None;
+    }
+    let executable = executable.map(|path| {
+        let (path, removed) = path.strip_suffix(" (deleted)").map_or((path.as_str(), false), |path| (path, true));
+        let (device, inode) = (file.map(|file| file.device), file.map(|file| file.inode));
+        Executable { path: Arc::from(path), removed, device, inode, changed: file.and_then(|file| file.changed) }
+    });
+    Some(Program { name: stat.name, executable, script: None, arguments: Arguments::new(&arguments.unwrap_or_default()), cwd })
+}
+
+/// On whose behalf a process runs.
+pub fn standing(folder: &ProcessFolder, cgroups: &mut Cgroups) -> Option<Standing> {
+    let (login_uid, session) = audit_ids(folder);
+    let (uid, euid) = users(folder)?;
+    let (stat, _) = folder.stat()?;
+    Some(Standing {
+        uid,
+        euid,
+        login_uid,
+        session,
+        cgroup: cgroup(folder, cgroups),
+        terminal: Some(stat.terminal).filter(|terminal| *terminal != 0),
+        pid_namespace: folder.link("ns/pid").and_then(|link| namespace(&link)),
+        mount_namespace: folder.link("ns/mnt").and_then(|link| namespace(&link)),
+    })
+}
+
+/// Real and effective user.
+pub fn users(folder: &ProcessFolder) -> Option<(u32, u32)> {
+    folder.bytes("status", STATUS).and_then(|bytes| procfs::parse_users(&bytes))
+}
+
+pub fn login(folder: &ProcessFolder) -> Option<Login> {
+    let (login_uid, session) = audit_ids(folder);
+    Some(Login { login_uid, session, uid: users(folder)?.0 })
+}
+
+/// Whether the parent is root and has this session, or the process that has it is in the slice of the user whose login that is.
+pub fn is_vouched_for(pid: u32, parent: Option<u32>, login_uid: u32, session: u32) -> bool {
+    let has_session = |folder: &ProcessFolder| login(folder).filter(|login| login.session == Some(session));
+    let is_roots = |folder: &ProcessFolder| has_session(folder).is_some_and(|login| login.uid == 0);
+    let is_placed = |folder: &ProcessFolder| has_session(folder).is_some() && is_in_slice_of(folder, login_uid);
+    parent.and_then(ProcessFolder::open).is_some_and(|folder| is_roots(&folder))
+        || ProcessFolder::open(pid).is_some_and(|folder| is_placed(&folder))
+}
+
+/// The service manager's folder of groups, see systemd-logind.service(8): only root moves a process there that is not there yet.
+fn is_in_slice_of(folder: &ProcessFolder, uid: u32) -> bool {
+    is_slice_of(&String::from_utf8_lossy(&folder.bytes("cgroup", CGROUPS).unwrap_or_default()), uid)
+}
+
+/// A line has a number, controllers, and a path; the unified hierarchy has no controllers here, and before it systemd kept one of its own.
+fn is_slice_of(groups: &str, uid: u32) -> bool {
+    let slice = format!("/user.slice/user-{uid}.slice/");
+    let mut groups = groups.lines().filter_map(|line| line.split_once(':')?.1.split_once(':'));
+    groups.any(|(controllers, path)| matches!(controllers, "" | "name=systemd") && path.starts_with(&slice))
+}
+
+/// Login user and session. Read before the user: who is root then was root when they were written, or became it since.
+fn audit_ids(folder: &ProcessFolder) -> (Option<u32>, Option<u32>) {
+    let id = |name| folder.bytes(name, 32).and_then(|bytes| procfs::parse_audit_id(&bytes));
+    (id("loginuid"), id("sessionid"))
+}
+
+pub fn cgroup(folder: &ProcessFolder, cgroups: &mut Cgroups) -> Option<u64> {
+    let bytes = folder.bytes("cgroup", CGROUPS)?;
+    let path = bytes.split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(b"0::"))?;
+    cgroups.id(path)
+}
+
+pub fn own_namespace() -> Option<u32> {
+    ProcessFolder::open(std::process::id())?.link("ns/pid").and_then(|link| namespace(&link))
+}
+
+/// `mnt:[4026531841]`
+pub fn namespace(link: &str) -> Option<u32> {
+    link.split_once('[')?.1.strip_suffix(']')?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::process::order::{Holder, Sighting};
+    use crate::process::table::Answer;
+
+    #[test]
+    fn a_user_has_his_slice_in_the_hierarchy_of_the_service_manager_alone() {
+        assert!(is_slice_of("0::/user.slice/user-1000.slice/session-3.scope\n", 1000));
+        assert!(is_slice_of("5:pids:/x\n1:name=systemd:/user.slice/user-1000.slice/user@1000.service/init.scope\n0::/x\n", 1000));
+        for other in [
+            "0::/user.slice/user-1000.slice/session-3.scope\n",
+            "0::/system.slice/user.slice/user-100.slice/x\n",
+            "2:name=mine:/user.slice/user-100.slice/x\n",
+            "",
+            "0:\n::::\n",
+        ] {
+            assert!(!is_slice_of(other, 100), "{other}");
+        }
+    }
+
+    #[test]
+    fn this_process_is_found_with_what_it_runs_and_for_whom() {
+        let mut table = Table::default();
+        survey(&mut table, &mut Cgroups::find(), &mut SelfGiven::default());
+        let now = BootTime::now();
+        let sighting = Sighting { emptied: now, began: now, ended: now, place: None, holder: Holder::Present };
+        let Answer::Known(known) = table.who(std::process::id(), &sighting) else { panic!("this process lives") };
+        let own = std::env::current_exe().unwrap();
+        let program = known.then.programs[0].clone().unwrap();
+        assert_eq!(&*program.executable.as_ref().unwrap().path, own.to_str().unwrap());
+        assert_eq!(known.then.programs.len(), 1);
+        assert_eq!(known.then.standings[0].as_ref().unwrap().uid, nix::unistd::getuid().as_raw());
+        let parent = table.makers(std::process::id(), known.started, now).unwrap();
+        assert_eq!(parent.pid, std::os::unix::process::parent_id());
+    }
+}

@@ -1,0 +1,73 @@
+//! Whose events they are: what a feed tells of processes, joined with the events that were read.
+//!
+//! Invariant: what the feed told is taken after a batch was read and before the first of its events is asked about, so that
+//! whatever can have made it is known.
+
+use std::sync::Arc;
+
+use trueline_drift::Actor;
+
+use super::Worker;
+use crate::kernel::fanotify::Event;
+use crate::process::event::BootTime;
+use crate::process::order::Sighting;
+use crate::sensor::Signal;
+use crate::sensor::coverage::Coverage;
+use crate::sensor::outlet::Closed;
+
+const SCOPE: &str = "process:*";
+
+impl Worker {
+    /// The actor of an event; first told is which file its process runs.
+    pub(super) fn actor(&mut self, event: &Event<'_>, sighting: &Sighting) -> Result<Option<Arc<Actor>>, Closed> {
+        if !self.is_informed || self.processes.is_pressing() {
+            self.take_processes();
+        }
+        let group = &self.group;
+        let pid = u32::try_from(event.record.pid).unwrap_or(0);
+        let actor = self.actors.attribute(&mut self.processes, pid, &event.pidfd, *sighting, || group.pending());
+        for image in self.actors.take_images() {
+            self.outlet.send(Signal::Image(Box::new(image)))?;
+        }
+        Ok(Some(actor))
+    }
+
+    pub(super) fn take_processes(&mut self) {
+        let group = &self.group;
+        self.processes.drain(|| group.pending());
+        self.is_informed = true;
+    }
+
+    /// A process was given a login, after which all that it does and starts belongs to that.
+    pub(super) fn take_login(&mut self, pid: u32) {
+        if self.processes.feed().is_some() {
+            self.take_processes();
+            let group = &self.group;
+            self.processes.look_at_login(pid, || group.pending());
+        }
+    }
+
+    /// At that time no event waited in those of the two queues that were not ready.
+    pub(super) fn none_waited(&mut self, at: BootTime, files: bool, settings: bool) {
+        if !files {
+            self.processes.files.emptied(at);
+        }
+        if !settings {
+            self.sysctls_emptied = at;
+        }
+    }
+
+    pub(super) fn processes_covered(&self) -> Coverage {
+        let refused: Vec<String> =
+            self.processes.refusals().iter().map(|refusal| format!("{}: {}", refusal.feed, refusal.reason)).collect();
+        let why = refused.join("; ");
+        let (name, reason) = match self.processes.feed() {
+            Some(name) => (name, (!why.is_empty()).then_some(why)),
+            None => {
+                let without = "processes are looked at when their events are read, and those that end at once may not be named";
+                ("procfs", Some(if why.is_empty() { without.to_owned() } else { format!("{without} ({why})") }))
+            }
+        };
+        Coverage { name, scope: SCOPE.to_owned(), watching: true, reason }
+    }
+}
