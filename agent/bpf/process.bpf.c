@@ -52,13 +52,16 @@ struct head {
 	u32 mount_namespace;
 	u32 parent;
 	u64 parent_started;
+	// A time shortly before `at`.
+	u64 queued_since;
+	// How many file events waited at some moment between the two times; UNSET where that is not known.
+	u32 queued;
+	u32 unused;
 };
 
 struct program {
 	u64 inode;
 	s64 changed_seconds;
-	// A time shortly before that of the head.
-	u64 queued_since;
 	u32 changed_nanos;
 	u32 device;
 	u32 path_bytes;
@@ -67,9 +70,6 @@ struct program {
 	u32 argument_bytes;
 	u32 path_flags;
 	u32 cwd_flags;
-	// How many file events waited at some moment between the two times; UNSET where that is not known.
-	u32 queued;
-	u32 unused;
 	char name[16];
 };
 
@@ -159,6 +159,19 @@ INLINE u32 terminal_of(struct task_struct *task)
 	return (minor & 0xff) | (major << 8) | ((minor & ~0xffu) << 12);
 }
 
+INLINE u32 queued_now(void)
+{
+	u32 first = 0;
+	struct queue *found = bpf_map_lookup_elem(&queue, &first);
+	struct fsnotify_group *group = found ? (void *)found->group : 0;
+	u32 length;
+	if (!group || !FIELD_EXISTS(group->q_len))
+		return UNSET;
+	if (bpf_probe_read_kernel(&length, sizeof(length), __builtin_preserve_access_index(&group->q_len)))
+		return UNSET;
+	return length;
+}
+
 // False for a process that is not to be told of.
 INLINE int fill(struct head *head, struct task_struct *task, u32 kind)
 {
@@ -168,6 +181,9 @@ INLINE int fill(struct head *head, struct task_struct *task, u32 kind)
 		return 0;
 	head->kind = kind;
 	head->pid = number;
+	// Of what a process does when it ends nothing comes before or after for certain: it closes its files later.
+	head->queued_since = kind == EXIT ? 0 : bpf_ktime_get_boot_ns();
+	head->queued = kind == EXIT ? UNSET : queued_now();
 	head->at = bpf_ktime_get_boot_ns();
 	head->started = leader->start_boottime;
 	head->uid = task->real_cred->uid.val;
@@ -185,6 +201,7 @@ INLINE int fill(struct head *head, struct task_struct *task, u32 kind)
 	head->mount_namespace = task->nsproxy->mnt_ns->ns.inum;
 	head->parent = 0;
 	head->parent_started = 0;
+	head->unused = 0;
 	return 1;
 }
 
@@ -274,19 +291,6 @@ INLINE void find_queue(struct task_struct *maker)
 	asked->group = (u64)READ(file->private_data);
 }
 
-INLINE u32 queued_now(void)
-{
-	u32 first = 0;
-	struct queue *found = bpf_map_lookup_elem(&queue, &first);
-	struct fsnotify_group *group = found ? (void *)found->group : 0;
-	u32 length;
-	if (!group || !FIELD_EXISTS(group->q_len))
-		return UNSET;
-	if (bpf_probe_read_kernel(&length, sizeof(length), __builtin_preserve_access_index(&group->q_len)))
-		return UNSET;
-	return length;
-}
-
 SEC("tp_btf/sched_process_fork")
 int on_fork(u64 *ctx)
 {
@@ -330,8 +334,6 @@ int on_exec(u64 *ctx)
 		count_lost();
 		return 0;
 	}
-	u64 queued_since = bpf_ktime_get_boot_ns();
-	u32 queued = queued_now();
 	if (!fill(&record->head, task, EXEC))
 		return 0;
 
@@ -339,8 +341,6 @@ int on_exec(u64 *ctx)
 	struct mnt_namespace *own = READ(task->nsproxy->mnt_ns);
 	struct mm_struct *memory = task->mm;
 	__builtin_memset(program, 0, sizeof(*program));
-	program->queued_since = queued_since;
-	program->queued = queued;
 	bpf_probe_read_kernel(program->name, sizeof(program->name), task->comm);
 
 	record->used = 0;

@@ -87,6 +87,11 @@ impl ProcessFolder {
         Some(FileIdentity { device: file.device, inode: file.inode, changed: Some(changed) })
     }
 
+    /// Whether it executes a program that becomes root, whoever runs it.
+    pub fn is_set_user_id(&self) -> Option<bool> {
+        file::followed(self.0.as_fd(), c"exe").ok().map(|file| file.mode & 0o4000 != 0)
+    }
+
     pub fn arguments(&self) -> Vec<String> {
         self.bytes("cmdline", procfs::ARGUMENT_BYTES).map(|bytes| procfs::parse_arguments(&bytes)).unwrap_or_default()
     }

@@ -79,8 +79,11 @@ impl ActorReader {
         sighting: Sighting,
         pending: impl Fn() -> Option<u64>,
     ) -> Arc<Actor> {
+        // A login that a process gave itself stands in /proc as any other does.
+        let without_own_login =
+            |actor: Arc<Actor>, processes: &mut Processes| without_own_login(actor, |session| processes.may_be_self_given(pid, session));
         if processes.feed().is_none() || pid == 0 {
-            return self.read_alone(pid, handle);
+            return without_own_login(self.read_alone(pid, handle), processes);
         }
         if matches!(handle, EventPidfd::Absent)
             && !processes.hears_of_users()
@@ -93,10 +96,8 @@ impl ActorReader {
             EventPidfd::Ended => (None, Holder::Reaped),
             EventPidfd::Open(_) | EventPidfd::Absent => (None, Holder::Unsaid),
         };
-        // A login that a process gave itself stands in /proc as any other does.
-        let own_login = |actor: Arc<Actor>, processes: &Processes| without_own_login(actor, |session| processes.is_self_given(session));
         match processes.who(pid, &Sighting { holder, ..sighting }) {
-            Answer::Known(known) if known.is_doubtful && present.is_some() => own_login(self.read(pid, present), processes),
+            Answer::Known(known) if known.is_doubtful && present.is_some() => without_own_login(self.read(pid, present), processes),
             Answer::Known(known) => self.known(processes, pid, known, present.is_some()),
             Answer::Ambiguous(several) => {
                 let reason = format!("{} processes had the pid {pid} one after the other while the event waited to be read", several.len());
@@ -105,7 +106,7 @@ impl ActorReader {
                 actor.process = Some(Process::bare(pid));
                 Arc::new(actor)
             }
-            Answer::Unknown => own_login(self.read_alone(pid, handle), processes),
+            Answer::Unknown => without_own_login(self.read_alone(pid, handle), processes),
         }
     }
 
@@ -341,7 +342,7 @@ impl ActorReader {
     }
 }
 
-fn without_own_login(actor: Arc<Actor>, is_own: impl Fn(u32) -> bool) -> Arc<Actor> {
+fn without_own_login(actor: Arc<Actor>, is_own: impl FnOnce(u32) -> bool) -> Arc<Actor> {
     let number = actor.session.as_ref().and_then(|session| session.id.as_str().rsplit_once('-')?.1.parse().ok());
     if !number.is_some_and(is_own) {
         return actor;

@@ -72,7 +72,9 @@ impl<S: Sink> Observer<S> {
                     if self.parts.policy.watches_sysctl(&name)
                         && let Ok(key) = ItemKey::from_text(&name)
                     {
-                        self.read_and_compare(&ItemId::new(ItemKind::Sysctl, key), None, Cause::Event, &actor);
+                        if matches!(self.examine_setting(&ItemId::new(ItemKind::Sysctl, key), touched, &actor), Look::TooSoon) {
+                            continue;
+                        }
                         self.ripple = Some(self.ripple.as_ref().map_or_else(|| actor.clone(), |earlier| settle::together(earlier, &actor)));
                         self.next_poll = self.next_poll.min(Instant::now() + RIPPLE);
                     }
@@ -176,7 +178,13 @@ impl<S: Sink> Observer<S> {
         self.compare_read(item, read, cause, actor)
     }
 
-    fn compare_read(&mut self, item: &ItemId, read: Result<Option<Reading>, CollectError>, cause: Cause, actor: &Actor) -> Option<Fields> {
+    pub(super) fn compare_read(
+        &mut self,
+        item: &ItemId,
+        read: Result<Option<Reading>, CollectError>,
+        cause: Cause,
+        actor: &Actor,
+    ) -> Option<Fields> {
         match read {
             Ok(reading) => {
                 let fields = reading.as_ref().map(|reading| reading.fields.clone());

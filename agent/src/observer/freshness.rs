@@ -1,14 +1,15 @@
 //! Whether what was read for the event of one process may be what another has done since, of which nothing has been told yet.
 //!
 //! A file's ctime says when it last changed, and the sensors up to when all has been told: what is younger is put back and read again a
-//! moment later, until all is told or [`Settled::limit`] has come. Then whoever is named is so with a doubt. Invariant: only a file
-//! of which all is told, or what no sensor names a process for, is compared without a doubt.
+//! moment later, until all is told or [`Settled::limit`] has come. Then whoever is named is so with a doubt. A kernel setting bears no time:
+//! what was read of it is held until all is told of what came before the reading. Invariant: only a file or a setting of which all is
+//! told, or what no sensor names a process for, is compared without a doubt.
 
 use std::time::Instant;
 
-use trueline_drift::{Actor, Certainty, ItemId, Time};
+use trueline_drift::{Actor, Cause, Certainty, ItemId, Time};
 
-use super::settle::Settled;
+use super::settle::{Held, Settled};
 use super::unpacking::changed_ns;
 use super::{Observer, Sink};
 use crate::clock;
@@ -19,7 +20,7 @@ use crate::sensor::{Entry, GRACE, Target};
 pub(super) const STILL_WRITTEN: &str =
     "it was still being changed when it was read, perhaps by another process of which nothing had been heard yet";
 
-/// Of a file that was read for an event.
+/// Of what was read for an event.
 #[derive(Debug)]
 pub(super) enum Look {
     /// All is told of it, or nobody is named anyway.
@@ -68,9 +69,18 @@ impl<S: Sink> Observer<S> {
         actor.certainty <= Certainty::Strong && self.parts.sensors.as_ref().is_some_and(|sensors| sensors.names_processes())
     }
 
-    /// Whether something that happened to a file then may not have been told yet; has the sensors tell, if so.
+    /// Whether something that happened then may not have been told yet; has the sensors tell, if so.
     pub(super) fn is_untold(&self, at: Time) -> bool {
-        let is_untold = self.told_until <= at.plus_micros(GRACE.as_micros() as i64);
+        self.is_later(at, self.told_until)
+    }
+
+    /// As [`Self::is_untold`], of a kernel setting.
+    fn is_setting_untold(&self, at: Time) -> bool {
+        self.is_later(at, self.settings_told_until)
+    }
+
+    fn is_later(&self, at: Time, told_until: Time) -> bool {
+        let is_untold = told_until <= at.plus_micros(GRACE.as_micros() as i64);
         if is_untold && let Some(sensors) = &self.parts.sensors {
             sensors.tell_progress();
         }
@@ -99,6 +109,29 @@ impl<S: Sink> Observer<S> {
         let Some(touched) = touched.filter(|touched| touched.entry != Some(Entry::Removed)) else { return false };
         let missed_at = *touched.missed_at.get_or_insert_with(clock::inode_now);
         self.is_untold(missed_at)
+    }
+
+    /// A kernel setting that was touched; whether it was told of.
+    pub(super) fn examine_setting(&mut self, item: &ItemId, mut touched: Settled, actor: &Actor) -> Look {
+        let held = match touched.held.take() {
+            Some(held) => Ok(held),
+            None => self.parts.collectors.read_item(item, None).map(|reading| Held { reading, read_at: clock::inode_now() }),
+        };
+        let (read, look) = match held {
+            Err(error) => (Err(error), Look::Whole),
+            Ok(held) if self.names(actor) && self.differs(item, held.reading.as_ref()) && self.is_setting_untold(held.read_at) => {
+                let now = Instant::now();
+                if self.may_wait(&touched, now) {
+                    self.settle.put_back(Settled { held: Some(held), ..touched }, GRACE, now);
+                    return Look::TooSoon;
+                }
+                (Ok(held.reading), Look::Doubtful)
+            }
+            Ok(held) => (Ok(held.reading), Look::Whole),
+        };
+        let doubtful = matches!(look, Look::Doubtful).then(|| actor.but(STILL_WRITTEN));
+        self.compare_read(item, read, Cause::Event, doubtful.as_ref().unwrap_or(actor));
+        look
     }
 
     /// After a kind was read for these files.

@@ -104,8 +104,9 @@ pub struct Observer<S> {
     findings: Findings,
     /// No write was told of what is being read for its event.
     unwritten: bool,
-    /// Of files, all that happened before this time was told; by the clock that inodes are stamped with.
+    /// Of files and settings, all that happened before this time was told; by the clock that inodes are stamped with.
     told_until: Time,
+    settings_told_until: Time,
     /// It looks for the last time: nothing is put off.
     is_leaving: bool,
     aside: Aside,
@@ -155,6 +156,7 @@ impl<S: Sink> Observer<S> {
             findings: Findings::default(),
             unwritten: false,
             told_until: Time::default(),
+            settings_told_until: Time::default(),
             is_leaving: false,
             aside: Aside::default(),
             offer: Offer::default(),
@@ -265,7 +267,7 @@ impl<S: Sink> Observer<S> {
         match signal {
             Signal::Image(image) => self.parts.completion.note(*image, &self.parts.state),
             Signal::Touched(touch) => self.settle.touch(touch, Instant::now()),
-            Signal::ToldUntil(time) => self.told_until = time,
+            Signal::ToldUntil { files, settings } => (self.told_until, self.settings_told_until) = (files, settings),
             Signal::CaughtUp(answer) => self.findings.note_caught_up(answer, Instant::now()),
             Signal::Lost(loss) => {
                 warn!(scope = %loss.scope, reason = loss.reason.name(), "events were lost; reading the scope again");

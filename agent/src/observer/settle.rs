@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use trueline_drift::{Actor, Certainty, Time};
 
+use crate::collect::Reading;
 use crate::sensor::{Depth, Entry, Target, Touch};
 
 #[derive(Debug, Clone, Copy)]
@@ -52,8 +53,18 @@ pub struct Settled {
     pub touched_at: Time,
     /// When it was first found to be gone.
     pub missed_at: Option<Time>,
+    /// What was read since the last event, of what bears no time of its own.
+    pub held: Option<Held>,
     /// Until when it may be put back.
     pub limit: Instant,
+}
+
+/// A reading that waits until all that came before it has been told.
+#[derive(Debug, Clone)]
+pub struct Held {
+    pub reading: Option<Reading>,
+    /// When it was over.
+    pub read_at: Time,
 }
 
 #[derive(Debug)]
@@ -69,6 +80,7 @@ struct Waiting {
     before: Option<String>,
     touched_at: Time,
     missed_at: Option<Time>,
+    held: Option<Held>,
 }
 
 #[derive(Debug)]
@@ -98,6 +110,7 @@ impl Settle {
             }
             waiting.depth = waiting.depth.max(touch.depth);
             waiting.touched_at = touch.at;
+            waiting.held = None;
             waiting.wrote |= touch.wrote;
             waiting.entry = touch.entry.or(waiting.entry);
             if let Some(actor) = touch.actor {
@@ -114,8 +127,8 @@ impl Settle {
             return;
         }
         let Touch { at: touched_at, actor, depth, wrote, entry, .. } = touch;
-        let waiting =
-            Waiting { first: now, due: quiet, depth, actor, shared: false, wrote, entry, before: None, touched_at, missed_at: None };
+        let (due, shared, before, missed_at, held) = (quiet, false, None, None, None);
+        let waiting = Waiting { first: now, due, depth, actor, shared, wrote, entry, before, touched_at, missed_at, held };
         self.order.insert((quiet, touch.target.clone()));
         self.waiting.insert(touch.target, waiting);
     }
@@ -149,6 +162,7 @@ impl Settle {
                 before: waiting.before,
                 touched_at: waiting.touched_at,
                 missed_at: waiting.missed_at,
+                held: waiting.held,
                 limit: waiting.first + self.patience.limit,
             });
         }
@@ -160,11 +174,11 @@ impl Settle {
         if self.waiting.contains_key(&settled.target) {
             return;
         }
-        let Settled { target, depth, actor, shared, wrote, entry, before, touched_at, missed_at, limit } = settled;
+        let Settled { target, depth, actor, shared, wrote, entry, before, touched_at, missed_at, held, limit } = settled;
         let first = limit.checked_sub(self.patience.limit).unwrap_or(now);
         let due = (now + wait.max(self.patience.again)).min(limit);
         self.order.insert((due, target.clone()));
-        self.waiting.insert(target, Waiting { first, due, depth, actor, shared, wrote, entry, before, touched_at, missed_at });
+        self.waiting.insert(target, Waiting { first, due, depth, actor, shared, wrote, entry, before, touched_at, missed_at, held });
     }
 
     /// Touches that joined one that waited, since the beginning.
@@ -318,6 +332,22 @@ mod tests {
         assert_eq!(settle.next_due(), Some(after(1000)));
         settle.touch(touch("/etc/a", true), after(990));
         assert_eq!(settle.take_due(after(1000), 1).remove(0).limit, after(1000));
+    }
+
+    #[test]
+    fn what_was_read_is_held_until_the_next_touch() {
+        let mut settle = Settle::new(Patience::default());
+        let start = Instant::now();
+        let after = |millis| start + Duration::from_millis(millis);
+        settle.touch(touch("/etc/a", true), start);
+        let settled = settle.take_due(after(25), 1).remove(0);
+        let held = Some(Held { reading: None, read_at: Time::from_seconds(1) });
+        settle.put_back(Settled { held, ..settled }, Duration::ZERO, after(25));
+        let settled = settle.take_due(after(50), 1).remove(0);
+        assert!(settled.held.is_some());
+        settle.put_back(settled, Duration::ZERO, after(50));
+        settle.touch(touch("/etc/a", true), after(51));
+        assert!(settle.take_due(after(75), 1).remove(0).held.is_none());
     }
 
     #[test]

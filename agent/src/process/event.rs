@@ -71,12 +71,14 @@ pub enum ProcessEventKind {
         parent: Subject,
         /// The child's, and therefore at this moment its maker's too.
         standing: Option<Standing>,
+        /// In the queue of file events that the feed was shown.
+        queued: Option<Queued>,
     },
     /// It runs another program from here on; pid and start time stay, also where another thread than the first did it.
     Exec {
         program: Option<Box<Program>>,
         standing: Option<Standing>,
-        /// In the queue of file events that the feed was shown.
+        /// As of a [`Self::Fork`].
         queued: Option<Queued>,
     },
     /// Real and effective user changed without a new program.

@@ -214,7 +214,7 @@ fn news(message: Message, at: BootTime, cgroups: &mut Cgroups, pending: Option<u
         Told::Fork { parent } => {
             // From here on the pid is another's.
             looked_at.remove(&message.pid);
-            told(process, ProcessEventKind::Fork { parent: subject(parent), standing: None })
+            told(process, ProcessEventKind::Fork { parent: subject(parent), standing: None, queued: None })
         }
         Told::Exit => told(process, ProcessEventKind::Exit { standing: None }),
         Told::Users { uid, euid } => {

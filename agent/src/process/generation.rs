@@ -26,6 +26,8 @@ pub struct Generation {
     /// Not the kernel's own number: that of a message, or a clock tick's beginning.
     pub is_rough: bool,
     pub maker: Maker,
+    /// When it was made: all of its own file events came later in the queue.
+    pub made: Fence,
     /// At least one.
     pub steps: Vec<Step>,
     /// Something came before the first step.
@@ -142,11 +144,13 @@ impl Generation {
     pub fn new(started: BootTime, maker: Maker, first: Step) -> Self {
         let whole_since = first.at;
         let is_cut = first.cause != Cause::Fork;
+        let made = if is_cut { Fence::UNKNOWN } else { first.fence };
         Self {
             started,
             shown: started,
             is_rough: false,
             maker,
+            made,
             steps: vec![first],
             is_cut,
             ended: None,

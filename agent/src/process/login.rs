@@ -6,7 +6,7 @@
 //!
 //! Who was root before and is not any more by the time of the look may have written it before or after: that counts only where its
 //! maker has the session too and is root, for nobody gives a session to his maker, or where the service manager has put it among that
-//! user's.
+//! user's. The same goes for a session that is met on a process of which nothing is known.
 
 use std::collections::BTreeSet;
 
@@ -34,6 +34,8 @@ pub struct SelfGiven {
     sessions: BTreeSet<u32>,
     /// All up to this number.
     oldest: Option<u32>,
+    /// Root gave these; the oldest of them are forgotten, and asked about again.
+    given: BTreeSet<u32>,
 }
 
 impl SelfGiven {
@@ -42,11 +44,40 @@ impl SelfGiven {
     pub fn judge(&mut self, was: &Standing, found: Login, is_vouched_for: impl FnOnce(u32, u32) -> bool) {
         // Every thread has a login of its own to write, beside the one that is known of its process.
         let Some(login_uid) = found.login_uid.filter(|_| found.session != was.session || was.login_uid.is_none()) else { return };
-        if was.uid == 0 && found.uid == 0 {
-            return;
-        }
-        if was.uid != 0 || !found.session.is_some_and(|session| is_vouched_for(login_uid, session)) {
+        let is_given = was.uid == 0 && (found.uid == 0 || found.session.is_some_and(|session| is_vouched_for(login_uid, session)));
+        if is_given { self.trust(found.session) } else { self.distrust(found.session) }
+    }
+
+    /// As [`Self::judge`], of a process of which nothing was known. Of several that have one session the first that is vouched for settles
+    /// it, so whoever has all of them asks with `trust_if` first.
+    pub fn judge_unknown(&mut self, found: Login, is_vouched_for: impl FnOnce(u32, u32) -> bool) {
+        if !self.trust_if(found, is_vouched_for) {
             self.distrust(found.session);
+        }
+    }
+
+    /// Whether it is settled what the login is worth.
+    pub fn trust_if(&mut self, found: Login, is_vouched_for: impl FnOnce(u32, u32) -> bool) -> bool {
+        let Some((login_uid, session)) = found.login_uid.zip(found.session) else { return true };
+        // That it is root says nothing yet: who runs a set-user-ID program is.
+        if self.contains(session) || self.is_given(found.session) {
+            return true;
+        }
+        let is_given = is_vouched_for(login_uid, session);
+        if is_given {
+            self.trust(found.session);
+        }
+        is_given
+    }
+
+    pub fn is_given(&self, session: Option<u32>) -> bool {
+        session.is_some_and(|session| self.given.contains(&session))
+    }
+
+    fn trust(&mut self, session: Option<u32>) {
+        self.given.extend(session);
+        if self.given.len() > SESSIONS {
+            self.given.pop_first();
         }
     }
 
@@ -97,6 +128,21 @@ mod tests {
         assert!((4..=6).all(|session| given.contains(session)), "a set-user-ID program is run by anyone");
         given.judge(&in_session(2), found(1000, Some(0), 7), |_, _| true);
         assert!(given.contains(7) && !given.contains(2), "another of its threads wrote it");
+    }
+
+    #[test]
+    fn a_session_of_a_process_that_nothing_is_known_of_is_roots_or_vouched_for_or_not_believed() {
+        let mut given = SelfGiven::default();
+        let found = |uid, session| Login { login_uid: Some(1000), session: Some(session), uid };
+        given.judge_unknown(found(0, 1), |_, _| true);
+        given.judge_unknown(found(1000, 1), |_, _| panic!("it is settled"));
+        given.judge_unknown(found(1000, 2), |login, session| (login, session) == (1000, 2));
+        given.judge_unknown(found(1000, 3), |_, _| false);
+        given.judge_unknown(found(0, 3), |_, _| panic!("it is settled"));
+        given.judge_unknown(Login { login_uid: None, session: None, uid: 33 }, |_, _| panic!("there is none"));
+        assert_eq!([1, 2, 3].map(|session| given.contains(session)), [false, false, true]);
+        (10..20 + SESSIONS as u32).for_each(|session| given.judge_unknown(found(0, session), |_, _| true));
+        assert!(given.given.len() <= SESSIONS);
     }
 
     #[test]

@@ -124,7 +124,7 @@ impl Processes {
             news.judge(table, self_given);
             table.apply(news.event, fence);
             if let Some(Found { program, standing, until, pending }) = news.found {
-                let fence = pending.map_or(Fence::Unknown, |pending| files.fence_now(pending));
+                let fence = pending.map_or(Fence::UNKNOWN, |pending| files.fence_now(pending));
                 table.find(pid, until, fence, program, standing);
             }
             if let Some(Login { login_uid, session, .. }) = news.login {
@@ -217,12 +217,23 @@ impl Processes {
     /// What is seen now of the process that has this pid. `pending` asks how many file events wait, at most.
     pub fn observe(&mut self, pid: u32, pending: impl Fn() -> Option<u64>, change: impl FnOnce(&mut Standing)) {
         let Self { table, files, .. } = self;
-        table.observe(pid, BootTime::now(), || pending().map_or(Fence::Unknown, |pending| files.fence_now(pending)), change);
+        table.observe(pid, BootTime::now(), || pending().map_or(Fence::UNKNOWN, |pending| files.fence_now(pending)), change);
     }
 
     /// Whether it is told when a process becomes another user. Else users are true only when they have just been looked at.
     pub const fn hears_of_users(&self) -> bool {
         matches!(self.feed, Feed::Connector(_)) || self.users.is_some()
+    }
+
+    /// As [`Self::is_self_given`], of what was read from /proc alone: nothing has been told of its process.
+    pub fn may_be_self_given(&mut self, pid: u32, session: u32) -> bool {
+        if !self.self_given.is_given(Some(session)) && !self.self_given.contains(session) {
+            let found = ProcessFolder::open(pid).and_then(|folder| survey::login(&folder)).filter(|login| login.session == Some(session));
+            // Of one that is gone nothing more can be learnt.
+            let Some(found) = found else { return true };
+            self.self_given.judge_unknown(found, |login_uid, session| survey::is_vouched_for(pid, None, login_uid, session));
+        }
+        self.is_self_given(session)
     }
 
     /// A process without privilege wrote itself the login of this session: it says nothing of who that is.
@@ -257,6 +268,8 @@ impl Processes {
             let uid = if is_told { was.uid } else { found.uid };
             self.self_given
                 .judge(was, Login { uid, ..found }, |login_uid, session| is_vouched_for(&self.table, process, login_uid, session));
+        } else {
+            self.self_given.judge_unknown(found, |login_uid, session| is_vouched_for(&self.table, process, login_uid, session));
         }
         self.observe(pid, pending, |standing| (standing.login_uid, standing.session) = (login_uid, session));
     }
@@ -267,6 +280,8 @@ impl Processes {
         let Some(process) = subject(pid, folder) else { return };
         if let Some(was) = self.table.standing(process) {
             self.self_given.judge(was, (&seen).into(), |login_uid, session| is_vouched_for(&self.table, process, login_uid, session));
+        } else {
+            self.self_given.judge_unknown((&seen).into(), |login_uid, session| is_vouched_for(&self.table, process, login_uid, session));
         }
         self.observe(pid, pending, |known| {
             // What one source cannot tell is no difference.
@@ -295,14 +310,21 @@ impl News {
     fn judge(&self, table: &Table, self_given: &mut SelfGiven) {
         use event::ProcessEventKind::{Exec, Exit, Fork, Users};
         let (before, standing) = match &self.event.kind {
-            Fork { parent, standing } => (*parent, standing.as_ref()),
+            Fork { parent, standing, .. } => (*parent, standing.as_ref()),
             Exec { standing, .. } | Exit { standing } => (self.event.process, standing.as_ref()),
             Users { .. } => (self.event.process, None),
         };
-        let Some(was) = table.standing(before) else { return };
+        let was = table.standing(before);
         let found = self.found.as_ref().and_then(|found| found.standing.as_ref());
         for login in standing.or(found).map(Login::from).into_iter().chain(self.login) {
-            self_given.judge(was, login, |login_uid, session| is_vouched_for(table, before, login_uid, session));
+            let vouched = |process| move |login_uid, session| is_vouched_for(table, process, login_uid, session);
+            match (was, &self.event.kind) {
+                (Some(was), _) => self_given.judge(was, login, vouched(before)),
+                // It is gone, and so is who would vouch for it.
+                (None, Exit { .. }) => {}
+                // A maker that nothing is known of may be gone by now: what it made may not.
+                (None, _) => self_given.judge_unknown(login, vouched(self.event.process)),
+            }
         }
     }
 
@@ -315,10 +337,11 @@ impl News {
     }
 
     fn fence(&self, files: &FileQueue) -> Fence {
+        use event::ProcessEventKind::{Exec, Fork};
         match (&self.event.kind, self.pending) {
-            (event::ProcessEventKind::Exec { queued: Some(queued), .. }, _) => files.fence(self.event.at, u64::from(queued.events)),
+            (Fork { queued: Some(queued), .. } | Exec { queued: Some(queued), .. }, _) => files.fence(*queued, self.event.at),
             (_, Some(pending)) => files.fence_now(pending),
-            _ => Fence::Unknown,
+            _ => Fence::UNKNOWN,
         }
     }
 }
@@ -412,6 +435,48 @@ thread = threading.Thread(target=work); thread.start(); opened.wait(); {put_away
                 child.wait().unwrap();
                 assert_eq!(processes.is_self_given(session.parse().unwrap()), is_self_given, "{choice:?}: {source}");
             }
+        }
+    }
+
+    /// The agent was started later, or had no room for the process.
+    #[test]
+    fn a_login_that_was_there_before_its_process_was_known_is_roots_or_nobodys() {
+        let test = "a_login_that_was_there_before_its_process_was_known_is_roots_or_nobodys";
+        let has_login = std::fs::read_to_string("/proc/self/loginuid").is_ok_and(|login| login.trim() != u32::MAX.to_string());
+        if has_login || !nix::unistd::geteuid().is_root() {
+            return crate::collect::skipped(test, "needs root, and no login");
+        }
+        let tell = "print(open('/proc/self/sessionid').read(), flush=True); os.read(0, 1)";
+        let own = format!(
+            "import os; f = os.open('/proc/self/loginuid', os.O_WRONLY); os.setresuid(54321, 54321, 54321); os.write(f, b'4321'); {tell}"
+        );
+        let makers = format!(
+            "import os; open('/proc/self/loginuid', 'w').write('4321')
+if os.fork() == 0: os.setresuid(54321, 54321, 54321); {tell}; os._exit(0)
+os.wait()"
+        );
+        for (source, is_self_given) in [(&own, true), (&makers, false)] {
+            let Ok(mut child) = Command::new("python3").args(["-c", source]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn() else {
+                return crate::collect::skipped(test, "there is no python3");
+            };
+            let mut session = String::new();
+            BufReader::new(child.stdout.take().unwrap()).read_line(&mut session).unwrap();
+            let session = session.trim().parse().unwrap();
+            for choice in [FeedChoice::Probe, FeedChoice::Connector] {
+                let queue = std::fs::File::open("/dev/null").unwrap();
+                let mut processes = Processes::start(choice, queue.as_fd());
+                if processes.feed().is_none() {
+                    crate::collect::skipped(test, &format!("{choice:?}: {:?}", processes.refusals()));
+                    continue;
+                }
+                assert_eq!(processes.is_self_given(session), is_self_given, "{choice:?} at its start: {source}");
+                // As where there was no room for it.
+                (processes.table, processes.self_given) = (Table::default(), SelfGiven::default());
+                processes.look_at_login(child.id(), || None);
+                assert_eq!(processes.is_self_given(session), is_self_given, "{choice:?} unknown: {source}");
+            }
+            drop(child.stdin.take());
+            child.wait().unwrap();
         }
     }
 

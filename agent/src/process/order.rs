@@ -4,12 +4,13 @@
 //! came through was last empty, when it was read, and its place in that queue. A thing that a process did bears its time and,
 //! where the feed can tell it, how much waited in the queue of file events at that moment: what came later in that
 //! queue is younger. What came before need not be older: while an event waits, the kernel adds to it whatever else its process
-//! does to the same file, so only the time of the reading makes one older. Where nothing settles it, the order is not known, and is
-//! never taken for granted.
+//! does to the same file, so only the time of the reading makes one older. It never adds what another process does, with the same
+//! pid or not: an event that waited already when a process was made is not its own. Where nothing settles it, the order is not known,
+//! and is never taken for granted.
 
 use std::collections::VecDeque;
 
-use super::event::BootTime;
+use super::event::{BootTime, Queued};
 
 /// Two clocks may be this far apart: the kernel's on different processors, or after the monotonic one was turned into boot time.
 const SLACK: u64 = 2_000;
@@ -38,13 +39,11 @@ pub enum Holder {
     Unsaid,
 }
 
-/// Where in the queue of file events something lies that a process did.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Fence {
-    #[default]
-    Unknown,
-    /// Events from this number on are younger.
-    Before(u64),
+/// Where in the queue of file events something lies that a process did: how many had been queued by then, since the agent began.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fence {
+    least: u64,
+    most: u64,
 }
 
 /// Of a file event to something that its process did.
@@ -53,6 +52,20 @@ pub enum Order {
     Older,
     Younger,
     Unknown,
+}
+
+impl Fence {
+    pub const UNKNOWN: Self = Self { least: 0, most: u64::MAX };
+
+    /// Whether the event with this number was queued afterwards, for certain.
+    pub fn is_before(self, place: Option<u64>) -> bool {
+        place.is_some_and(|place| place >= self.most)
+    }
+
+    /// Whether the event with this number was queued earlier, for certain. Its own process may have added to it since.
+    pub fn is_after(self, place: Option<u64>) -> bool {
+        place.is_some_and(|place| place < self.least)
+    }
 }
 
 impl Sighting {
@@ -69,10 +82,7 @@ impl Sighting {
         if self.ended.nanos().saturating_add(SLACK) <= at.nanos() {
             return Order::Older;
         }
-        match (fence, self.place) {
-            (Fence::Before(first), Some(place)) if place >= first => Order::Younger,
-            _ => Order::Unknown,
-        }
+        if fence.is_before(self.place) { Order::Younger } else { Order::Unknown }
     }
 }
 
@@ -85,6 +95,8 @@ pub const fn is_settled(at: BootTime, emptied: BootTime) -> bool {
 #[derive(Debug, Default)]
 pub struct FileQueue {
     readings: VecDeque<Reading>,
+    /// Of those that are remembered no more.
+    forgotten_until: BootTime,
     /// Of all events read so far.
     read: u64,
     emptied: BootTime,
@@ -126,24 +138,29 @@ impl FileQueue {
         let reading = Reading { began, ended, emptied: self.emptied, first: self.read };
         self.read += events as u64;
         if self.readings.len() >= READINGS {
-            self.readings.pop_front();
+            let forgotten = self.readings.pop_front();
+            self.forgotten_until = forgotten.map_or(self.forgotten_until, |reading| reading.ended);
         }
         self.readings.push_back(reading);
         reading
     }
 
-    /// Where a thing lies that happened at that time at the latest, when `queued` events waited; no reading has begun that is not
+    /// Where a thing lies that happened at that time at the latest, when so many events waited; no reading has begun that is not
     /// noted yet.
-    pub fn fence(&self, until: BootTime, queued: u64) -> Fence {
+    pub fn fence(&self, queued: Queued, until: BootTime) -> Fence {
         let is_to_come = |reading: &&Reading| reading.began.nanos() >= until.nanos().saturating_add(SLACK);
-        // More had not been taken by then.
-        let taken = self.readings.iter().find(is_to_come).map_or(self.read, |reading| reading.first);
-        Fence::Before(taken + queued)
+        let is_over = |reading: &&Reading| is_settled(reading.ended, queued.since);
+        let taken_by = |reading: Option<&Reading>| reading.map_or(self.read, |reading| reading.first);
+        let events = u64::from(queued.events);
+        // More had not been taken by then, and no fewer.
+        let most = taken_by(self.readings.iter().find(is_to_come)) + events;
+        let least = taken_by(self.readings.iter().find(|reading| !is_over(reading))) + events;
+        Fence { least: if is_settled(self.forgotten_until, queued.since) { least } else { 0 }, most }
     }
 
     /// Where a thing lies that happened before now, when at most so many events wait.
     pub fn fence_now(&self, pending: u64) -> Fence {
-        Fence::Before(self.read + pending)
+        Fence { least: 0, most: self.read + pending }
     }
 }
 
@@ -155,13 +172,17 @@ mod tests {
         BootTime::from_nanos(micros * 1000)
     }
 
+    const fn queued(events: u32, since: u64) -> Queued {
+        Queued { events, since: at(since) }
+    }
+
     #[test]
     fn times_settle_what_they_can() {
         let sighting = Sighting { emptied: at(100), began: at(200), ended: at(210), place: None, holder: Holder::Unsaid };
-        assert_eq!(sighting.order(at(90), Fence::Unknown), Order::Younger);
-        assert_eq!(sighting.order(at(99), Fence::Unknown), Order::Unknown, "within what clocks may differ by");
-        assert_eq!(sighting.order(at(150), Fence::Unknown), Order::Unknown);
-        assert_eq!(sighting.order(at(215), Fence::Unknown), Order::Older);
+        assert_eq!(sighting.order(at(90), Fence::UNKNOWN), Order::Younger);
+        assert_eq!(sighting.order(at(99), Fence::UNKNOWN), Order::Unknown, "within what clocks may differ by");
+        assert_eq!(sighting.order(at(150), Fence::UNKNOWN), Order::Unknown);
+        assert_eq!(sighting.order(at(215), Fence::UNKNOWN), Order::Older);
     }
 
     #[test]
@@ -170,17 +191,20 @@ mod tests {
         queue.emptied(at(0));
         queue.read(at(10), at(20), 5);
         // Five were read; two waited when it happened, and may have been added to since.
-        let fence = queue.fence(at(50), 2);
-        assert_eq!(fence, Fence::Before(7));
+        let fence = queue.fence(queued(2, 49), at(50));
+        assert_eq!(fence, Fence { least: 7, most: 7 });
         let reading = queue.read(at(60), at(70), 4);
         let order = |number| reading.sighting(number).order(at(50), fence);
         assert_eq!([order(0), order(1), order(2), order(3)], [Order::Unknown, Order::Unknown, Order::Younger, Order::Younger]);
+        let is_after = |number| fence.is_after(reading.sighting(number).place);
+        assert_eq!([is_after(0), is_after(1), is_after(2)], [true, true, false]);
         // The same, learnt only after the reading.
-        assert_eq!(queue.fence(at(50), 2), fence);
+        assert_eq!(queue.fence(queued(2, 49), at(50)), fence);
         // A reading in between: nobody knows how much of it had been taken.
-        assert_eq!(queue.fence(at(75), 2), Fence::Before(11));
+        assert_eq!(queue.fence(queued(2, 49), at(75)), Fence { least: 7, most: 11 });
         // In the midst of that reading none to four may have been taken.
-        assert_eq!(queue.fence(at(65), 2), Fence::Before(11));
+        assert_eq!(queue.fence(queued(2, 64), at(65)), Fence { least: 7, most: 11 });
+        assert_eq!(queue.fence(queued(2, 75), at(76)), Fence { least: 11, most: 11 });
     }
 
     #[test]
@@ -200,6 +224,8 @@ mod tests {
             queue.read(at(reading * 10), at(reading * 10 + 1), 1);
         }
         assert_eq!(queue.readings.len(), READINGS);
-        assert_eq!(queue.fence(at(5), 0), Fence::Before(READINGS as u64), "no more than what came before them had been taken");
+        let fence = queue.fence(queued(0, 4), at(5));
+        assert_eq!(fence.most, READINGS as u64, "no more than what came before them had been taken");
+        assert_eq!(fence.least, 0, "of those forgotten, none may have been");
     }
 }

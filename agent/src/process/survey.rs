@@ -17,21 +17,31 @@ use crate::actor::procfs;
 
 const STATUS: usize = 4096;
 const CGROUPS: usize = 16 << 10;
+/// Makers that are asked whether they vouch for a login.
+const ABOVE: usize = 16;
 
 /// Every process of the agent's pid namespace.
 pub fn survey(table: &mut Table, cgroups: &mut Cgroups, self_given: &mut SelfGiven) {
     let began = BootTime::now();
     let mut living = HashSet::new();
+    let mut unknown = Vec::new();
     for entry in read_dir("/proc").into_iter().flatten().flatten() {
         let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
         if let Some(seen) = see(pid, cgroups) {
             living.insert(pid);
-            if let (Some(was), Some(is)) = (table.standing(Subject { pid, started: Some(seen.started) }), &seen.standing) {
-                self_given.judge(was, is.as_ref().into(), |login_uid, session| is_vouched_for(pid, Some(seen.parent), login_uid, session));
+            let found = seen.standing.as_deref().map(Login::from);
+            let vouched = |login_uid, session| is_vouched_for(pid, Some(seen.parent), login_uid, session);
+            match (table.standing(Subject { pid, started: Some(seen.started) }), found) {
+                (Some(was), Some(found)) => self_given.judge(was, found, vouched),
+                (None, Some(found)) if !self_given.trust_if(found, vouched) => unknown.push(found.session),
+                _ => {}
             }
             table.see(seen);
         }
     }
+    // Nobody who has one of these sessions vouched for it.
+    let untrusted = unknown.into_iter().filter(|session| !self_given.is_given(*session)).collect::<Vec<_>>();
+    untrusted.into_iter().for_each(|session| self_given.distrust(session));
     if !living.is_empty() {
         table.end_others(&living, began);
     }
@@ -103,13 +113,27 @@ pub fn login(folder: &ProcessFolder) -> Option<Login> {
     Some(Login { login_uid, session, uid: users(folder)?.0 })
 }
 
-/// Whether the parent is root and has this session, or the process that has it is in the slice of the user whose login that is.
+/// Whether the process, or one of those that it comes of, is root and has this session, or it is in the slice of the user whose login
+/// that is. Nobody gives a session to his maker; but who runs a set-user-ID program (sudo) hands his own on to one that is root.
+/// `parent` is asked of /proc where it is not known.
 pub fn is_vouched_for(pid: u32, parent: Option<u32>, login_uid: u32, session: u32) -> bool {
-    let has_session = |folder: &ProcessFolder| login(folder).filter(|login| login.session == Some(session));
-    let is_roots = |folder: &ProcessFolder| has_session(folder).is_some_and(|login| login.uid == 0);
-    let is_placed = |folder: &ProcessFolder| has_session(folder).is_some() && is_in_slice_of(folder, login_uid);
-    parent.and_then(ProcessFolder::open).is_some_and(|folder| is_roots(&folder))
-        || ProcessFolder::open(pid).is_some_and(|folder| is_placed(&folder))
+    let is_roots = |folder: &ProcessFolder| users(folder).is_some_and(|(uid, _)| uid == 0) && folder.is_set_user_id() == Some(false);
+    let Some(own) = of_session(pid, session) else {
+        return parent.is_some_and(|parent| of_session(parent, session).is_some_and(|folder| is_roots(&folder)));
+    };
+    if is_in_slice_of(&own, login_uid) {
+        return true;
+    }
+    let parent_by_proc = |folder: &ProcessFolder| folder.stat().map(|(stat, _)| stat.parent);
+    let next = |folder: &ProcessFolder| of_session(parent_by_proc(folder)?, session);
+    is_roots(&own)
+        || parent
+            .map_or_else(|| next(&own), |parent| of_session(parent, session))
+            .is_some_and(|parent| std::iter::successors(Some(parent), next).take(ABOVE).any(|folder| is_roots(&folder)))
+}
+
+fn of_session(pid: u32, session: u32) -> Option<ProcessFolder> {
+    ProcessFolder::open(pid).filter(|folder| audit_ids(folder).1 == Some(session))
 }
 
 /// The service manager's folder of groups, see systemd-logind.service(8): only root moves a process there that is not there yet.

@@ -84,7 +84,7 @@ impl Table {
     pub fn apply(&mut self, event: ProcessEvent, fence: Fence) {
         let ProcessEvent { at, process, kind } = event;
         match kind {
-            ProcessEventKind::Fork { parent, standing } => self.fork(at, process, parent, standing.map(Arc::new), fence),
+            ProcessEventKind::Fork { parent, standing, .. } => self.fork(at, process, parent, standing.map(Arc::new), fence),
             ProcessEventKind::Exec { program, standing, .. } => {
                 let step = Step {
                     at,
@@ -131,6 +131,7 @@ impl Table {
             if let Some(started) = process.started {
                 (known.started, known.shown, known.is_rough) = (started, started, false);
             }
+            known.made = fence;
             return;
         }
         let maker = self.ancestor(parent, at, 0);
@@ -198,7 +199,7 @@ impl Table {
     pub fn see(&mut self, seen: Seen) {
         let step = Step {
             at: seen.until,
-            fence: Fence::Unknown,
+            fence: Fence::UNKNOWN,
             cause: Cause::Seen,
             program: seen.program,
             origin: Origin::Read,
@@ -284,15 +285,17 @@ impl Table {
     pub fn who(&self, pid: u32, sighting: &Sighting) -> Answer {
         let Some(turns) = self.processes.get(&pid) else { return Answer::Unknown };
         // Who held the pid when the event was read held it at no time before its own start.
+        // And what was queued before a process was made, or after another one had its pid, is not its own.
         let since = if sighting.holder == Holder::Present { sighting.began } else { sighting.emptied };
         let possible: Vec<&Generation> = turns
             .iter()
             .enumerate()
             .filter(|(turn, generation)| {
-                let next = turns.get(turn + 1).map(Generation::had_begun);
+                let next = turns.get(turn + 1);
                 let has_ended = generation.ended.is_some_and(|ended| ended <= sighting.ended) || next.is_some();
                 generation.started <= sighting.ended
-                    && next.is_none_or(|next| next >= since)
+                    && !generation.made.is_after(sighting.place)
+                    && next.is_none_or(|next| next.had_begun() >= since && !next.made.is_before(sighting.place))
                     && (sighting.holder != Holder::Reaped || has_ended)
             })
             .map(|(_, generation)| generation)

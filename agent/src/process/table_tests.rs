@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::process::event::{Arguments, Executable};
+use crate::process::event::{Arguments, Executable, Queued};
 use crate::process::generation::COST;
 use crate::process::order::FileQueue;
 
@@ -29,6 +29,10 @@ fn standing(uid: u32) -> Standing {
     }
 }
 
+const fn queued(events: u32, since: u64) -> Queued {
+    Queued { events, since: at(since) }
+}
+
 fn subject(pid: u32, started: u64) -> Subject {
     Subject { pid, started: Some(at(started)) }
 }
@@ -38,7 +42,7 @@ fn event(when: u64, process: Subject, kind: ProcessEventKind) -> ProcessEvent {
 }
 
 fn fork(when: u64, pid: u32, parent: Subject, uid: u32) -> ProcessEvent {
-    event(when, subject(pid, when), ProcessEventKind::Fork { parent, standing: Some(standing(uid)) })
+    event(when, subject(pid, when), ProcessEventKind::Fork { parent, standing: Some(standing(uid)), queued: None })
 }
 
 fn exec(when: u64, process: Subject, path: &str, uid: u32) -> ProcessEvent {
@@ -61,7 +65,7 @@ fn table(events: impl IntoIterator<Item = ProcessEvent>) -> Table {
         until: at(2),
     });
     for event in events {
-        table.apply(event, Fence::Unknown);
+        table.apply(event, Fence::UNKNOWN);
     }
     table
 }
@@ -108,7 +112,7 @@ fn a_place_in_the_queue_settles_what_times_do_not_for_what_came_after_it() {
     let mut table = table([fork(1000, 7, INIT, 5)]);
     let mut queue = FileQueue::default();
     // One event waited when the program began.
-    let fence = queue.fence(at(2000), 1);
+    let fence = queue.fence(queued(1, 1999), at(2000));
     table.apply(exec(2000, subject(7, 1000), "/bin/sh", 5), fence);
     let reading = queue.read(at(5000), at(5010), 2);
     let who = |number| paths(&table.who(7, &reading.sighting(number)));
@@ -134,6 +138,23 @@ fn a_pid_that_is_used_again_is_never_taken_for_its_former_owner() {
     assert!(matches!(table.who(8, &sighting(1, 10, Holder::Unsaid)), Answer::Unknown));
 }
 
+/// All of it lay in the queue at once, and nobody has the pid any more.
+#[test]
+fn two_that_had_a_pid_in_turn_are_told_apart_by_what_waited_when_the_second_was_made() {
+    let mut queue = FileQueue::default();
+    let mut table = table([]);
+    table.apply(fork(1000, 7, INIT, 5), queue.fence(queued(0, 999), at(1000)));
+    table.apply(exit(2000, subject(7, 1000), 5), Fence::UNKNOWN);
+    table.apply(fork(3000, 7, INIT, 6), queue.fence(queued(2, 2999), at(3000)));
+    table.apply(exit(4000, subject(7, 3000), 6), Fence::UNKNOWN);
+    let reading = queue.read(at(5000), at(5010), 3);
+    let who = |number| match table.who(7, &Sighting { holder: Holder::Reaped, ..reading.sighting(number) }) {
+        Answer::Known(known) => known.started,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!([who(0), who(1), who(2)], [at(1000), at(1000), at(3000)]);
+}
+
 #[test]
 fn on_whose_behalf_is_told_only_where_it_did_not_change_meanwhile() {
     // As cron does: made by root, becomes another user, and only then runs the job.
@@ -144,8 +165,8 @@ fn on_whose_behalf_is_told_only_where_it_did_not_change_meanwhile() {
     // Whoever ends as another user than it began was both at some time.
     let mut table = super::tests::table([fork(1000, 7, INIT, 0), exit(3000, subject(7, 1000), 5)]);
     assert_eq!(uids(&table.who(7, &sighting(1100, 1900, Holder::Unsaid))), [Some(0), Some(5)]);
-    table.apply(fork(4000, 8, INIT, 0), Fence::Unknown);
-    table.observe(8, at(5000), || Fence::Unknown, |standing| standing.uid = 9);
+    table.apply(fork(4000, 8, INIT, 0), Fence::UNKNOWN);
+    table.observe(8, at(5000), || Fence::UNKNOWN, |standing| standing.uid = 9);
     assert_eq!(uids(&table.who(8, &sighting(4100, 4900, Holder::Present))), [Some(0), Some(9)]);
     assert_eq!(uids(&table.who(8, &sighting(5100, 6000, Holder::Present))), [Some(9)]);
 }
@@ -156,7 +177,7 @@ fn a_change_of_user_that_is_told_after_the_end_is_still_one_of_its_life() {
     let ended = event(3000, subject(7, 1000), ProcessEventKind::Exit { standing: Some(left) });
     let mut table = table([fork(1000, 7, INIT, 0), ended]);
     let bare = Subject { pid: 7, started: None };
-    table.apply(event(2000, bare, ProcessEventKind::Users { uid: 5, euid: 5 }), Fence::Unknown);
+    table.apply(event(2000, bare, ProcessEventKind::Users { uid: 5, euid: 5 }), Fence::UNKNOWN);
     assert_eq!(uids(&table.who(7, &sighting(1100, 1900, Holder::Reaped))), Vec::<Option<u32>>::new(), "it had not ended then");
     assert_eq!(uids(&table.who(7, &sighting(2100, 3500, Holder::Reaped))), [Some(5)]);
 }
@@ -192,21 +213,21 @@ fn what_was_read_too_late_is_not_believed() {
     let mut table = table([]);
     let bare = Subject { pid: 7, started: None };
     let begins = || ProcessEventKind::Exec { program: None, standing: None, queued: None };
-    let find = |table: &mut Table, until, path| table.find(7, at(until), Fence::Unknown, Some(program(path)), Some(standing(5)));
-    table.apply(event(1000, bare, ProcessEventKind::Fork { parent: INIT, standing: None }), Fence::Unknown);
-    table.apply(event(2000, bare, begins()), Fence::Unknown);
+    let find = |table: &mut Table, until, path| table.find(7, at(until), Fence::UNKNOWN, Some(program(path)), Some(standing(5)));
+    table.apply(event(1000, bare, ProcessEventKind::Fork { parent: INIT, standing: None, queued: None }), Fence::UNKNOWN);
+    table.apply(event(2000, bare, begins()), Fence::UNKNOWN);
     // By 2500 it may have been the next program that showed itself.
     find(&mut table, 2500, "/bin/sh");
     assert_eq!(paths(&table.who(7, &sighting(2100, 2400, Holder::Present))), ["?", "/bin/sh"]);
     assert_eq!(paths(&table.who(7, &sighting(2600, 2700, Holder::Present))), ["/bin/sh"]);
     // It was: the message came late.
-    table.apply(event(2400, bare, begins()), Fence::Unknown);
+    table.apply(event(2400, bare, begins()), Fence::UNKNOWN);
     find(&mut table, 2800, "/usr/bin/apt");
     assert_eq!(paths(&table.who(7, &sighting(2100, 2300, Holder::Present))), ["?"]);
     assert!(paths(&table.who(7, &sighting(2410, 2490, Holder::Present))).contains(&"?".to_owned()));
     assert_eq!(paths(&table.who(7, &sighting(2900, 3000, Holder::Present))), ["/usr/bin/apt"]);
     // The pid went to another process before reading ended.
-    table.apply(event(2790, bare, ProcessEventKind::Fork { parent: INIT, standing: None }), Fence::Unknown);
+    table.apply(event(2790, bare, ProcessEventKind::Fork { parent: INIT, standing: None, queued: None }), Fence::UNKNOWN);
     assert!(!paths(&table.who(7, &sighting(2700, 2780, Holder::Reaped))).contains(&"/usr/bin/apt".to_owned()));
 }
 
@@ -222,9 +243,9 @@ fn a_process_that_was_seen_is_not_the_one_that_gets_its_pid_within_the_same_tick
         until: at(12_000),
     };
     table.see(seen);
-    table.apply(exit(13_000, subject(7, 11_500), 5), Fence::Unknown);
-    table.apply(fork(14_000, 7, INIT, 6), Fence::Unknown);
-    table.apply(exec(15_000, subject(7, 14_000), "/bin/b", 6), Fence::Unknown);
+    table.apply(exit(13_000, subject(7, 11_500), 5), Fence::UNKNOWN);
+    table.apply(fork(14_000, 7, INIT, 6), Fence::UNKNOWN);
+    table.apply(exec(15_000, subject(7, 14_000), "/bin/b", 6), Fence::UNKNOWN);
     assert_eq!(paths(&table.who(7, &sighting(15_100, 16_000, Holder::Unsaid))), ["/bin/b"]);
     assert_eq!(paths(&table.who(7, &sighting(12_100, 13_900, Holder::Unsaid))), ["/bin/a"]);
 }
@@ -294,7 +315,7 @@ fn who_has_the_pid_of_a_parent_that_ended_is_not_taken_for_it() {
         makers.map_or(Vec::new(), |maker| maker.line().map(|maker| maker.pid).collect::<Vec<_>>())
     };
     // Its parent ended unseen, and the pid is another one's.
-    told.apply(fork(300_000, 7, INIT, 6), Fence::Unknown);
+    told.apply(fork(300_000, 7, INIT, 6), Fence::UNKNOWN);
     assert_eq!(line(&mut told, 8, 100_000), Vec::<u32>::new());
     assert_eq!(line(&mut told, 9, 110_000), [8]);
     // One that had ended before the child began has not made it either.
@@ -311,17 +332,17 @@ fn who_has_the_pid_of_a_parent_that_ended_is_not_taken_for_it() {
 fn what_only_proc_showed_is_told_apart_from_what_a_feed_told() {
     let mut table = table([fork(3000, 7, INIT, 0)]);
     table.see(seen(8, 0, 1, 2900));
-    table.apply(fork(4000, 9, subject(8, 0), 5), Fence::Unknown);
+    table.apply(fork(4000, 9, subject(8, 0), 5), Fence::UNKNOWN);
     let is_read = |table: &Table, pid, emptied| match table.who(pid, &sighting(emptied, emptied + 90, Holder::Present)) {
         Answer::Known(known) => known.then.is_read,
         other => panic!("{other:?}"),
     };
     assert!(is_read(&table, 8, 3000));
     assert!(is_read(&table, 9, 4100) && is_read(&table, 7, 3100), "a copy of what was read is no better");
-    table.apply(exec(5000, subject(9, 4000), "/bin/b", 5), Fence::Unknown);
+    table.apply(exec(5000, subject(9, 4000), "/bin/b", 5), Fence::UNKNOWN);
     assert!(!is_read(&table, 9, 5100));
     // Whom it runs for was looked at; what it runs was told.
-    table.observe(9, at(6000), || Fence::Unknown, |standing| standing.uid = 9);
+    table.observe(9, at(6000), || Fence::UNKNOWN, |standing| standing.uid = 9);
     assert!(!is_read(&table, 9, 6100));
     // As after a loss, of the same program and of another one.
     let shown = |path, until| Seen { program: Some(Arc::new(program(path))), ..seen(9, 0, 8, until) };
@@ -335,12 +356,12 @@ fn what_only_proc_showed_is_told_apart_from_what_a_feed_told() {
 fn steps_that_no_event_can_belong_to_are_dropped() {
     let mut table = table([fork(1000, 7, INIT, 5)]);
     for number in 1..10 {
-        table.apply(exec(1000 + number * 100, subject(7, 1000), &format!("/bin/{number}"), 5), Fence::Unknown);
+        table.apply(exec(1000 + number * 100, subject(7, 1000), &format!("/bin/{number}"), 5), Fence::UNKNOWN);
     }
     table.forget(at(3_500_000));
     assert_eq!(table.processes[&7][0].steps.len(), 1);
     assert_eq!(paths(&table.who(7, &sighting(3_500_000, 3_600_000, Holder::Present))), ["/bin/9"]);
-    table.apply(exec(3_550_000, subject(7, 1000), "/bin/next", 5), Fence::Unknown);
+    table.apply(exec(3_550_000, subject(7, 1000), "/bin/next", 5), Fence::UNKNOWN);
     assert_eq!(paths(&table.who(7, &sighting(3_500_000, 3_600_000, Holder::Present))), ["/bin/9", "/bin/next"]);
     assert_eq!(table.memory(), costs(&table));
 }
@@ -351,9 +372,9 @@ fn the_largest_make_room_before_anybody_is_refused() {
     let argument = "x".repeat(3000);
     let mut now = 1000;
     for pid in 2..1000 {
-        table.apply(fork(now, pid, INIT, 5), Fence::Unknown);
+        table.apply(fork(now, pid, INIT, 5), Fence::UNKNOWN);
         for number in 1..12 {
-            table.apply(exec(now + number, subject(pid, now), &format!("/bin/{number}{argument}"), 5), Fence::Unknown);
+            table.apply(exec(now + number, subject(pid, now), &format!("/bin/{number}{argument}"), 5), Fence::UNKNOWN);
         }
         now += 20;
         assert!(table.memory() <= MEMORY);
@@ -367,8 +388,8 @@ fn the_largest_make_room_before_anybody_is_refused() {
     // Beyond that there is no room, which is counted; programs of those that are known are not known then.
     for pid in 1000..4000 {
         now += 20;
-        table.apply(fork(now, pid, INIT, 5), Fence::Unknown);
-        table.apply(exec(now + 1, subject(pid, now), &argument, 5), Fence::Unknown);
+        table.apply(fork(now, pid, INIT, 5), Fence::UNKNOWN);
+        table.apply(exec(now + 1, subject(pid, now), &argument, 5), Fence::UNKNOWN);
         assert!(table.memory() <= MEMORY);
     }
     assert!(table.refused() > 0);
@@ -388,20 +409,20 @@ fn memory_is_bounded_whatever_processes_do() {
     let mut maker = INIT;
     for pid in 2..60_000 {
         now += 10;
-        table.apply(fork(now, pid, maker, 5), Fence::Unknown);
+        table.apply(fork(now, pid, maker, 5), Fence::UNKNOWN);
         maker = subject(pid, now);
-        table.apply(exec(now + 1, maker, &"x".repeat(300), 5), Fence::Unknown);
-        table.apply(exit(now + 2, maker, 5), Fence::Unknown);
+        table.apply(exec(now + 1, maker, &"x".repeat(300), 5), Fence::UNKNOWN);
+        table.apply(exit(now + 2, maker, 5), Fence::UNKNOWN);
         assert!(table.memory() <= MEMORY, "{pid}");
     }
     let depth = table.makers(59_999, at(now), at(now)).unwrap().line().count();
     assert!(depth <= 16, "{depth}");
     // One that runs program after program, and one that lives for each pid.
     for number in 0..10_000 {
-        table.apply(exec(now + 100 + number, maker, &"y".repeat(3000), 5), Fence::Unknown);
+        table.apply(exec(now + 100 + number, maker, &"y".repeat(3000), 5), Fence::UNKNOWN);
     }
     for pid in 100_000..150_000 {
-        table.apply(fork(now + 200_000, pid, INIT, 5), Fence::Unknown);
+        table.apply(fork(now + 200_000, pid, INIT, 5), Fence::UNKNOWN);
     }
     assert!(table.memory() <= MEMORY);
     assert!(table.processes.len() <= MEMORY / COST + 1);
@@ -472,7 +493,7 @@ proptest! {
         let init = Living { pid: 1, started: 0, path: "/sbin/init".to_owned(), uid: 0, became: false };
         let mut living = vec![init];
         let mut told = table([]);
-        let mut news: Vec<(ProcessEvent, Option<u64>)> = Vec::new();
+        let mut news: Vec<(ProcessEvent, Option<Queued>)> = Vec::new();
         let mut waiting: VecDeque<Wrote> = VecDeque::new();
         let mut files = FileQueue::default();
         files.emptied(at(500));
@@ -485,7 +506,8 @@ proptest! {
                         continue;
                     }
                     let parent = living[of(parent)].clone();
-                    news.push((fork(now, pid, subject(parent.pid, parent.started), parent.uid), None));
+                    let event = fork(now, pid, subject(parent.pid, parent.started), parent.uid);
+                    news.push((event, Some(queued(waiting.len() as u32, now))));
                     living.push(Living { pid, started: now, became: false, ..parent });
                 }
                 Act::Exec { process } => {
@@ -493,7 +515,7 @@ proptest! {
                     let process = &mut living[place];
                     process.path = format!("/bin/p{number}");
                     let event = exec(now, subject(process.pid, process.started), &process.path, process.uid);
-                    news.push((event, Some(waiting.len() as u64)));
+                    news.push((event, Some(queued(waiting.len() as u32, now))));
                 }
                 // Nobody tells of this one.
                 Act::Become { process } => {
@@ -530,8 +552,8 @@ proptest! {
                     let reading = files.read(at(began), at(ended), batch.len());
                     for (event, queued) in news.drain(..) {
                         let fence = match queued {
-                            Some(queued) if placed => files.fence(event.at, queued),
-                            _ => Fence::Unknown,
+                            Some(queued) if placed => files.fence(queued, event.at),
+                            _ => Fence::UNKNOWN,
                         };
                         told.apply(event, fence);
                     }
@@ -543,7 +565,7 @@ proptest! {
                             _ => Holder::Reaped,
                         };
                         if let (Holder::Present, Some(process)) = (holder, living.iter().find(|process| process.pid == truth.pid)) {
-                            told.observe(truth.pid, at(ended), || Fence::Unknown, |standing| {
+                            told.observe(truth.pid, at(ended), || Fence::UNKNOWN, |standing| {
                                 *standing = super::tests::standing(process.uid);
                             });
                         }
@@ -610,12 +632,12 @@ proptest! {
         for (call, pid, pause) in calls {
             now += pause / 8;
             let process = Subject { pid, started: None };
-            let apply = |table: &mut Table, kind| table.apply(event(now, process, kind), Fence::Unknown);
+            let apply = |table: &mut Table, kind| table.apply(event(now, process, kind), Fence::UNKNOWN);
             let text = |length: usize| program(&"x".repeat(length));
             match call {
                 Call::Fork { parent } => {
                     let parent = Subject { pid: parent, started: None };
-                    apply(&mut table, ProcessEventKind::Fork { parent, standing: None });
+                    apply(&mut table, ProcessEventKind::Fork { parent, standing: None, queued: None });
                 }
                 Call::Exec { length, is_told } => {
                     let program = is_told.then(|| Box::new(text(length)));
@@ -623,13 +645,13 @@ proptest! {
                 }
                 Call::Users => apply(&mut table, ProcessEventKind::Users { uid: 7, euid: 7 }),
                 Call::Find { length, late } => {
-                    table.find(pid, at(now + late), Fence::Unknown, Some(text(length)), Some(standing(5)));
+                    table.find(pid, at(now + late), Fence::UNKNOWN, Some(text(length)), Some(standing(5)));
                 }
                 Call::See { length } => table.see(Seen {
                     program: Some(Arc::new(text(length))),
                     ..seen(pid, now / 10_000 * 10_000, 1, now + 10)
                 }),
-                Call::Observe => table.observe(pid, at(now), || Fence::Unknown, |standing| standing.uid += 1),
+                Call::Observe => table.observe(pid, at(now), || Fence::UNKNOWN, |standing| standing.uid += 1),
                 Call::Exit { uid } => apply(&mut table, ProcessEventKind::Exit { standing: Some(standing(uid)) }),
                 Call::Forget => table.forget(at(now)),
             }

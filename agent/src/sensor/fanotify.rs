@@ -7,6 +7,7 @@
 
 mod hooked;
 mod marks;
+mod pace;
 mod progress;
 mod whose;
 
@@ -41,6 +42,7 @@ use crate::process::Processes;
 use crate::process::event::BootTime;
 use crate::process::feed::FeedChoice;
 use crate::process::order::Sighting;
+use pace::Pace;
 pub use progress::GRACE;
 use progress::Progress;
 
@@ -93,6 +95,7 @@ impl Fanotify {
             orders: Arc::clone(&orders),
             catch_up: None,
             progress: Progress::new(clock::inode_tick()),
+            pace: Pace::default(),
             sysctls: Sysctls::start(),
             mount_table: File::open("/proc/self/mountinfo").map_err(refused)?,
             group,
@@ -104,6 +107,7 @@ impl Fanotify {
             directories: Directories::default(),
             actors: ActorReader::new("fanotify"),
             sysctls_emptied: BootTime::now(),
+            settings_told: Time::default(),
             processes,
             hooks,
             is_informed: false,
@@ -177,6 +181,7 @@ struct Worker {
     /// Answered once both queues were seen to be empty.
     catch_up: Option<CatchUp>,
     progress: Progress,
+    pace: Pace,
     group: Group,
     sysctls: io::Result<Sysctls>,
     mount_table: File,
@@ -193,8 +198,10 @@ struct Worker {
     hooks: Option<Hooks>,
     /// What the feed of processes told until the last reading of events has been taken.
     is_informed: bool,
-    /// No write to a setting waited at this time.
+    /// No write to a setting waited at this time,
     sysctls_emptied: BootTime,
+    /// nor at this one, which is the same or shortly before.
+    settings_told: Time,
     outlet: Outlet,
     coverage: Arc<CoverageTable>,
     rows: Vec<Coverage>,
@@ -205,6 +212,20 @@ struct Worker {
     is_stale: bool,
     /// Every event before this time has been taken from the kernel.
     caught_up: Time,
+}
+
+/// One moment by two clocks.
+#[derive(Debug, Clone, Copy)]
+struct Moment {
+    at: BootTime,
+    /// That which inodes are stamped with. Its steps are coarse: it says this moment or one before.
+    stamped: Time,
+}
+
+impl Moment {
+    fn now() -> Self {
+        Self { stamped: clock::inode_now(), at: BootTime::now() }
+    }
 }
 
 /// Of events that wait for the thread.
@@ -233,22 +254,25 @@ impl Worker {
         // The pipe stands in for what there is not, so that the places stay the same.
         let [news, users] = self.processes.descriptors();
         let sysctls = self.sysctls.as_ref().map_or(woken.as_fd(), |sysctls| sysctls.as_fd());
+        let began = Moment::now();
+        let gathering = self.pace.wait(began.at).filter(|_| self.processes.tells_all());
+        let of_files = if gathering.is_some() { PollFlags::empty() } else { PollFlags::POLLIN };
         let mut waiting = [
             PollFd::new(woken.as_fd(), PollFlags::POLLIN),
             PollFd::new(self.mount_table.as_fd(), PollFlags::POLLPRI),
-            PollFd::new(self.group.as_fd(), PollFlags::POLLIN),
+            PollFd::new(self.group.as_fd(), of_files),
             PollFd::new(sysctls, PollFlags::POLLIN),
             PollFd::new(news.unwrap_or(woken.as_fd()), PollFlags::POLLIN),
             PollFd::new(users.unwrap_or(woken.as_fd()), PollFlags::POLLIN),
             PollFd::new(self.hooks.as_ref().map_or(woken.as_fd(), Hooks::descriptor), PollFlags::POLLIN),
         ];
-        let began = BootTime::now();
         // What waits in the backlog is passed on as soon as somebody takes signals again.
         let timeout = match self.outlet.flush()? {
             Backlog::Waiting(wait) => Some(wait),
             // Until it can be told that nothing is to come of what happened.
             Backlog::Empty => self.progress.wait(clock::inode_now()),
         };
+        let timeout = timeout.into_iter().chain(gathering).min();
         let timeout = timeout.map_or(PollTimeout::NONE, |wait| PollTimeout::try_from(wait).unwrap_or(PollTimeout::ZERO));
         match poll(&mut waiting, timeout) {
             Ok(_) | Err(nix::errno::Errno::EINTR) => {}
@@ -271,7 +295,12 @@ impl Worker {
                 self.progress.touched(clock::inode_now());
             }
         }
-        self.none_waited(began, files, settings);
+        if !files && gathering.is_none() {
+            self.processes.files.emptied(began.at);
+        }
+        if !settings {
+            self.no_settings_waited(began);
+        }
         if news || users {
             self.take_processes();
         }
@@ -279,7 +308,11 @@ impl Worker {
             self.take_hooks()?;
         }
         // The order was given before these were found to be ready or not: what is not ready was empty then.
-        let files = if files { self.take_files(buffer)? } else { Queue::Empty };
+        let files = match () {
+            () if files => self.take_files(buffer)?,
+            () if gathering.is_some() => Queue::MayHoldMore,
+            () => Queue::Empty,
+        };
         let settings = if settings { self.take_sysctls(buffer)? } else { Queue::Empty };
         if let (Queue::Empty, Queue::Empty, Some(question)) = (files, settings, self.catch_up) {
             self.catch_up = None;
@@ -298,13 +331,15 @@ impl Worker {
                 Ok(batch) => batch,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.none_waited(began, false, true);
+                    self.processes.files.emptied(began);
+                    self.pace.emptied(began);
                     self.caught_up = now();
                     return Ok(Queue::Empty);
                 }
                 Err(error) => return Err(self.fail("reading file events", &error)),
             };
             let reading = self.processes.files.read(began, BootTime::now(), batch.events());
+            self.pace.read(batch.events());
             self.is_informed = false;
             // Read on until nothing waits, though this reading may have been the last: that nothing did is known of a moment after it
             // only then, and settles what happened while it went on.
@@ -363,12 +398,12 @@ impl Worker {
     fn take_sysctls(&mut self, buffer: &mut [u8]) -> Result<Queue, Closed> {
         for _ in 0..READS {
             let Ok(sysctls) = &self.sysctls else { return Ok(Queue::Empty) };
-            let began = BootTime::now();
+            let began = Moment::now();
             let batch = match sysctls.read(buffer) {
                 Ok(batch) => batch,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.none_waited(began, true, false);
+                    self.no_settings_waited(began);
                     return Ok(Queue::Empty);
                 }
                 Err(error) if matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM)) => {
@@ -377,7 +412,7 @@ impl Worker {
                 // The event's file belonged to a process that has ended: no setting does.
                 Err(_) => continue,
             };
-            let sighting = Sighting::unplaced(self.sysctls_emptied, began, BootTime::now());
+            let sighting = Sighting::unplaced(self.sysctls_emptied, began.at, BootTime::now());
             self.is_informed = false;
             for event in batch {
                 self.outlet.counters.count(|counters| &counters.events);
@@ -411,7 +446,7 @@ impl Worker {
     fn tell_progress(&mut self) -> Result<(), Closed> {
         let group = &self.group;
         match self.progress.told(clock::inode_now(), self.processes.files.taken(), || group.pending()) {
-            Some(until) => self.outlet.send(Signal::ToldUntil(until)),
+            Some(files) => self.outlet.send(Signal::ToldUntil { files, settings: self.settings_told }),
             None => Ok(()),
         }
     }

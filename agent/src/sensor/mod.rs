@@ -37,8 +37,12 @@ pub enum Signal {
     Lost(Loss),
     /// All that happened before this was asked for has been told.
     CaughtUp(CatchUp),
-    /// Of files, all that happened before this time has been told; by the clock of [`crate::clock::inode_now`].
-    ToldUntil(Time),
+    /// All that happened before these times has been told, to files and to kernel settings; by the clock of
+    /// [`crate::clock::inode_now`].
+    ToldUntil {
+        files: Time,
+        settings: Time,
+    },
 }
 
 /// Numbers the questions to the sensors whether they have caught up.

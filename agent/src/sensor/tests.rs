@@ -79,7 +79,7 @@ impl Watched {
             match self.signals.recv_timeout(PATIENCE).expect("a signal of the last operation") {
                 Signal::Touched(touch) if touch.target == target(&fence) => break,
                 Signal::Touched(touch) => touches.push(touch),
-                Signal::Image(_) | Signal::ToldUntil(_) => {}
+                Signal::Image(_) | Signal::ToldUntil { .. } => {}
                 other => panic!("{other:?}"),
             }
         }

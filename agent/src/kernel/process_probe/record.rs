@@ -42,6 +42,9 @@ pub fn decode(bytes: &[u8]) -> Result<ProcessEvent, DecodeError> {
     let cgroup = record.u64()?;
     let [uid, euid, login_uid, session, terminal, pid_namespace, mount_namespace, parent] = record.u32s()?;
     let parent_started = record.u64()?;
+    let since = BootTime::from_nanos(record.u64()?);
+    let [queued, _] = record.u32s()?;
+    let queued = (queued != UNSET).then_some(Queued { events: queued, since });
     let known = |number: u32| (number != 0).then_some(number);
     let standing = Some(Standing {
         uid,
@@ -56,26 +59,20 @@ pub fn decode(bytes: &[u8]) -> Result<ProcessEvent, DecodeError> {
     let kind = match kind {
         FORK => {
             let started = (parent_started != 0).then_some(BootTime::from_nanos(parent_started));
-            ProcessEventKind::Fork { parent: Subject { pid: parent, started }, standing }
+            ProcessEventKind::Fork { parent: Subject { pid: parent, started }, standing, queued }
         }
-        EXEC => {
-            let (program, queued) = program(&mut record)?;
-            ProcessEventKind::Exec { program: Some(Box::new(program)), standing, queued }
-        }
+        EXEC => ProcessEventKind::Exec { program: Some(Box::new(program(&mut record)?)), standing, queued },
         EXIT => ProcessEventKind::Exit { standing },
         other => return Err(DecodeError::Kind(other)),
     };
     Ok(ProcessEvent { at, process: Subject { pid, started: Some(started) }, kind })
 }
 
-/// The program, and how many file events waited when it began.
-fn program(record: &mut Record<'_>) -> Result<(Program, Option<Queued>), DecodeError> {
+fn program(record: &mut Record<'_>) -> Result<Program, DecodeError> {
     let inode = record.u64()?;
     let seconds = record.u64()?.cast_signed();
-    let since = BootTime::from_nanos(record.u64()?);
     let [nanos, device] = record.u32s()?;
     let [path_bytes, cwd_bytes, script_bytes, argument_bytes, path_flags, cwd_flags] = record.u32s()?;
-    let [queued, _] = record.u32s()?;
     let name = record.take(NAME_BYTES)?;
     let path = record.take(path_bytes as usize)?;
     let cwd = record.take(cwd_bytes as usize)?;
@@ -90,14 +87,13 @@ fn program(record: &mut Record<'_>) -> Result<(Program, Option<Queued>), DecodeE
         inode: (inode != 0).then_some(inode),
         changed: u64::try_from(seconds).ok().filter(|_| inode != 0 && nanos < 1_000_000_000).map(|seconds| Duration::new(seconds, nanos)),
     });
-    let program = Program {
+    Ok(Program {
         name: printable(until_zero(name)).into_owned(),
         executable,
         script: (!until_zero(script).is_empty()).then(|| shown(script)),
         arguments: Arguments::new(arguments),
         cwd: path_text(cwd, cwd_flags),
-    };
-    Ok((program, (queued != UNSET).then_some(Queued { events: queued, since })))
+    })
 }
 
 /// The kernel keeps 20 bits of minor number; stat(2) tells them otherwise.
@@ -186,16 +182,16 @@ mod tests {
         bytes.extend([kind, 42].iter().flat_map(|number| number.to_ne_bytes()));
         bytes.extend([9_000_u64, 8_000, 77].iter().flat_map(|number| number.to_ne_bytes()));
         bytes.extend([1000, 0, 1000, UNSET, 0x8803, 4_026_531_836, 0, 7].iter().flat_map(|number: &u32| number.to_ne_bytes()));
-        bytes.extend(6_000_u64.to_ne_bytes());
+        bytes.extend([6_000_u64, 8_999].iter().flat_map(|number| number.to_ne_bytes()));
+        bytes.extend([3, 0].iter().flat_map(|number: &u32| number.to_ne_bytes()));
         bytes
     }
 
     fn exec(texts: [&[u8]; 4], flags: [u32; 2]) -> Vec<u8> {
         let mut bytes = head(EXEC);
-        bytes.extend([5_u64, 1_700_000_000, 8_999].iter().flat_map(|number| number.to_ne_bytes()));
+        bytes.extend([5_u64, 1_700_000_000].iter().flat_map(|number| number.to_ne_bytes()));
         let lengths = texts.map(|text| text.len() as u32);
         bytes.extend([250, (8 << 20) | 1].iter().chain(&lengths).chain(&flags).flat_map(|number: &u32| number.to_ne_bytes()));
-        bytes.extend([3, 0].iter().flat_map(|number: &u32| number.to_ne_bytes()));
         bytes.extend(b"apt\nx\0\0\0\0\0\0\0\0\0\0\0");
         bytes.extend(texts.concat());
         bytes
@@ -224,7 +220,8 @@ mod tests {
             mount_namespace: None,
         });
         let parent = Subject { pid: 7, started: Some(BootTime::from_nanos(6_000)) };
-        assert_eq!(event.kind, ProcessEventKind::Fork { parent, standing: standing.clone() });
+        let queued = Some(Queued { events: 3, since: BootTime::from_nanos(8_999) });
+        assert_eq!(event.kind, ProcessEventKind::Fork { parent, standing: standing.clone(), queued });
         assert_eq!(decode(&head(EXIT)).unwrap().kind, ProcessEventKind::Exit { standing });
         assert_eq!(decode(&head(9)), Err(DecodeError::Kind(9)));
     }

@@ -66,7 +66,7 @@ fn story(probe: &mut ProcessProbe, mut child: Child) -> Told {
         assert!(told.started.is_none() || told.started == event.process.started, "one process: {event:?}");
         told.started = event.process.started;
         match event.kind {
-            ProcessEventKind::Fork { parent, standing } => told.fork = Some((parent, standing.unwrap())),
+            ProcessEventKind::Fork { parent, standing, .. } => told.fork = Some((parent, standing.unwrap())),
             ProcessEventKind::Exec { program, standing, .. } => told.programs.push((*program.unwrap(), standing.unwrap())),
             ProcessEventKind::Exit { standing } => told.exits.push(standing.unwrap()),
             ProcessEventKind::Users { .. } => panic!("this feed tells no such thing"),

@@ -11,11 +11,13 @@ use crate::state::{InventoryComplete, Stored};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
-fn record(scene: &Scene, id: u32) -> PathBuf {
-    let text = format!("UID=1000\nUSER=alice\nAUDIT={id}\nREALTIME=5000000\nSERVICE=login\nTTY=tty1\n");
-    let path = scene.root(&id.to_string());
-    std::fs::write(&path, text).unwrap();
-    std::fs::set_permissions(&path, PermissionsExt::from_mode(0o644)).unwrap();
+/// As logind does it: the whole record at once.
+fn record(scene: &Scene, id: u32, terminal: &str) -> PathBuf {
+    let text = format!("UID=1000\nUSER=alice\nAUDIT={id}\nREALTIME=5000000\nSERVICE=login\nTTY={terminal}\n");
+    let (new, path) = (scene.watched("record"), scene.root(&id.to_string()));
+    std::fs::write(&new, text).unwrap();
+    std::fs::set_permissions(&new, PermissionsExt::from_mode(0o644)).unwrap();
+    std::fs::rename(new, &path).unwrap();
     path
 }
 
@@ -40,7 +42,7 @@ fn told(observer: &mut Observer<Recorder>) -> Vec<RecordBody> {
 #[test]
 fn a_session_is_created_as_it_begins_and_changes_as_it_ends() {
     let scene = Scene::new();
-    let record = record(&scene, 7);
+    let path = record(&scene, 7, "tty1");
     let mut observer = observer(&scene);
     let [RecordBody::Changed(began)] = &told(&mut observer)[..] else { panic!("no beginning") };
     assert_eq!((began.kind, began.actor.certainty), (ChangeKind::Created, Certainty::Strong));
@@ -48,10 +50,10 @@ fn a_session_is_created_as_it_begins_and_changes_as_it_ends() {
     assert_eq!((session.id.as_str(), began.actor.summary().as_str()), (began.item.key.as_str(), "alice"));
     assert_eq!(told(&mut observer), []);
     // What is learnt of it later is no change.
-    std::fs::write(&record, std::fs::read_to_string(&record).unwrap().replace("tty1", "tty2")).unwrap();
+    record(&scene, 7, "tty2");
     let version = |observer: &Observer<Recorder>| observer.parts.completion.logins().unwrap().sessions().version();
     let before = version(&observer);
-    std::fs::remove_file(&record).unwrap();
+    std::fs::remove_file(&path).unwrap();
     until("the end", || version(&observer) > before);
     let [RecordBody::Changed(ended)] = &told(&mut observer)[..] else { panic!("no end") };
     let fields: Vec<&str> = ended.fields.iter().map(|field| field.name.as_str()).collect();
@@ -88,7 +90,7 @@ fn what_ended_unseen_ends_as_it_is_noticed_and_what_ended_long_ago_is_let_go_of_
 #[test]
 fn one_that_is_older_than_the_inventory_is_no_change() {
     let scene = Scene::new();
-    record(&scene, 7);
+    record(&scene, 7, "tty1");
     let mut observer = observer(&scene);
     let complete = InventoryComplete { at: Time::from_seconds(6), items: 0, epoch: Epoch(1) };
     scene.state.set_inventory_complete(complete).unwrap();

@@ -10,12 +10,12 @@ use crate::sensor::{Preference, SensorCounters, Sensors};
 
 const END: &str = "end";
 
-/// The changes told while `work` goes on in a folder that sensors watch, of which all is known that was prepared; nothing where they name
-/// no processes.
-fn told_during(test: &str, prepare: impl FnOnce(&Scene), work: impl FnOnce(&Scene) + Send) -> Option<Vec<Change>> {
+/// The changes told while `work` goes on in a folder that sensors watch, and in the host's settings, of which all is known that was
+/// prepared; nothing where they name no processes. So many changes at least are waited for.
+fn told_during(test: &str, least: usize, prepare: impl FnOnce(&Scene), work: impl FnOnce(&Scene) + Send) -> Option<Vec<Change>> {
     let scene = Scene::new();
     prepare(&scene);
-    let policy = WatchPolicy { kinds: vec![ItemKind::File], ..scene.policy() };
+    let policy = WatchPolicy { kinds: vec![ItemKind::File, ItemKind::Sysctl], ..scene.policy() };
     let (sender, signals) = sync_channel(1024);
     let sensors = Sensors::start_with(Preference::Best, &policy, sender, Arc::new(SensorCounters::default())).unwrap();
     if !sensors.names_processes() {
@@ -24,9 +24,13 @@ fn told_during(test: &str, prepare: impl FnOnce(&Scene), work: impl FnOnce(&Scen
     }
     let (stop, records) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(Vec::new())));
     let end = format!("file:{}", printable(&scene.watched(END)));
-    let is_end = move |records: &[RecordBody]| changed(records).contains(&end);
+    let is_end = move |records: &[RecordBody]| {
+        let changed = changed(records);
+        changed.len() > least && changed.contains(&end)
+    };
     let sink = Recorder { records: Arc::clone(&records), is_enough: Box::new(is_end), stop: Arc::clone(&stop) };
-    let parts = ObserverParts { sensors: Some(Arc::new(sensors)), ..scene.parts(policy, sink) };
+    let collectors = Collectors::with_root(Root::at("/"), Arc::new(policy.clone()), RedactionKey::new([0; 32]));
+    let parts = ObserverParts { collectors, sensors: Some(Arc::new(sensors)), ..scene.parts(policy, sink) };
     let (_errands, mut taken) = tokio::sync::mpsc::channel(1);
     let watchdog = Arc::clone(&stop);
     std::thread::spawn(move || {
@@ -69,7 +73,7 @@ fn of_two_writers_of_one_file_none_is_surely_taken_for_the_other() {
     let mut pids = Vec::new();
     let (file, writers) = (std::sync::OnceLock::new(), &mut pids);
     let make = |scene: &Scene| std::fs::write(scene.watched("shared"), "").unwrap();
-    let told = told_during(test, make, |scene| {
+    let told = told_during(test, 0, make, |scene| {
         let path = scene.watched("shared");
         let writer = |text: &str, pause: &str| {
             let script = format!("for i in $(seq 40); do echo {text} > \"$1\"; sleep {pause}; done");
@@ -81,13 +85,49 @@ fn of_two_writers_of_one_file_none_is_surely_taken_for_the_other() {
         file.set(path).unwrap();
     });
     let (Some(told), Some(path)) = (told, file.get()) else { return };
-    assert!(told.iter().any(|change| is_of(change, path)), "nothing is told: {told:?}");
+    assert!(told.iter().any(|change| is_of(change, path) && pid(change).is_some()), "nobody is named: {told:?}");
     for change in told.iter().filter(|change| is_of(change, path) && change.actor.certainty <= Certainty::Strong) {
         let writer = match after(change, "size") {
             Some(Value::Integer(2)) => 0,
             Some(Value::Integer(6)) => 1,
             _ => continue,
         };
+        assert_eq!(pid(change), Some(pids[writer]), "{change:?}");
+    }
+}
+
+/// Each writes values of its own: a change tells by itself whose it was.
+#[test]
+fn of_two_writers_of_one_setting_none_is_surely_taken_for_the_other() {
+    const SETTING: &str = "/proc/sys/kernel/printk_ratelimit_burst";
+    let test = "of_two_writers_of_one_setting_none_is_surely_taken_for_the_other";
+    let Ok(before) = std::fs::read_to_string(SETTING) else { return crate::collect::skipped(test, "there is no such setting") };
+    if std::fs::write(SETTING, &before).is_err() {
+        return crate::collect::skipped(test, "settings cannot be written");
+    }
+    let mut pids = Vec::new();
+    let writers = &mut pids;
+    let told = told_during(
+        test,
+        0,
+        |_| {},
+        |_| {
+            let writer = |first: u32, pause: &str| {
+                let script = format!("for i in $(seq {first} 2 {}); do echo $i > {SETTING}; sleep {pause}; done", first + 80);
+                Command::new("sh").args(["-c", &script]).spawn().unwrap()
+            };
+            let mut both = [writer(1000, "0.071"), writer(1001, "0.083")];
+            writers.extend(both.iter().map(std::process::Child::id));
+            both.iter_mut().for_each(|writer| assert!(writer.wait().unwrap().success()));
+        },
+    );
+    std::fs::write(SETTING, before).unwrap();
+    let Some(told) = told else { return };
+    let of_it: Vec<&Change> = told.iter().filter(|change| change.item.to_string() == "sysctl:kernel.printk_ratelimit_burst").collect();
+    assert!(of_it.iter().any(|change| pid(change).is_some()), "nobody is named: {of_it:?}");
+    for change in of_it.into_iter().filter(|change| change.actor.certainty <= Certainty::Strong) {
+        let Some(Value::Text(value)) = after(change, "value") else { panic!("{change:?}") };
+        let writer = value.trim().parse::<usize>().unwrap() % 2;
         assert_eq!(pid(change), Some(pids[writer]), "{change:?}");
     }
 }
@@ -100,7 +140,7 @@ fn a_burst_of_removals_is_told_with_who_removed_as_surely_as_one() {
     let doer = &mut remover;
     let test = "a_burst_of_removals_is_told_with_who_removed_as_surely_as_one";
     let make = |scene: &Scene| (0..FILES).for_each(|number| std::fs::write(scene.watched(&format!("f{number}")), "").unwrap());
-    let told = told_during(test, make, |scene| {
+    let told = told_during(test, FILES, make, |scene| {
         let mut removing = Command::new("find").args([".", "-name", "f*", "-delete"]).current_dir(scene.watched("")).spawn().unwrap();
         *doer = removing.id();
         assert!(removing.wait().unwrap().success());
@@ -124,7 +164,7 @@ fn flags_that_a_hook_told_of_are_told_with_who_changed_them() {
     let mut changer = 0;
     let doer = &mut changer;
     let make = |scene: &Scene| std::fs::write(scene.watched("flagged"), "x").unwrap();
-    let told = told_during(test, make, |scene| {
+    let told = told_during(test, 0, make, |scene| {
         let mut chattr = Command::new("chattr").arg("+d").arg(scene.watched("flagged")).spawn().unwrap();
         *doer = chattr.id();
         assert!(chattr.wait().unwrap().success());

@@ -7,9 +7,8 @@ use std::sync::Arc;
 
 use trueline_drift::Actor;
 
-use super::Worker;
+use super::{Moment, Worker};
 use crate::kernel::fanotify::Event;
-use crate::process::event::BootTime;
 use crate::process::order::Sighting;
 use crate::sensor::Signal;
 use crate::sensor::coverage::Coverage;
@@ -47,14 +46,9 @@ impl Worker {
         }
     }
 
-    /// At that time no event waited in those of the two queues that were not ready.
-    pub(super) fn none_waited(&mut self, at: BootTime, files: bool, settings: bool) {
-        if !files {
-            self.processes.files.emptied(at);
-        }
-        if !settings {
-            self.sysctls_emptied = at;
-        }
+    /// No event of a setting waited then.
+    pub(super) fn no_settings_waited(&mut self, then: Moment) {
+        (self.sysctls_emptied, self.settings_told) = (then.at, then.stamped);
     }
 
     pub(super) fn processes_covered(&self) -> Coverage {
