@@ -48,6 +48,8 @@ fn watch(test: &str, preference: Preference, room: usize, prepare: impl Fn(&Path
 }
 
 fn watch_fed(test: &str, preference: Preference, feed: FeedChoice, room: usize, prepare: impl Fn(&Path)) -> Option<Watched> {
+    // What the sensors say of a loss, for whoever reads why a test failed; another test may have been first.
+    let _ = tracing_subscriber::fmt().with_max_level(tracing::Level::WARN).with_test_writer().try_init();
     let folder = tempfile::tempdir().unwrap();
     let base = folder.path().canonicalize().unwrap();
     prepare(&base);
@@ -80,7 +82,7 @@ impl Watched {
                 Signal::Touched(touch) if touch.target == target(&fence) => break,
                 Signal::Touched(touch) => touches.push(touch),
                 Signal::Image(_) | Signal::ToldUntil { .. } => {}
-                other => panic!("{other:?}"),
+                other => panic!("{other:?}; why stands above"),
             }
         }
         // What is still to come of the fence must not close the next round.
