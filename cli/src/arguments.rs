@@ -60,6 +60,9 @@ pub(crate) enum Command {
     /// Who was logged in where, and through su and sudo as whom
     #[command(subcommand)]
     Sessions(commands::sessions::Verb),
+    /// Which runs made changes together: of apt, Ansible, Puppet, a job; and what they say of themselves
+    #[command(subcommand)]
+    Transactions(commands::transactions::Verb),
     /// Desired states, captured from a host or written as YAML
     #[command(subcommand)]
     Baseline(commands::baseline::Verb),

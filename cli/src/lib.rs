@@ -57,6 +57,7 @@ fn run(arguments: Arguments, screen: Screen) -> Result<(), Failure> {
                     Command::Drift(verb) => commands::drift::run(&session, verb).await,
                     Command::Changes(verb) => commands::changes::run(&session, verb).await,
                     Command::Sessions(verb) => commands::sessions::run(&session, verb).await,
+                    Command::Transactions(verb) => commands::transactions::run(&session, verb).await,
                     Command::Baseline(verb) => commands::baseline::run(&session, verb).await,
                     Command::Coverage(verb) => commands::coverage::run(&session, verb).await,
                     Command::Tokens(verb) => commands::tokens::run(&session, verb).await,

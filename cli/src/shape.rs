@@ -3,7 +3,7 @@
 
 use serde::Deserialize;
 use trueline_drift::baseline::EXISTS;
-use trueline_drift::{Actor, FieldChange, ItemId, Time, Transaction, Value};
+use trueline_drift::{Actor, Candidates, FieldChange, ItemId, Time, Transaction, Value};
 
 use crate::failure::Failure;
 use crate::screen::Tone;
@@ -111,6 +111,9 @@ pub struct Change {
     pub actor: Actor,
     pub transaction: Option<Transaction>,
     pub shipped_by: Option<ItemId>,
+    /// Missing where somebody is named, and from an older collector's answer.
+    #[serde(default)]
+    pub candidates: Candidates,
     pub verdict: Option<String>,
     #[serde(default)]
     pub reasons: Vec<String>,

@@ -110,6 +110,7 @@ mod tests {
             actor: Actor::unknown("no sensor saw it"),
             transaction: None,
             shipped_by: None,
+            candidates: trueline_drift::Candidates::default(),
         }
     }
 

@@ -5,7 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::transaction::Transaction;
-use crate::{Actor, CoverageGap, FieldName, Fields, ItemId, Time, Value};
+use crate::{Actor, Candidates, CoverageGap, FieldName, Fields, ItemId, Time, Value};
 
 /// Numbers an agent's records from 1 without holes within one epoch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
@@ -89,6 +89,9 @@ pub struct Change {
     /// change is a part of that package's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shipped_by: Option<ItemId>,
+    /// Who may have made it, where nobody was seen to. Never the actor.
+    #[serde(default, skip_serializing_if = "Candidates::is_empty")]
+    pub candidates: Candidates,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -23,15 +23,17 @@ pub enum ItemKind {
     Unit,
     /// A login, or what was begun within one through su or sudo: a fact of the host, no setting.
     Session,
+    /// One run of a tool that makes changes together, as a package or configuration manager: a fact of the host, no setting.
+    Run,
 }
 
 impl ItemKind {
-    pub const ALL: [Self; 7] = [Self::File, Self::Package, Self::Sysctl, Self::User, Self::Group, Self::Unit, Self::Session];
+    pub const ALL: [Self; 8] = [Self::File, Self::Package, Self::Sysctl, Self::User, Self::Group, Self::Unit, Self::Session, Self::Run];
 
     /// Whether items of it are settings that somebody decides. Others come and go by themselves: a baseline holds of them
     /// what it names, and one that is captured or closed as a whole leaves them out.
     pub const fn is_setting(self) -> bool {
-        !matches!(self, Self::Session)
+        !matches!(self, Self::Session | Self::Run)
     }
 
     pub const fn name(self) -> &'static str {
@@ -43,6 +45,7 @@ impl ItemKind {
             Self::Group => "group",
             Self::Unit => "unit",
             Self::Session => "session",
+            Self::Run => "run",
         }
     }
 }
@@ -63,7 +66,7 @@ impl FromStr for ItemKind {
 
 #[derive(Debug, thiserror::Error)]
 pub enum ItemError {
-    #[error("`{name}` is not a kind of item: use file, package, sysctl, user, group, unit or session")]
+    #[error("`{name}` is not a kind of item: use file, package, sysctl, user, group, unit, session or run")]
     Kind { name: String },
     #[error("`{text}` is not an item: write kind:key, as in file:/etc/ssh/sshd_config")]
     Shape { text: String },

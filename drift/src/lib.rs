@@ -7,6 +7,7 @@
 
 pub mod actor;
 pub mod baseline;
+pub mod candidate;
 pub mod change;
 pub mod coverage;
 pub mod diff;
@@ -26,6 +27,7 @@ pub mod value;
 pub mod watch;
 
 pub use actor::{Actor, Certainty};
+pub use candidate::Candidates;
 pub use change::{Cause, Change, Epoch, FieldChange, Observation, Record, RecordBody, Sequence};
 pub use coverage::{CoverageGap, GapReason};
 pub use host::{BootId, Facts, HostId, TenantId};

@@ -124,6 +124,7 @@ pub fn classify(item: &ItemId, field: &str, actual: Option<&Value>) -> (Severity
         ItemKind::Group => (Critical, Security),
         ItemKind::Unit => (Warning, Functional),
         ItemKind::Session => (Info, Security),
+        ItemKind::Run => (Info, Functional),
     }
 }
 

@@ -1,12 +1,16 @@
 //! Runs that make changes together: of a package manager, a configuration manager, a job, a container's build.
 
+mod history;
 mod program;
 mod recognise;
+mod report;
 #[cfg(test)]
 mod tests;
 
+pub use history::{Entry, History, Zone, entries, of_run};
 pub use program::is_script;
 pub use recognise::{Chain, Link, Standing, Unit, recognise};
+pub use report::{Summary, summary};
 
 use std::fmt;
 use std::str::FromStr;
@@ -15,7 +19,8 @@ use serde::{Deserialize, Deserializer, Serialize};
 use uuid::Uuid;
 
 use crate::actor::Certainty;
-use crate::{BootId, Time, actor};
+use crate::actor::Process;
+use crate::{Actor, BootId, Time, actor};
 
 /// One run. Every change that it made carries the same identity.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,6 +51,12 @@ impl Transaction {
     /// This one first, then those around it.
     pub fn outwards(&self) -> impl Iterator<Item = &Self> {
         std::iter::successors(Some(self), |run| run.within.as_deref()).take(Self::DEPTH)
+    }
+
+    /// The process of the actor's chain that leads this run. Absent where the run has its name from something else.
+    pub fn leader<'a>(&self, boot: BootId, actor: &'a Actor) -> Option<&'a Process> {
+        let mut chain = actor.process.iter().chain(&actor.parents);
+        chain.find(|process| TransactionId::led_by(self.kind, boot, process.pid, process.started_at) == self.id)
     }
 
     /// `apt: apt-get install nginx, for alice`
@@ -115,6 +126,26 @@ impl FromStr for TransactionId {
 impl<'de> Deserialize<'de> for TransactionId {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// What came of a run, as the tool itself says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    Changed,
+    Failed,
+    Succeeded,
+    Unchanged,
+}
+
+impl Outcome {
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Changed => "changed",
+            Self::Failed => "failed",
+            Self::Succeeded => "succeeded",
+            Self::Unchanged => "unchanged",
+        }
     }
 }
 

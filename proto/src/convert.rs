@@ -2,6 +2,7 @@
 //! is an error here and nowhere later.
 
 mod actor;
+mod candidate;
 mod operation;
 mod transaction;
 
@@ -78,7 +79,9 @@ macro_rules! numbered {
 }
 use numbered;
 
-numbered!(item_kind_to_wire, item_kind_from_wire, "item kind", ItemKind, v1::ItemKind, { File, Package, Sysctl, User, Group, Unit, Session });
+numbered!(item_kind_to_wire, item_kind_from_wire, "item kind", ItemKind, v1::ItemKind, {
+    File, Package, Sysctl, User, Group, Unit, Session, Run
+});
 numbered!(change_kind_to_wire, change_kind_from_wire, "change kind", ChangeKind, v1::ChangeKind, { Created, Modified, Removed });
 numbered!(cause_to_wire, cause_from_wire, "cause", Cause, v1::Cause, { Event, Rescan });
 numbered!(gap_reason_to_wire, gap_reason_from_wire, "gap reason", GapReason, v1::GapReason, {
@@ -167,6 +170,7 @@ impl TryFrom<v1::Observation> for Observation {
 
 impl From<Change> for v1::Change {
     fn from(change: Change) -> Self {
+        let (candidates, more_candidates) = candidate::to_wire(change.candidates);
         Self {
             item: Some((&change.item).into()),
             kind: change_kind_to_wire(change.kind).into(),
@@ -186,6 +190,8 @@ impl From<Change> for v1::Change {
             actor: Some(change.actor.into()),
             transactions: transaction::to_wire(change.transaction),
             shipped_by: change.shipped_by.map(|package| package.key.as_str().to_owned()),
+            candidates,
+            more_candidates,
         }
     }
 }
@@ -227,6 +233,7 @@ impl TryFrom<v1::Change> for Change {
             actor: change.actor.ok_or_else(|| missing("actor"))?.try_into()?,
             transaction: transaction::from_wire(change.transactions)?,
             shipped_by: change.shipped_by.map(|key| package(&key)).transpose()?,
+            candidates: candidate::from_wire(change.candidates, change.more_candidates)?,
         })
     }
 }
@@ -408,6 +415,7 @@ mod tests {
                 actor: Actor::unknown("test"),
                 transaction: None,
                 shipped_by: None,
+                candidates: trueline_drift::Candidates::default(),
             };
             Change::try_from(v1::Change::from(change))
         };

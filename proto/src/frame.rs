@@ -246,6 +246,7 @@ mod tests {
             actor: Actor::unknown("it has ended"),
             transaction: None,
             shipped_by: None,
+            candidates: trueline_drift::Candidates::default(),
         };
         let record: v1::Record = RecordBody::Changed(Box::new(change.clone())).into();
         let plain = v1::Records { records: vec![record] }.encode_to_vec();

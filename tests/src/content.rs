@@ -119,6 +119,7 @@ impl World {
             actor: Actor { process: Some(writer(self.number, count)), ..self.actor.clone() },
             transaction: None,
             shipped_by: None,
+            candidates: trueline_drift::Candidates::default(),
         }
     }
 
@@ -144,6 +145,7 @@ pub fn numbered_change(number: u64) -> Change {
         actor: Actor { process: Some(writer(0, number)), ..actor(0) },
         transaction: None,
         shipped_by: None,
+        candidates: trueline_drift::Candidates::default(),
     }
 }
 

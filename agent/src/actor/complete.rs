@@ -100,6 +100,11 @@ impl Completion {
         self.logins.as_ref()
     }
 
+    /// The process that leads a run of which this chain is a part.
+    pub fn leader<'a>(&self, run: &Transaction, whole: &'a Actor) -> Option<&'a Process> {
+        run.leader(self.boot?, whole)
+    }
+
     /// The whole chain, and the innermost run that it belongs to.
     pub fn complete(&mut self, actor: &Actor, state: &State) -> (Actor, Option<Transaction>) {
         let now = Instant::now();

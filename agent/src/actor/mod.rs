@@ -5,6 +5,7 @@
 //! /proc and /etc/passwd: no name service. What makes it a whole chain (`complete`: login, digests, sudo, transaction) runs on the
 //! observer's, and what that may have to wait for, on threads of its own.
 
+pub mod candidates;
 mod chain;
 pub mod complete;
 pub mod digest;
@@ -12,6 +13,7 @@ pub(crate) mod folder;
 pub mod genuine;
 pub mod image;
 mod known;
+pub(crate) mod leader;
 pub mod login;
 pub mod placement;
 pub mod procfs;

@@ -290,7 +290,7 @@ pub(super) fn brief(argv: Vec<String>) -> Vec<String> {
     brief
 }
 
-fn booted_at() -> Time {
+pub(super) fn booted_at() -> Time {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |now| now.as_micros());
     let up = nix::time::clock_gettime(nix::time::ClockId::CLOCK_BOOTTIME).map_or(0, |up| Duration::from(up).as_micros());
     Time::from_micros(i64::try_from(now.saturating_sub(up)).unwrap_or(0))

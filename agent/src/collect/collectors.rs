@@ -76,7 +76,8 @@ impl Collectors {
     /// As [`Self::read_kind`], with the count of entries left out.
     pub fn list(&self, kind: ItemKind) -> Result<Listing, CollectError> {
         match kind {
-            ItemKind::File => Ok(Listing::default()),
+            // Files only a scan can list, and of runs there is nothing to read but what was told of them.
+            ItemKind::File | ItemKind::Run => Ok(Listing::default()),
             ItemKind::Package => package::read_all(&self.root),
             ItemKind::Sysctl => sysctl::read_all(&self.root, &self.policy),
             ItemKind::User => user::read_all(&self.root, &self.key),

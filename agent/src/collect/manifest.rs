@@ -139,6 +139,11 @@ pub fn owners(root: &Root, paths: &[&[u8]]) -> io::Result<Vec<Option<Package>>> 
     Ok(owners)
 }
 
+/// Which of these packages has each path by dpkg's manifests as they are now: reads theirs alone.
+pub fn listed_by(root: &Root, packages: &[Package], paths: &[&[u8]]) -> io::Result<Vec<Option<Package>>> {
+    dpkg::listed_by(root, packages, paths)
+}
+
 /// Whether the manifest that tells of each path is in place, now that a package manager has written it.
 pub fn are_in_place(root: &Root, paths: &[(&[u8], Time)]) -> Vec<bool> {
     dpkg::are_in_place(root, paths).unwrap_or_else(|_| vec![false; paths.len()])

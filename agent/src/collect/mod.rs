@@ -17,6 +17,7 @@ pub mod program;
 pub mod refusal;
 pub mod root;
 pub mod rpm;
+pub mod run;
 pub mod session;
 pub mod sysctl;
 pub mod unit;

@@ -6,8 +6,10 @@ use std::time::Instant;
 
 use tracing::warn;
 use trueline_drift::change::ChangeKind;
-use trueline_drift::diff::diff;
-use trueline_drift::{Actor, Cause, Change, Fields, GapReason, ItemId, ItemKey, ItemKind, Observation, Operation, RecordBody, text};
+use trueline_drift::diff::{Difference, diff};
+use trueline_drift::{
+    Actor, Cause, Change, Fields, GapReason, ItemId, ItemKey, ItemKind, Observation, Operation, RecordBody, Transaction, text,
+};
 
 use super::aside::{Crowded, Request};
 use super::findings::Finding;
@@ -36,6 +38,15 @@ pub(super) enum Telling {
     AtOnce,
     /// Once the sensors have told of all events before: see [`super::findings`].
     CaughtUp,
+}
+
+/// Who is behind what differs.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum By<'a> {
+    /// Whom a sensor named: the chain is yet to be completed.
+    Touched(&'a Actor),
+    /// The whole chain, with the run.
+    Known(&'a Actor, Option<&'a Transaction>),
 }
 
 /// What a kind is read for.
@@ -269,6 +280,9 @@ impl<S: Sink> Observer<S> {
         if kind == ItemKind::Session {
             return self.compare_sessions(cause, SESSIONS_PATIENCE).map(|told| told.count);
         }
+        if kind == ItemKind::Run {
+            return self.compare_runs(cause);
+        }
         let listed = self.list(kind)?;
         self.compare_listed(kind, listed, cause, actor, telling, novelty)
     }
@@ -338,8 +352,13 @@ impl<S: Sink> Observer<S> {
         Ok(())
     }
 
-    /// The heart: what was known, what is now, and a record of the difference.
+    /// By whoever touched the item.
     pub(super) fn compare(&mut self, item: ItemId, reading: Option<Reading>, cause: Cause, actor: &Actor, novelty: Novelty) {
+        self.compare_by(item, reading, cause, By::Touched(actor), novelty);
+    }
+
+    /// The heart: what was known, what is now, and a record of the difference.
+    pub(super) fn compare_by(&mut self, item: ItemId, reading: Option<Reading>, cause: Cause, by: By<'_>, novelty: Novelty) {
         // An earlier event of it, which a sweep at work has noted, ended the doubt.
         let is_first = self.sweep.as_ref().is_none_or(|sweep| !sweep.has_touched(&item));
         if cause == Cause::Event {
@@ -382,18 +401,16 @@ impl<S: Sink> Observer<S> {
             return;
         };
         self.parts.status.changes.fetch_add(1, Ordering::Relaxed);
-        let is_changed = |name: &str| difference.fields.iter().any(|field| field.name.as_str() == name);
-        let is_modified = cause == Cause::Event && difference.kind == ChangeKind::Modified;
-        let doubt = match () {
-            () if is_modified && is_changed(UNTOLD) && !self.hears_of_flags() => {
-                Some("no event tells of a change of flags: another process may have made it")
+        let (actor, transaction) = match by {
+            By::Known(actor, transaction) => (actor.clone(), transaction.cloned()),
+            By::Touched(actor) => {
+                let doubt = self.doubt_of(&item, &difference, cause, is_first);
+                let actor = doubt.map_or_else(|| actor.clone(), |doubt| actor.but(doubt));
+                let (actor, transaction) = self.parts.completion.complete(&actor, &self.parts.state);
+                self.note_runs(&actor, transaction.as_ref());
+                (actor, transaction)
             }
-            () if is_modified && self.unwritten && is_changed(CONTENTS) => Some(UNWRITTEN),
-            () if cause == Cause::Event => self.doubt(&item, is_first),
-            () => None,
         };
-        let actor = doubt.map_or_else(|| actor.clone(), |doubt| actor.but(doubt));
-        let (actor, transaction) = self.parts.completion.complete(&actor, &self.parts.state);
         // A text that no collector takes would hold up all that comes after it.
         let actor = actor.bounded();
         let change = Change {
@@ -407,9 +424,24 @@ impl<S: Sink> Observer<S> {
             actor,
             transaction,
             shipped_by: None,
+            candidates: trueline_drift::Candidates::default(),
         };
         self.offer.records.push(RecordBody::Changed(Box::new(change)));
         self.offer.updates.insert(item, update);
+    }
+
+    /// Why whoever touched the item may not have made this difference.
+    fn doubt_of(&self, item: &ItemId, difference: &Difference, cause: Cause, is_first: bool) -> Option<&'static str> {
+        let is_changed = |name: &str| difference.fields.iter().any(|field| field.name.as_str() == name);
+        let is_modified = cause == Cause::Event && difference.kind == ChangeKind::Modified;
+        match () {
+            () if is_modified && is_changed(UNTOLD) && !self.hears_of_flags() => {
+                Some("no event tells of a change of flags: another process may have made it")
+            }
+            () if is_modified && self.unwritten && is_changed(CONTENTS) => Some(UNWRITTEN),
+            () if cause == Cause::Event => self.doubt(item, is_first),
+            () => None,
+        }
     }
 
     /// Whether a hook tells of each change of flags, as of a write.

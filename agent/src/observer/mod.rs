@@ -10,11 +10,13 @@
 //! - What a scan read is never believed over what an event showed later.
 
 mod aside;
+mod candidates;
 mod compare;
 mod findings;
 mod freshness;
 mod offer;
 mod plans;
+mod runs;
 mod scope;
 mod sessions;
 pub mod settle;
@@ -35,6 +37,7 @@ use tracing::{info, warn};
 use trueline_drift::watch::WatchPolicy;
 use trueline_drift::{Actor, ItemKind, Time};
 
+use crate::actor::candidates::Activities;
 use crate::actor::complete::Completion;
 use crate::clock;
 use crate::collect::Collectors;
@@ -50,6 +53,7 @@ use findings::Findings;
 use offer::{Hold, Offer};
 use plans::Plans;
 pub use plans::{Plan, Why};
+use runs::Runs;
 pub use scope::Scope;
 pub use settle::{Patience, Settle, Settled};
 pub use sink::{ReplayError, Sink, SinkError, SpoolSink, catch_up};
@@ -131,6 +135,9 @@ pub struct Observer<S> {
     next_sessions: Instant,
     /// When the last of those ended that were let go of.
     sessions_let_go: Option<Time>,
+    /// What else went on, for changes that nobody was seen to make.
+    activities: Activities,
+    runs: Runs,
     /// Who wrote a setting since all were read.
     ripple: Option<Actor>,
     next_alive: Instant,
@@ -146,6 +153,7 @@ impl<S: Sink> Observer<S> {
         });
         let is_inventoried = !plans.iter().any(|plan| matches!(plan.why, Why::Inventory));
         let parts = ObserverParts { collectors: parts.collectors.files_at_most(LARGE), ..parts };
+        let activities = Activities::beneath(parts.collectors.root());
         Self {
             plans: Plans::new(plans, parts.retry_after),
             parts,
@@ -173,6 +181,8 @@ impl<S: Sink> Observer<S> {
             sessions_told: 0,
             next_sessions: Instant::now(),
             sessions_let_go: None,
+            activities,
+            runs: Runs::default(),
             ripple: None,
             next_alive: Instant::now(),
         }
@@ -358,6 +368,7 @@ impl<S: Sink> Observer<S> {
             self.plan(Plan { scope: Scope::All, why: Why::Schedule });
         }
         self.tell_sessions();
+        self.look_at_runs(now);
         // Nothing is read while an offer waits.
         if now >= self.next_poll && self.offer_again.is_none() {
             let is_watched = |row: &Coverage| row.watching && row.scope.starts_with("sysctl:");

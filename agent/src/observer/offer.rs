@@ -29,6 +29,8 @@ pub(super) struct Offer {
     pub(super) updates: HashMap<ItemId, Option<Stored>>,
     /// Of how many records it is said whether they are parts of packages' changes.
     pub(super) named: usize,
+    /// Of how many it was asked who may have made them.
+    pub(super) asked: usize,
     /// Set once the sink took the records.
     taken: Option<Sequence>,
 }
@@ -68,6 +70,7 @@ impl<S: Sink> Observer<S> {
             return false;
         }
         self.name_shippers();
+        self.offer_candidates();
         if self.offer.is_empty() {
             self.release();
             return true;

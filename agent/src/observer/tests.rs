@@ -1,8 +1,10 @@
 //! The observer over a real folder and a real state, with signals by hand.
 
+mod candidates;
 mod configuration;
 mod findings;
 mod packages;
+mod runs;
 mod sessions;
 mod whose;
 

@@ -441,10 +441,17 @@ fn fault(operation: &'static str, path: &Path) -> impl FnOnce(DatabaseError) -> 
 }
 
 /// Places are kind bytes.
-type Counts = [u64; 8];
+type Counts = [u64; 16];
 
+/// Older agents kept half as many.
 fn counts(row: &[u8]) -> Counts {
-    numbers(row).unwrap_or_default()
+    let mut counts = Counts::default();
+    match (numbers::<16>(row), numbers::<8>(row)) {
+        (Some(all), _) => counts = all,
+        (None, Some(half)) => counts[..8].copy_from_slice(&half),
+        (None, None) => {}
+    }
+    counts
 }
 
 fn numbers<const N: usize>(row: &[u8]) -> Option<[u64; N]> {

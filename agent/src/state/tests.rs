@@ -188,6 +188,7 @@ fn transition(item: &ItemId, before: Option<i64>, after: Option<i64>) -> RecordB
         actor: Actor::unknown("test"),
         transaction: None,
         shipped_by: None,
+        candidates: trueline_drift::Candidates::default(),
     }))
 }
 
@@ -300,4 +301,12 @@ fn a_full_disk_is_an_error_and_the_state_goes_on_once_there_is_space() {
     if let Err(panic) = outcome {
         std::panic::resume_unwind(panic);
     }
+}
+
+#[test]
+fn counts_of_an_agent_that_knew_fewer_kinds_are_read() {
+    let before = super::bytes([0, 5, 4, 3, 2, 1, 6, 7]);
+    let counts = super::counts(&before);
+    assert_eq!((&counts[..8], &counts[8..]), (&[0, 5, 4, 3, 2, 1, 6, 7][..], &[0; 8][..]));
+    assert_eq!(super::counts(&super::bytes(counts)), counts);
 }

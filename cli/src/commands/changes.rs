@@ -3,7 +3,7 @@
 use clap::{Args, Subcommand};
 use trueline_drift::actor::SessionId;
 use trueline_drift::transaction::TransactionId;
-use trueline_drift::{Actor, Time, Transaction};
+use trueline_drift::{Actor, Candidates, Time, Transaction};
 
 use super::{Filters, Session};
 use crate::age::{age, moment, moment_and_age, now, parse_moment};
@@ -126,6 +126,7 @@ fn show(session: &Session, value: &serde_json::Value) -> Result<(), Failure> {
     sheet.maybe("shipped by", change.shipped_by.as_ref().map(ToString::to_string).as_deref());
     describe(&mut sheet, &change.actor);
     describe_runs(&mut sheet, change.transaction.as_ref());
+    describe_candidates(&mut sheet, &change.candidates);
     screen.raw(&sheet.text(screen.paint, screen.width))?;
     screen.line("")?;
     let columns = vec![Column::new("FIELD", Fit::End), Column::new("BEFORE", Fit::End), Column::new("AFTER", Fit::End)];
@@ -148,6 +149,16 @@ fn show(session: &Session, value: &serde_json::Value) -> Result<(), Failure> {
 pub fn describe_runs(sheet: &mut Sheet, transaction: Option<&Transaction>) {
     for (at, run) in transaction.into_iter().flat_map(Transaction::outwards).enumerate() {
         sheet.row(if at == 0 { "transaction" } else { "within" }, &format!("{} ({}, {})", run.summary(), run.id, run.certainty));
+    }
+}
+
+/// Who may have been it, where nobody was seen.
+fn describe_candidates(sheet: &mut Sheet, candidates: &Candidates) {
+    for candidate in &candidates.offered {
+        sheet.row("perhaps", &candidate.line(moment));
+    }
+    if candidates.more > 0 {
+        sheet.row("and", &format!("{} more in that time", candidates.more));
     }
 }
 
@@ -193,6 +204,41 @@ mod tests {
 
     use super::*;
     use crate::screen::Paint;
+
+    #[test]
+    fn who_may_have_done_it_is_told_as_perhaps_and_how_it_was_matched() {
+        let session = json!({
+            "id": "3f2a9c01d4e7-2238", "certainty": "strong", "kind": "ssh", "user": "alice", "origin": {"address": "10.0.0.9"}
+        });
+        let candidates: Candidates = shape::read(&json!({
+            "offered": [
+                {
+                    "kind": "package", "matched": "object_and_time", "distance_seconds": 0,
+                    "began_at": "2026-11-22T00:11:00Z", "ended_at": "2026-11-22T00:11:05Z",
+                    "package": {
+                        "action": "upgrade", "name": "openssl", "version_before": "3.0.1", "version": "3.0.2",
+                        "command": "apt-get upgrade", "requested_by": "alice (1000)"
+                    }
+                },
+                {
+                    "kind": "sudo", "matched": "time", "distance_seconds": 3, "session": session,
+                    "began_at": "2026-11-22T00:12:00Z", "ended_at": "2026-11-22T00:12:01Z",
+                    "sudo": {"certainty": "correlated", "by": "alice", "as_user": "root", "command": "/usr/bin/vim x\u{1b}[31m"}
+                },
+                {"kind": "login", "matched": "time", "distance_seconds": 0, "session": session, "began_at": "2026-11-22T00:10:00Z"}
+            ],
+            "more": 2
+        }))
+        .unwrap();
+        let mut sheet = Sheet::default();
+        describe_candidates(&mut sheet, &candidates);
+        insta::assert_snapshot!(sheet.text(Paint::PLAIN, None), @r"
+        perhaps  upgrade of openssl 3.0.1 -> 3.0.2 by apt-get upgrade, for alice (1000), 2026-11-22 00:11:00Z to 2026-11-22 00:11:05Z (object and time)
+        perhaps  alice's sudo as root: /usr/bin/vim x�[31m, within ssh session 3f2a9c01d4e7-2238 from 10.0.0.9, 2026-11-22 00:12:00Z to 2026-11-22 00:12:01Z (time alone)
+        perhaps  alice's ssh session 3f2a9c01d4e7-2238 from 10.0.0.9, since 2026-11-22 00:10:00Z (time alone)
+        and      2 more in that time
+        ");
+    }
 
     /// From the process to the login, with what a host may put into a terminal made visible.
     #[test]

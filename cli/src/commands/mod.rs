@@ -9,6 +9,8 @@ pub mod events;
 pub mod hosts;
 pub mod sessions;
 pub mod tokens;
+pub mod told;
+pub mod transactions;
 
 use std::path::PathBuf;
 
@@ -46,7 +48,7 @@ pub struct Filters {
     /// Of this item: kind:key, as in file:/etc/hosts
     #[arg(long)]
     item: Option<ItemId>,
-    /// Of this kind of item: file, package, sysctl, user, group, unit, session
+    /// Of this kind of item: file, package, sysctl, user, group, unit, session, run
     #[arg(long)]
     kind: Option<ItemKind>,
     /// With this verdict

@@ -1,15 +1,13 @@
 //! `trueline sessions`: who was logged in where, and what they became through su and sudo.
 
 use clap::{Args, Subcommand};
-use serde_json::{Value, json};
-use trueline_drift::{Fields, ItemId, ItemKind, Time};
+use trueline_drift::{ItemKind, Time};
 
-use super::{Session, hosts};
-use crate::age::{age, moment, now};
-use crate::api::Query;
+use super::Session;
+use super::told::{self, Asked, Told};
+use crate::age::{moment, now};
 use crate::failure::Failure;
 use crate::screen::Tone;
-use crate::shape;
 use crate::table::{Cell, Column, Fit, Table};
 
 #[derive(Debug, Subcommand)]
@@ -20,35 +18,11 @@ pub enum Verb {
 
 #[derive(Debug, Args)]
 pub struct Selection {
-    /// Of this host, by name or id [default: of every host]
-    #[arg(long)]
-    host: Option<String>,
+    #[command(flatten)]
+    asked: Asked,
     /// Only those that have not ended
     #[arg(long)]
     open: bool,
-}
-
-#[derive(Debug, serde::Deserialize)]
-struct Item {
-    item: ItemId,
-    fields: Fields,
-}
-
-/// A session of a host, and as the collector told it.
-struct Told {
-    host: String,
-    item: Item,
-    value: Value,
-}
-
-impl Told {
-    fn field(&self, name: &str) -> Option<String> {
-        self.item.fields.value(name).map(ToString::to_string)
-    }
-
-    fn time(&self, name: &str) -> Option<Time> {
-        self.field(name)?.parse().ok()
-    }
 }
 
 pub async fn run(session: &Session, verb: Verb) -> Result<(), Failure> {
@@ -58,20 +32,11 @@ pub async fn run(session: &Session, verb: Verb) -> Result<(), Failure> {
 }
 
 async fn list(session: &Session, selection: Selection) -> Result<(), Failure> {
-    let hosts = match &selection.host {
-        Some(host) => vec![shape::read::<shape::Host>(&session.api.get(&["hosts", host], &Query::default()).await?)?],
-        None => hosts::all(session).await?,
-    };
-    let mut told = Vec::new();
-    for host in hosts {
-        of_host(session, &host, &mut told).await?;
-    }
-    told.retain(|told| !selection.open || told.field("ended_at").is_none());
-    told.sort_by_key(|told| std::cmp::Reverse((told.time("began_at"), told.item.item.key.as_str().to_owned())));
+    let mut told = told::all(session, &selection.asked, ItemKind::Session, None).await?;
+    told.retain(|told| !selection.open || told.is_open());
     let screen = session.screen;
     if screen.is_json() {
-        let items: Vec<Value> = told.into_iter().map(|told| told.value).collect();
-        return Ok(screen.document(&json!({ "items": items }))?);
+        return Ok(screen.document(&told::document(told))?);
     }
     if told.is_empty() {
         screen.note("No sessions. `trueline hosts show HOST` says whether a host tells of them.");
@@ -80,27 +45,6 @@ async fn list(session: &Session, selection: Selection) -> Result<(), Failure> {
     let now = now();
     let rows: Vec<Vec<Cell>> = told.iter().map(|told| row(told, now)).collect();
     Ok(screen.raw(&Table::new(columns()).page(&rows, screen.paint, screen.width))?)
-}
-
-/// The agent keeps a thousand ended ones at most.
-async fn of_host(session: &Session, host: &shape::Host, told: &mut Vec<Told>) -> Result<(), Failure> {
-    let mut after = None;
-    loop {
-        let query = Query::default().with("kind", Some(ItemKind::Session)).with("limit", Some(500)).with("after", after.as_ref());
-        let (_, page) = session.api.page(&["hosts", &host.id, "items"], &query).await?;
-        for mut value in page.items {
-            let item = shape::read(&value)?;
-            if let Some(object) = value.as_object_mut() {
-                object.insert("host".to_owned(), json!(host.id));
-                object.insert("host_name".to_owned(), json!(host.name));
-            }
-            told.push(Told { host: host.name.clone(), item, value });
-        }
-        match page.next {
-            Some(next) if Some(&next) != after.as_ref() => after = Some(next),
-            _ => return Ok(()),
-        }
-    }
 }
 
 fn columns() -> Vec<Column> {
@@ -119,33 +63,30 @@ fn columns() -> Vec<Column> {
 fn row(told: &Told, now: Time) -> Vec<Cell> {
     let text = |name: &str| told.field(name);
     let kind = text("type").unwrap_or_default();
-    // A guess must not read like a fact.
-    let perhaps = if text("certainty").as_deref() == Some("correlated") { "perhaps " } else { "" };
     let user = match (text("user"), text("as_user")) {
         (Some(user), Some(as_user)) => format!("{user} as {as_user}"),
         (None, Some(as_user)) => format!("as {as_user}"),
         (user, None) => user.unwrap_or_else(|| "–".to_owned()),
     };
-    let ended = match told.time("ended_at") {
-        Some(at) => Cell::new(&age(at, now)),
-        None => Cell::toned(Tone::Good, "open"),
-    };
     vec![
         Cell::new(&told.time("began_at").map_or_else(|| "–".to_owned(), moment)),
-        ended,
+        told.ended(now),
         Cell::new(&told.host),
-        Cell::new(&format!("{perhaps}{kind}")),
+        Cell::new(&format!("{}{kind}", told.perhaps())),
         Cell::toned(Tone::Actor, &user),
         Cell::new(text("origin").as_deref().unwrap_or("–")),
-        Cell::toned(Tone::Heading, told.item.item.key.as_str()),
+        Cell::toned(Tone::Heading, told.key()),
         Cell::new(text("command").as_deref().unwrap_or("")),
     ]
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::{Value, json};
+
     use super::*;
     use crate::screen::Paint;
+    use crate::shape;
 
     #[test]
     fn a_login_and_what_it_became_through_sudo_are_two_lines() {

@@ -21,13 +21,13 @@ use trueline_store::{AppendOutcome, Batch, HostStatus, KeyDigest, NewHost, NewTo
 
 use crate::running::{ended, errors, output, text, trueline};
 
-const HOST: &str = "web1";
+pub const HOST: &str = "web1";
 /// Guards against a test that would hang; nothing is measured.
 const GUARD: Duration = Duration::from_secs(60);
 /// Enough that comparing them takes longer than a program takes to start.
 const ITEMS: usize = 4_000;
 
-struct Site {
+pub struct Site {
     serving: Serving,
     shutdown: CancellationToken,
     host: HostId,
@@ -38,7 +38,7 @@ struct Site {
 }
 
 impl Site {
-    async fn start() -> Self {
+    pub async fn start() -> Self {
         let home = tempfile::tempdir().unwrap();
         let any = Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
         let settings = Settings {
@@ -107,7 +107,7 @@ impl Site {
         self.serving.hub.compare.ring();
     }
 
-    async fn append(&mut self, records: Vec<RecordBody>) {
+    pub async fn append(&mut self, records: Vec<RecordBody>) {
         let count = records.len() as u64;
         let link = self.link.next(self.epoch, self.next, count as u32, b"payload");
         let batch = Batch { host: self.host, epoch: self.epoch, first: self.next, records, previous: self.link, link };
@@ -131,7 +131,7 @@ impl Site {
     }
 
     /// Beside the collector, which needs this thread's runtime.
-    async fn ask(&self, words: &[&str]) -> Output {
+    pub async fn ask(&self, words: &[&str]) -> Output {
         self.store().host_status(self.host, &HostStatus::default(), now()).await.unwrap();
         let mut command = self.command(words);
         tokio::task::spawn_blocking(move || output(&mut command)).await.unwrap()
@@ -146,7 +146,7 @@ impl Site {
         tokio::task::spawn_blocking(|| ended(child)).await.unwrap()
     }
 
-    async fn stop(self) {
+    pub async fn stop(self) {
         self.shutdown.cancel();
         tokio::time::timeout(GUARD, self.serving.join).await.expect("the collector stops").unwrap().unwrap();
     }
@@ -261,6 +261,7 @@ fn changed(item: &str, field: &'static str, before: &str, after: &str, shipped_b
         actor: Actor::unknown("a test"),
         transaction: None,
         shipped_by: shipped_by.map(|package| package.parse().unwrap()),
+        candidates: trueline_drift::Candidates::default(),
     }))
 }
 

@@ -6,3 +6,4 @@ mod check;
 mod command_line;
 mod quickstart;
 mod running;
+mod transactions;

@@ -104,6 +104,9 @@ struct ChangeView {
     /// Innermost first.
     transactions: Vec<String>,
     shipped_by: Option<String>,
+    /// Who may have made it.
+    candidates: Vec<String>,
+    more_candidates: u32,
 }
 
 async fn show(State(api): State<Api>, caller: Caller, Path(id): Path<String>) -> Result<Response, Problem> {
@@ -263,6 +266,8 @@ impl ChangeView {
                 .map(|run| format!("{} ({}, {})", run.summary(), run.id, run.certainty))
                 .collect(),
             shipped_by: change.shipped_by.map(|package| package.to_string()),
+            candidates: change.candidates.offered.iter().map(|candidate| candidate.line(|at| Moment::of(at, now).plain())).collect(),
+            more_candidates: change.candidates.more,
         }
     }
 }

@@ -21,7 +21,7 @@ pub const AFTER: Parameter = Parameter::new("after", "The `next` of the page bef
 pub const HOST: Parameter = Parameter::new("host", "Of this host, by identity or name.");
 pub const ITEM: Parameter = Parameter::new("item", "Of this item: `kind:key`.");
 pub const KIND: Parameter =
-    Parameter::of("kind", "Of this kind of item.", &["file", "package", "sysctl", "user", "group", "unit", "session"]);
+    Parameter::of("kind", "Of this kind of item.", &["file", "package", "sysctl", "user", "group", "unit", "session", "run"]);
 pub const VERDICT: Parameter = Parameter::of("verdict", "With this verdict.", &["expected", "out_of_scope", "notable", "critical"]);
 
 const DEFAULT_LIMIT: u32 = 100;

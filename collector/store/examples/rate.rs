@@ -206,6 +206,7 @@ fn change(number: usize, departs: bool) -> RecordBody {
         actor,
         transaction: None,
         shipped_by: None,
+        candidates: trueline_drift::Candidates::default(),
     }))
 }
 

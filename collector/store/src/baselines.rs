@@ -141,8 +141,9 @@ pub(crate) async fn capture(session: &mut Session, new: NewCapture) -> Result<Ba
     let id = next_version(session, version).await?;
     if new.scopes.is_empty() {
         let sql = "INSERT INTO baseline_items (baseline, fingerprint, kind, key, absent, fields) \
-            SELECT $1, fingerprint, kind, key, 0, fields FROM items WHERE host = $2 AND present = 1 AND kind <> $3 ORDER BY fingerprint";
-        session.execute(sql, vec![id.into(), host.into(), ItemKind::Session.number().into()]).await?;
+            SELECT $1, fingerprint, kind, key, 0, fields FROM items WHERE host = $2 AND present = 1 AND kind NOT IN ($3, $4) ORDER BY fingerprint";
+        let [sessions, runs] = [ItemKind::Session, ItemKind::Run].map(ItemKind::number);
+        session.execute(sql, vec![id.into(), host.into(), sessions.into(), runs.into()]).await?;
     } else {
         copy_scopes(session, id, host, &new.scopes).await?;
     }

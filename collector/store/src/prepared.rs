@@ -209,6 +209,7 @@ mod tests {
             actor: Actor::unknown("a test"),
             transaction: None,
             shipped_by: shipped_by.map(|package| package.parse().unwrap()),
+            candidates: trueline_drift::Candidates::default(),
         }
     }
 

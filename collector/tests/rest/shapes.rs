@@ -77,6 +77,40 @@ async fn what_is_told_of_each_operation_is_kept_as_the_agent_said_it() {
     site.stop().await;
 }
 
+/// Through the store, REST and the console, and never as the actor.
+#[tokio::test]
+async fn who_may_have_made_a_change_stands_beside_an_actor_that_stays_unknown() {
+    let mut site = Site::start(0).await.with_host(&[("file:/etc/hosts", file("0644")), ("file:/etc/x", file("0644"))]).await;
+    let mut found = site.changed("file:/etc/hosts", "mode", "0644", "0666");
+    found.actor = trueline_drift::Actor::unknown("found by a scan");
+    let candidates = json!({
+        "offered": [{
+            "kind": "login", "began_at": "2026-02-02T02:40:00.000000Z", "ended_at": "2026-02-02T02:44:00.000000Z",
+            "matched": "time", "distance_seconds": 3,
+            "session": {"id": "3f2a9c01d4e7-43", "certainty": "strong", "kind": "ssh", "user": "<bob>", "origin": {"address": "10.0.0.9"}}
+        }],
+        "more": 2
+    });
+    found.candidates = serde_json::from_value(candidates.clone()).unwrap();
+    site.append(vec![RecordBody::Changed(Box::new(found))]).await;
+    site.change("file:/etc/x", "mode", "0644", "0600").await;
+    let viewer = site.bearer(Role::Viewer).await;
+    let change = async |item: &str| site.get(&format!("/api/v1/changes?item={item}"), &viewer).await.json()["items"][0].clone();
+    let found = change("file:/etc/hosts").await;
+    assert_eq!(found["candidates"], candidates);
+    assert_eq!(found["actor"], json!({"certainty": "unknown", "reason": "found by a scan"}));
+    assert!(change("file:/etc/x").await.get("candidates").is_none());
+    // Whoever may have done it has not: it is no change of that session's.
+    let of_session = site.get("/api/v1/changes?session=3f2a9c01d4e7-43", &viewer).await.json();
+    assert_eq!(of_session["items"], json!([]));
+    let drift = &site.get("/api/v1/drift?item=file:/etc/hosts", &viewer).await.json()["items"][0];
+    let session = site.session(Role::Viewer).await;
+    let page = send(site.at, "GET", &format!("/drift/{}", drift["id"]), &[("cookie", &session)], b"").await.body;
+    assert!(page.contains("Perhaps <span class=\"mono\">") && page.contains("ssh session 3f2a9c01d4e7-43 from 10.0.0.9"), "{page}");
+    assert!(page.contains("and 2 more in that time") && !page.contains("<bob>"), "{page}");
+    site.stop().await;
+}
+
 #[tokio::test]
 async fn all_that_a_session_or_a_transaction_changed_is_one_query() {
     let mut site = Site::start(0).await.with_host(&[("file:/etc/hosts", file("0644")), ("file:/etc/x", file("0644"))]).await;

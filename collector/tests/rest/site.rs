@@ -182,6 +182,7 @@ impl Site {
             actor: alice(),
             transaction: None,
             shipped_by: None,
+            candidates: trueline_drift::Candidates::default(),
         }
     }
 }

@@ -11,7 +11,7 @@ use crate::Time;
 use crate::host::BootId;
 
 /// A login: everything that the processes with its audit session id did.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Session {
     pub id: SessionId,
     /// Of what is said of the login. That the process belongs to the session is as sure as the process is.
@@ -172,7 +172,7 @@ impl fmt::Display for Origin {
     }
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Sudo {
     pub certainty: Certainty,
     /// Who ran sudo.

@@ -272,6 +272,7 @@ impl Check<'_> {
                 ItemKind::Group => "{ gid: 0 }",
                 ItemKind::Unit => "{ enabled: enabled }",
                 ItemKind::Session => "{ user: alice }",
+                ItemKind::Run => "{ tool: apt }",
             };
             format!("write `absent`, or the fields that are expected, as in {example}")
         };

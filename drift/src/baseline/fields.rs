@@ -5,6 +5,7 @@
 //! one that no host will ever report.
 
 use crate::document::nearest;
+use crate::transaction::TransactionKind;
 use crate::{ItemKind, Value};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,6 +75,36 @@ const SESSION: &[(&str, FieldType)] = &[
     ("within", Text),
 ];
 
+const RUN: &[(&str, FieldType)] = &[
+    ("began_at", Text),
+    ("catalogue_version", Text),
+    ("certainty", Word(&["exact", "strong", "correlated", "unknown"])),
+    ("command", Text),
+    ("controller", Text),
+    ("ended_at", Text),
+    ("error", Text),
+    ("modules", Set),
+    ("name", Text),
+    ("packages", List),
+    ("pid", Number),
+    ("record", Text),
+    ("requested_by", Text),
+    ("requested_by_record", Text),
+    ("result", Word(&["changed", "failed", "succeeded", "unchanged"])),
+    ("tool", Word(&TOOLS)),
+    ("within", Text),
+];
+
+const TOOLS: [&str; TransactionKind::ALL.len()] = {
+    let mut names = [""; TransactionKind::ALL.len()];
+    let mut at = 0;
+    while at < names.len() {
+        names[at] = TransactionKind::ALL[at].name();
+        at += 1;
+    }
+    names
+};
+
 const UNIT: &[(&str, FieldType)] = &[
     ("dropins", List),
     ("dropins_sha256", Digest),
@@ -97,6 +128,7 @@ pub fn fields_of(kind: ItemKind) -> &'static [(&'static str, FieldType)] {
         ItemKind::Group => GROUP,
         ItemKind::Unit => UNIT,
         ItemKind::Session => SESSION,
+        ItemKind::Run => RUN,
     }
 }
 

@@ -328,6 +328,17 @@ const PAGES: &[(&str, Words)] = &[
         },
     ),
     (
+        "trueline-transactions-list",
+        Words {
+            examples: &[
+                ("What ran on a host today:", "trueline transactions list --host web1 --since 24h"),
+                ("What one of them changed:", "trueline changes list --transaction apt-9c41d0e2a7f35b18"),
+            ],
+            see_also: &[("trueline-transactions-show", "1"), ("trueline-changes-list", "1")],
+            ..NONE
+        },
+    ),
+    (
         "trueline-tokens-create",
         Words {
             examples: &[("A token for one host to join with:", "trueline tokens create --kind join --name web1")],

@@ -30,13 +30,7 @@ impl From<Actor> for v1::Actor {
                 login_name: user.login_name,
             }),
             session: actor.session.map(Into::into),
-            sudo: actor.sudo.map(|sudo| v1::Sudo {
-                certainty: certainty_to_wire(sudo.certainty).into(),
-                by: sudo.by,
-                as_user: sudo.as_user,
-                command: sudo.command,
-                terminal: sudo.terminal,
-            }),
+            sudo: actor.sudo.map(Into::into),
             unit: actor.unit,
             slice: actor.slice,
             container: actor.container.map(|container| v1::Container {
@@ -63,7 +57,7 @@ impl TryFrom<v1::Actor> for Actor {
             parents: actor.parents.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?,
             user: actor.user.map(user).transpose()?,
             session: actor.session.map(TryInto::try_into).transpose()?,
-            sudo: actor.sudo.map(sudo).transpose()?,
+            sudo: actor.sudo.map(TryInto::try_into).transpose()?,
             unit: checked_option("unit", actor.unit)?,
             slice: checked_option("slice", actor.slice)?,
             container: actor.container.map(container).transpose()?,
@@ -82,14 +76,30 @@ fn user(user: v1::User) -> Result<User, ConvertError> {
     })
 }
 
-fn sudo(sudo: v1::Sudo) -> Result<Sudo, ConvertError> {
-    Ok(Sudo {
-        certainty: certainty_from_wire(sudo.certainty)?,
-        by: checked_option("user", sudo.by)?,
-        as_user: checked_option("user", sudo.as_user)?,
-        command: checked_option("command", sudo.command)?,
-        terminal: checked_option("terminal", sudo.terminal)?,
-    })
+impl From<Sudo> for v1::Sudo {
+    fn from(sudo: Sudo) -> Self {
+        Self {
+            certainty: certainty_to_wire(sudo.certainty).into(),
+            by: sudo.by,
+            as_user: sudo.as_user,
+            command: sudo.command,
+            terminal: sudo.terminal,
+        }
+    }
+}
+
+impl TryFrom<v1::Sudo> for Sudo {
+    type Error = ConvertError;
+
+    fn try_from(sudo: v1::Sudo) -> Result<Self, ConvertError> {
+        Ok(Self {
+            certainty: certainty_from_wire(sudo.certainty)?,
+            by: checked_option("user", sudo.by)?,
+            as_user: checked_option("user", sudo.as_user)?,
+            command: checked_option("command", sudo.command)?,
+            terminal: checked_option("terminal", sudo.terminal)?,
+        })
+    }
 }
 
 fn container(container: v1::Container) -> Result<Container, ConvertError> {

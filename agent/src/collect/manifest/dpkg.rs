@@ -101,6 +101,21 @@ pub fn owners(root: &Root, paths: &[&[u8]]) -> io::Result<Vec<Option<Package>>> 
     Ok(whose(root, &lists, paths)?.into_iter().map(|found| found.map(|(list, _)| lists[list].package())).collect())
 }
 
+pub fn listed_by(root: &Root, packages: &[Package], paths: &[&[u8]]) -> io::Result<Vec<Option<Package>>> {
+    let info = root.path(INFO);
+    let list = |name: Vec<u8>| {
+        let path = info.join(OsStr::from_bytes(&[&name[..], b".list"].concat()));
+        List { name, path, changed_at: 0 }
+    };
+    // Whether its name holds the architecture, the package alone does not tell.
+    let names = packages.iter().flat_map(|Package { name, architecture }| {
+        let with = architecture.iter().map(|architecture| [name, &b":"[..], architecture].concat());
+        with.chain([name.clone()]).collect::<Vec<_>>()
+    });
+    let lists: Vec<List> = names.map(list).collect();
+    Ok(whose(root, &lists, paths)?.into_iter().map(|found| found.map(|(list, _)| lists[list].package())).collect())
+}
+
 /// What is in no list that changed since is not in place; nor is a conffile, whose digest dpkg writes down last of all.
 pub fn are_in_place(root: &Root, paths: &[(&[u8], Time)]) -> io::Result<Vec<bool>> {
     let from = paths.iter().map(|(_, written)| replaced_after(*written)).min().unwrap_or(i64::MAX);

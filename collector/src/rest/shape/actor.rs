@@ -62,7 +62,7 @@ struct UserShape {
 #[derive(Debug, ToSchema)]
 #[schema(as = Session)]
 #[expect(dead_code, reason = "describes the domain's session; never made")]
-struct SessionShape {
+pub(super) struct SessionShape {
     /// The beginning of the boot's id, and the audit session's number.
     #[schema(example = "3f2a9c01d4e7-42")]
     id: String,
@@ -94,7 +94,7 @@ struct OriginShape {
 #[derive(Debug, ToSchema)]
 #[schema(as = Sudo)]
 #[expect(dead_code, reason = "describes the domain's sudo; never made")]
-struct SudoShape {
+pub(super) struct SudoShape {
     #[schema(schema_with = words::certainty)]
     certainty: String,
     /// Who ran sudo.

@@ -2,11 +2,11 @@
 
 use serde::Serialize;
 use trueline_drift::change::ChangeKind;
-use trueline_drift::{Actor, Cause, FieldChange, ItemId, Time, Transaction, Value, Verdict};
+use trueline_drift::{Actor, Candidates, Cause, FieldChange, ItemId, Time, Transaction, Value, Verdict};
 use trueline_store::ChangeRow;
 use utoipa::ToSchema;
 
-use super::{ActorShape, TransactionShape, words};
+use super::{ActorShape, CandidatesShape, TransactionShape, words};
 
 /// A transition of one item.
 #[derive(Debug, Serialize, ToSchema)]
@@ -45,6 +45,10 @@ pub struct ChangeShape {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(schema_with = words::package, required = false)]
     pub shipped_by: Option<ItemId>,
+    /// Who may have made it, where the actor is unknown.
+    #[serde(skip_serializing_if = "Candidates::is_empty")]
+    #[schema(value_type = Option<CandidatesShape>)]
+    pub candidates: Candidates,
     /// Absent until it is judged.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(schema_with = words::verdict, required = false)]
@@ -95,6 +99,7 @@ impl From<ChangeRow> for ChangeShape {
             actor: change.actor,
             transaction: change.transaction,
             shipped_by: change.shipped_by,
+            candidates: change.candidates,
             verdict,
             reasons,
         }

@@ -5,6 +5,7 @@
 
 mod actor;
 mod baseline;
+mod candidate;
 mod change;
 mod drift;
 mod host;
@@ -12,6 +13,7 @@ mod words;
 
 pub use actor::{ActorShape, TransactionShape};
 pub use baseline::{BaselineItemShape, BaselineShape, ScopeShape, UnwatchedShape};
+pub use candidate::CandidatesShape;
 pub use change::{ChangeShape, FieldShape};
 pub use drift::{AcknowledgedShape, DriftShape};
 pub use host::{CoverageShape, FactsShape, HostCoverageShape, HostShape, HostState, ItemShape, SILENT_AFTER_SECONDS, state_of};

@@ -1,6 +1,7 @@
 //! Schemas of the words and plain values that many shapes share.
 
 use trueline_drift::actor::SessionKind;
+use trueline_drift::candidate::{Doing, Match, PackageAction};
 use trueline_drift::transaction::TransactionKind;
 use trueline_drift::{Certainty, GapReason, ItemKind, Operation, Severity, Verdict};
 use trueline_store::{Comparison, Standing};
@@ -16,7 +17,8 @@ pub fn time() -> Schema {
 }
 
 pub fn item() -> Schema {
-    let object = ObjectBuilder::new().schema_type(Type::String).pattern(Some("^(file|package|sysctl|user|group|unit):"));
+    let object =
+        ObjectBuilder::new().schema_type(Type::String).pattern(Some(format!("^({}):", ItemKind::ALL.map(ItemKind::name).join("|"))));
     Schema::Object(object.examples(["file:/etc/ssh/sshd_config"]).build())
 }
 
@@ -63,6 +65,18 @@ pub fn session_kind() -> Schema {
 
 pub fn transaction_kind() -> Schema {
     words(TransactionKind::ALL.map(TransactionKind::name))
+}
+
+pub fn candidate_kind() -> Schema {
+    words(Doing::KINDS)
+}
+
+pub fn candidate_match() -> Schema {
+    words(Match::ALL.map(Match::name))
+}
+
+pub fn package_action() -> Schema {
+    words(PackageAction::ALL.map(PackageAction::name))
 }
 
 pub fn digest() -> Schema {

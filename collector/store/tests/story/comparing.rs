@@ -55,14 +55,18 @@ pub async fn a_baseline_is_read_back_as_it_was_written_or_captured(world: &World
     assert!(world.store.present_items(&main(), host.id, &[]).await.unwrap().is_empty());
 }
 
-pub async fn sessions_come_and_go_without_drift_from_what_was_captured(world: &World) {
+pub async fn sessions_and_runs_come_and_go_without_drift_from_what_was_captured(world: &World) {
     let mut host = world.host("web").await;
     let session = |key: &str| observed(&format!("session:{key}"), Fields::new().with("user", "alice"));
-    world.send(&mut host, vec![observed("file:/a", seen()), session("aaa-1"), inventory_complete(2)]).await;
+    let run = |key: &str| observed(&format!("run:{key}"), Fields::new().with("tool", "apt"));
+    let before = vec![observed("file:/a", seen()), session("aaa-1"), run("apt-1"), inventory_complete(3)];
+    world.send(&mut host, before).await;
     let captured = capture(world, host.id, Vec::new()).await;
     let held = world.store.baseline_items(&main(), captured.id, page(10)).await.unwrap().items;
     assert_eq!(held.into_iter().map(|held| held.item).collect::<Vec<_>>(), [item("file:/a")]);
-    world.send(&mut host, vec![session("aaa-2"), changed("session:aaa-1", "ended_at", "1", "2")]).await;
+    let after =
+        vec![session("aaa-2"), changed("session:aaa-1", "ended_at", "1", "2"), run("apt-2"), changed("run:apt-1", "ended_at", "1", "2")];
+    world.send(&mut host, after).await;
     world.judge().await;
     world.compare(10).await;
     assert_eq!(drifts(world).await, []);

@@ -74,7 +74,7 @@ story! {
     comparing::{
         a_baseline_is_read_back_as_it_was_written_or_captured,
         an_item_that_only_the_baseline_knows_gets_drift,
-        sessions_come_and_go_without_drift_from_what_was_captured,
+        sessions_and_runs_come_and_go_without_drift_from_what_was_captured,
         the_comparison_pages_cover_everything_once,
         a_comparison_with_what_no_longer_counts_writes_nothing,
         a_host_with_unjudged_changes_is_not_compared,

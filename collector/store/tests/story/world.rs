@@ -247,5 +247,6 @@ fn change(name: &str, kind: ChangeKind, fields: Vec<FieldChange>) -> RecordBody 
         actor: actor(),
         transaction: None,
         shipped_by: None,
+        candidates: trueline_drift::Candidates::default(),
     }))
 }

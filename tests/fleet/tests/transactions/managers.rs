@@ -44,6 +44,10 @@ pub async fn unattended_upgrades(scene: &Scene) -> anyhow::Result<()> {
         is_run(&run["within"], "timer", "correlated", [SERVICE, "", ""])?;
         ensure!(run["id"] == package["transaction"]["id"] && run["within"]["within"].is_null(), "another run: {run:#}");
     }
+    let run = scene.ended_run(package["transaction"]["id"].as_str().context("no identity")?).await?;
+    ensure!(run["tool"] == "unattended_upgrades" && run["result"] == "succeeded", "{run:#}");
+    let packages: Vec<&str> = run["packages"].as_array().into_iter().flatten().filter_map(|package| package.as_str()).collect();
+    ensure!(packages.iter().any(|package| package.starts_with("upgrade nightly:") && package.ends_with(" 1 -> 2")), "{run:#}");
     Ok(())
 }
 
@@ -83,6 +87,14 @@ pub async fn ansible(scene: &Scene) -> anyhow::Result<()> {
     let of_play = scene.changes_of("transaction", apt["within"]["id"].as_str().context("no identity")?).await?;
     ensure!(of_play.iter().any(|change| change["item"] == "package:played"), "what apt did is not found by the play: {of_play:#?}");
 
+    let run = scene.ended_run(apt["within"]["id"].as_str().context("no identity")?).await?;
+    ensure!(run["tool"] == "ansible" && run["certainty"] == "correlated" && run["requested_by"] == by.as_str(), "{run:#}");
+    ensure!(run["controller"] == scene.address().await?.as_str(), "{run:#}");
+    // Each module came over a connection of its own here.
+    ensure!(run["modules"] == serde_json::json!(["apt"]), "{run:#}");
+    let run = scene.ended_run(apt["id"].as_str().context("no identity")?).await?;
+    ensure!(run["within"] == apt["within"]["id"] && run["result"] == "succeeded", "{run:#}");
+
     // Without a file for the module there is no name either.
     let playbook =
         "- hosts: all\n  become: true\n  gather_facts: false\n  tasks:\n    - copy: {dest: /etc/by-ansible-piped, content: hello}\n";
@@ -109,5 +121,8 @@ pub async fn puppet(scene: &Scene) -> anyhow::Result<()> {
         is_run(&change["transaction"], "puppet", "exact", ["apply", "puppet apply /root/site.pp", "alice"])?;
         ensure!(change["transaction"]["id"] == file["transaction"]["id"], "another run: {change:#}");
     }
+    let run = scene.ended_run(file["transaction"]["id"].as_str().context("no identity")?).await?;
+    ensure!(run["tool"] == "puppet" && run["result"] == "changed" && run["requested_by"] == "alice", "{run:#}");
+    ensure!(run["catalogue_version"].is_string(), "{run:#}");
     Ok(())
 }

@@ -28,6 +28,7 @@ pub async fn installed_and_upgraded_by_a_person(scene: &Scene) -> anyhow::Result
     host.ssh(Login::Alice, install).await?;
     let installed = one_run(scene, &|change| change["kind"] == "created", "install", "apt-get -q -y install story tampered").await?;
     drifts(scene, &installed).await?;
+    told_of_itself(scene, &installed, ["install story:amd64 1", "install tampered:amd64 1"]).await?;
 
     archive::publish(host, &debs(2)).await?;
     rested(host, "story").await?;
@@ -38,7 +39,21 @@ pub async fn installed_and_upgraded_by_a_person(scene: &Scene) -> anyhow::Result
     let version = package["fields"].as_array().into_iter().flatten().find(|field| field["name"] == "version");
     ensure!(version.is_some_and(|field| field["before"] == "1" && field["after"] == "2"), "{package:#}");
 
+    told_of_itself(scene, &upgraded, ["upgrade story:amd64 1 -> 2", "upgrade tampered:amd64 1 -> 2"]).await?;
     together(scene, &installed, &upgraded).await
+}
+
+/// What apt's own history says of the run.
+async fn told_of_itself(scene: &Scene, run: &str, packages: [&str; 2]) -> anyhow::Result<()> {
+    let told = scene.ended_run(run).await?;
+    ensure!(told["tool"] == "apt" && told["certainty"] == "exact" && told["requested_by"] == "alice", "{told:#}");
+    ensure!(told["record"] == "/var/log/apt/history.log" && told["result"] == "succeeded", "{told:#}");
+    ensure!(told["requested_by_record"] == "alice (1000)" && told["error"].is_null(), "{told:#}");
+    let listed: Vec<&str> = told["packages"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    // The architecture is what the package says: it may be `all`.
+    let is_told = |package: &str| listed.iter().any(|listed| listed.replace(":all", ":amd64") == package);
+    ensure!(packages.into_iter().all(is_told), "{packages:?} are not all among {listed:?}");
+    Ok(())
 }
 
 /// For some time the agent takes what a package has of the version before for what comes with its files: they would be told, and

@@ -26,6 +26,17 @@ impl Scene {
         found.with_context(|| format!("the changes of {item} are {seen:#?}"))
     }
 
+    /// The run as an item, once it has ended.
+    pub async fn ended_run(&self, id: &str) -> anyhow::Result<Value> {
+        let (items, item) = (format!("/hosts/{}/items", self.web.id), format!("run:{id}"));
+        wait::until(&format!("the end of {item}"), LIMIT, async || {
+            let runs = self.collector.rest().all(&items, &[("kind", "run")]).await?;
+            let run = runs.into_iter().find(|run| run["item"] == item.as_str());
+            Ok(run.map(|run| run["fields"].clone()).filter(|fields| fields["ended_at"].is_string()))
+        })
+        .await
+    }
+
     pub async fn changes_of(&self, kind: &str, id: &str) -> anyhow::Result<Vec<Value>> {
         self.collector.rest().all("/changes", &[("host", &self.web.id), (kind, id)]).await
     }
