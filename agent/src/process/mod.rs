@@ -96,6 +96,11 @@ impl Processes {
         &self.refusals
     }
 
+    /// Processes and programs that there was no room for, since the agent began.
+    pub fn refused(&self) -> u64 {
+        self.table.refused()
+    }
+
     /// Ready where news waits.
     pub fn descriptors(&self) -> [Option<BorrowedFd<'_>>; 2] {
         [self.feed.descriptor(), self.users.as_ref().map(AsFd::as_fd)]
