@@ -187,9 +187,9 @@ impl Candidates {
 
 impl Question<'_> {
     /// Whether candidates are asked for at all: a named process, however doubtful, is told as the actor and needs no guess beside
-    /// it; and a session begins and ends by itself.
+    /// it; and a session or a run begins and ends by itself.
     pub fn is_open(&self) -> bool {
-        self.actor.certainty == Certainty::Unknown && self.item.kind != ItemKind::Session && self.observed_after <= self.observed_at
+        self.actor.certainty == Certainty::Unknown && self.item.kind.is_setting() && self.observed_after <= self.observed_at
     }
 
     /// When the change was most likely made.

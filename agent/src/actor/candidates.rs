@@ -48,6 +48,11 @@ impl Activities {
         &self.known
     }
 
+    /// Keeps of what was read only what may be told.
+    pub fn retain(&mut self, may_be_told: impl Fn(&Doing) -> bool) {
+        self.known.retain(|activity| may_be_told(&activity.what));
+    }
+
     /// Reads all anew. `told` are sessions that were told of before, also such as nobody else here knows any more.
     pub fn read(&mut self, sessions: Option<&Sessions>, told: impl Iterator<Item = (ItemKey, Fields)>, now: Instant) {
         let patience = if self.read_at.is_none() { PATIENCE } else { Duration::ZERO };

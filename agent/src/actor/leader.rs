@@ -34,7 +34,7 @@ impl Leader {
 }
 
 fn started(pid: u32) -> Option<u64> {
-    ProcessFolder::open(pid)?.stat().map(|(stat, _)| stat.started)
+    ProcessFolder::open(pid)?.stat().filter(|(stat, _)| !stat.is_ended).map(|(stat, _)| stat.started)
 }
 
 #[cfg(test)]
@@ -52,6 +52,12 @@ mod tests {
         assert_eq!(Leader::find(child.id(), now.plus_seconds(-3600)), None);
         assert!(!Leader { started: leader.started + 1, ..leader }.is_alive());
         child.kill().unwrap();
+        // Nobody has asked how it ended.
+        let is_over = || ProcessFolder::open(child.id()).unwrap().stat().unwrap().0.is_ended;
+        while !is_over() {
+            std::thread::yield_now();
+        }
+        assert!(!leader.is_alive());
         child.wait().unwrap();
         assert!(!leader.is_alive());
         assert_eq!(Leader::find(child.id(), now), None);

@@ -21,6 +21,8 @@ pub struct Stat {
     pub parent: u32,
     /// It waits without heeding signals, as for a disk or a file server.
     pub is_stuck: bool,
+    /// It is over, and waits for its parent to ask how it ended.
+    pub is_ended: bool,
     /// It runs no program: the kernel started it for itself.
     pub is_kernels: bool,
     /// Terminal's device number; 0 for none.
@@ -46,6 +48,7 @@ pub fn parse_stat(bytes: &[u8]) -> Option<Stat> {
         name,
         parent: field(4)?.parse().ok()?,
         is_stuck: *field(3)? == "D",
+        is_ended: matches!(*field(3)?, "Z" | "X"),
         is_kernels: field(9)?.parse::<u32>().ok()? & KERNEL_THREAD != 0,
         terminal: field(7).and_then(|text| text.parse::<i32>().ok()).unwrap_or(0).cast_unsigned(),
         started: field(22)?.parse().ok()?,

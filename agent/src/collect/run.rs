@@ -73,7 +73,10 @@ pub fn ended(mut fields: Fields, noticed_at: Time, root: Option<&Root>) -> Field
         Some("puppet") => of_puppet(&fields, noticed_at, root),
         _ => None,
     });
-    let ended_at = told.as_ref().and_then(|told| told.ended_at).unwrap_or(noticed_at);
+    // In whole seconds, and in the hour that a clock was put back over perhaps of the hour before.
+    let began_at = time(&fields, "began_at");
+    let ended_at = told.as_ref().and_then(|told| told.ended_at).map(|at| began_at.map_or(at, |began_at| at.max(began_at)));
+    let ended_at = ended_at.map_or(noticed_at, |at| at.min(noticed_at));
     fields.set(ENDED_AT, Value::text(&ended_at.to_string()));
     let Some(told) = told else { return fields };
     let mut set = |name, value: Option<&str>| {

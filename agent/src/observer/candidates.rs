@@ -29,6 +29,9 @@ impl<S: Sink> Observer<S> {
             let told = self.told_sessions();
             let sessions = self.parts.completion.logins().map(|logins| logins.sessions());
             self.activities.read(sessions.as_ref(), told.into_iter(), now);
+            let policy = &self.parts.policy;
+            let [of_sessions, of_packages] = [ItemKind::Session, ItemKind::Package].map(|kind| policy.watches_kind(kind));
+            self.activities.retain(|doing| if matches!(doing, Doing::Package { .. }) { of_packages } else { of_sessions });
         }
         if self.activities.known().is_empty() {
             return;
@@ -38,8 +41,10 @@ impl<S: Sink> Observer<S> {
             let RecordBody::Changed(change) = &mut self.offer.records[at] else { continue };
             let changed_at = (change.item.kind == ItemKind::File).then(|| changed_ns(&change.item.key.bytes())).flatten();
             let changed_at = changed_at.map(|ns| Time::from_micros(ns.div_euclid(1000)));
-            change.candidates =
-                Candidates::select(&Question { changed_at, owner: owner.as_deref(), ..asked(change) }, self.activities.known());
+            // The state says when a value was read first; it was there still when all was read last.
+            let observed_after = change.observed_after.max(self.complete_at).min(change.observed_at);
+            let question = Question { observed_after, changed_at, owner: owner.as_deref(), ..asked(change) };
+            change.candidates = Candidates::select(&question, self.activities.known());
         }
     }
 

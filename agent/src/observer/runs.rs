@@ -67,7 +67,7 @@ impl<S: Sink> Observer<S> {
             }
             let Some(item) = run::item(run) else { continue };
             if is_told {
-                self.note_module(&item, run);
+                self.note_module(&item, run, whole);
                 continue;
             }
             if self.runs.told.len() >= REMEMBERED {
@@ -78,7 +78,7 @@ impl<S: Sink> Observer<S> {
             self.runs.told.insert(run.id.clone());
             match stored {
                 None => self.tell_run(item, run, whole),
-                Some(_) if has_modules => self.note_module(&item, run),
+                Some(_) if has_modules => self.note_module(&item, run, whole),
                 Some(_) => {}
             }
         }
@@ -104,17 +104,23 @@ impl<S: Sink> Observer<S> {
         self.compare_run(item, fields, Cause::Event, By::Known(whole, Some(run)), novelty);
     }
 
-    /// All modules of a play are one run.
-    fn note_module(&mut self, item: &ItemId, run: &Transaction) {
-        let (Some(followed), Some(module)) = (self.runs.followed.get_mut(item), &run.name) else { return };
-        if followed.modules.len() >= MODULES_TOLD || !followed.modules.insert(module.clone()) {
+    /// All modules of a play are one run, also one that is told only after its end.
+    fn note_module(&mut self, item: &ItemId, run: &Transaction, whole: &Actor) {
+        let Some(module) = &run.name else { return };
+        if self.runs.followed.get(item).is_some_and(|followed| followed.modules.contains(module)) {
             return;
         }
-        let (modules, actor) = (followed.modules.iter().cloned().collect(), followed.actor.clone());
         let Ok(Some(stored)) = self.stored(item) else { return };
-        let mut fields = stored.fields;
-        fields.set(MODULES, Value::list(modules));
-        self.compare_run(item.clone(), fields, Cause::Event, By::Known(&actor, Some(run)), Novelty::Created);
+        let mut modules = modules(&stored.fields);
+        let is_new = modules.len() < MODULES_TOLD && modules.insert(module.clone());
+        if let Some(followed) = self.runs.followed.get_mut(item) {
+            followed.modules.insert(module.clone());
+        }
+        if is_new {
+            let mut fields = stored.fields;
+            fields.set(MODULES, Value::list(modules.into_iter().collect()));
+            self.compare_run(item.clone(), fields, Cause::Event, By::Known(whole, Some(run)), Novelty::Created);
+        }
     }
 
     fn compare_run(&mut self, item: ItemId, fields: Fields, cause: Cause, by: By<'_>, novelty: Novelty) {
@@ -147,7 +153,7 @@ impl<S: Sink> Observer<S> {
         let is_over = |followed: &Followed| followed.leader.is_none_or(|leader| !leader.is_alive());
         let over: Vec<(ItemId, Followed)> = self.runs.followed.extract_if(.., |_, followed| is_over(followed)).collect();
         for (item, followed) in over {
-            self.end_run(item, &followed);
+            self.end_run(item, followed);
         }
         if is_due(self.runs.next_let_go) {
             self.runs.next_let_go = Some(now + LET_GO);
@@ -157,8 +163,16 @@ impl<S: Sink> Observer<S> {
         }
     }
 
-    fn end_run(&mut self, item: ItemId, followed: &Followed) {
-        let Ok(Some(stored)) = self.stored(&item) else { return };
+    fn end_run(&mut self, item: ItemId, followed: Followed) {
+        let stored = match self.stored(&item) {
+            Ok(Some(stored)) => stored,
+            Ok(None) => return,
+            // Told at a later look.
+            Err(_) => {
+                self.runs.followed.insert(item, followed);
+                return;
+            }
+        };
         let root = Some(self.parts.collectors.root()).filter(|_| !followed.is_lost);
         let fields = run::ended(stored.fields, clock::now(), root);
         let actor = followed.actor.but(SAID);
@@ -177,10 +191,7 @@ impl<S: Sink> Observer<S> {
                 continue;
             }
             let began_at = run::time(&stored.fields, "began_at");
-            let modules = match stored.fields.value(MODULES.as_str()) {
-                Some(Value::List(modules)) => modules.iter().cloned().collect(),
-                _ => BTreeSet::new(),
-            };
+            let modules = modules(&stored.fields);
             let leader = u32::try_from(*pid).ok().zip(began_at).and_then(|(pid, began_at)| Leader::find(pid, began_at));
             let actor = Actor::unknown("it was seen to have ended by an agent that had not seen it begin");
             self.runs.followed.insert(item, Followed { leader, actor, transaction: None, modules, is_lost: leader.is_none() });
@@ -205,5 +216,12 @@ impl<S: Sink> Observer<S> {
             }
         }
         Ok(())
+    }
+}
+
+fn modules(fields: &Fields) -> BTreeSet<String> {
+    match fields.value(MODULES.as_str()) {
+        Some(Value::List(modules)) => modules.iter().cloned().collect(),
+        _ => BTreeSet::new(),
     }
 }

@@ -12,7 +12,7 @@ struct Step {
     postgres: &'static str,
 }
 
-/// In order; the schema's version is how many of them were taken.
+/// In order; the schema's version is how many of them were taken. A kind of item that older programs cannot read is a step of its own.
 const STEPS: &[Step] = &[
     Step { sqlite: include_str!("../migrations/sqlite/0001_first.sql"), postgres: include_str!("../migrations/postgres/0001_first.sql") },
     Step {
@@ -31,6 +31,7 @@ const STEPS: &[Step] = &[
         sqlite: include_str!("../migrations/sqlite/0005_groups_of_changes.sql"),
         postgres: include_str!("../migrations/postgres/0005_groups_of_changes.sql"),
     },
+    Step { sqlite: include_str!("../migrations/sqlite/0006_runs.sql"), postgres: include_str!("../migrations/postgres/0006_runs.sql") },
 ];
 
 pub(crate) async fn migrate(session: &mut Session, tell: &(dyn Fn(SchemaStep) + Send + Sync)) -> Result<()> {

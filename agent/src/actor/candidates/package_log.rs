@@ -31,6 +31,8 @@ const LINE_LIMIT: usize = 1024;
 const ENTRIES: usize = 4096;
 const NAME_LIMIT: usize = 128;
 const COMMAND_LIMIT: usize = 1024;
+/// A run without an end was broken off, or goes on: what it says of a package holds for so long at most.
+const UNENDED_SECONDS: i64 = 3600;
 
 #[derive(Debug)]
 pub struct PackageLog {
@@ -193,9 +195,15 @@ pub(super) fn parse_log(log: &[u8], runs: &[Run], zone: &TimeZone) -> Vec<Activi
             ["configure" | "trigproc", name, after, _] => (PackageAction::Configure, name, "<none>", after),
             ["remove", name, after, _] => (PackageAction::Remove, name, "<none>", after),
             ["purge", name, after, _] => (PackageAction::Purge, name, "<none>", after),
-            ["status", _, name, _] => {
-                if let Some(at) = package(name).and_then(|key| open.get(&key)) {
+            // Another package's doing: the one that it names may have been left alone for months.
+            ["status", "triggers-pending" | "triggers-awaited", _, _] => continue,
+            ["status", state, name, _] => {
+                let Some(key) = package(name) else { continue };
+                if let Some(at) = open.get(&key) {
                     entries[*at].ended_at = entries[*at].ended_at.max(Some(end_of(last)));
+                }
+                if matches!(state, "installed" | "not-installed" | "config-files") {
+                    open.remove(&key);
                 }
                 continue;
             }
@@ -237,7 +245,8 @@ pub(super) struct Run {
 
 impl Run {
     fn tells_of(&self, package: &str, at: Time) -> bool {
-        self.began_at <= at && self.ended_at.is_none_or(|ended| at <= ended) && self.packages.contains(package)
+        let until = self.ended_at.unwrap_or_else(|| self.began_at.plus_seconds(UNENDED_SECONDS));
+        self.began_at <= at && at <= until && self.packages.contains(package)
     }
 }
 
@@ -253,6 +262,10 @@ pub(super) fn parse_history(history: &[u8], zone: &TimeZone) -> Vec<Run> {
                 runs.push(Run { ended_at: Some(Time::default()), ..Run::default() });
                 continue;
             };
+            // Two are never at work at once: the one before was broken off.
+            if let Some(before) = runs.last_mut() {
+                before.ended_at.get_or_insert(began_at);
+            }
             runs.push(Run { began_at, ..Run::default() });
             continue;
         }

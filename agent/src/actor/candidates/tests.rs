@@ -38,6 +38,8 @@ const LOG: &str = "\
 2026-11-22 11:00:01 status unpacked jq:amd64 1.6-2
 2026-11-22 12:00:00 remove jq:amd64 1.6-2 <none>
 2026-11-22 12:00:01 purge jq:amd64 1.6-2 <none>
+2026-11-22 13:00:00 status triggers-pending libc-bin:amd64 2.36-9
+2026-11-22 13:00:01 status installed openssl:amd64 3.0.2-1
 ";
 
 const HISTORY: &str = "
@@ -63,6 +65,21 @@ fn an_upgrade_with_its_configuration_is_one_entry_and_apt_says_of_its_packages_a
     2026-11-22T10:00:00Z..2026-11-22T10:00:02Z install of jq 1.6-2
     2026-11-22T11:00:00Z..2026-11-22T11:00:01Z remove of jq 1.6-2
     2026-11-22T11:00:01Z..2026-11-22T11:00:02Z purge of jq 1.6-2
+    ");
+}
+
+#[test]
+fn a_run_that_was_broken_off_has_no_part_in_what_came_later() {
+    let history = "Start-Date: 2026-11-01  10:00:00\nCommandline: apt-get install jq\nInstall: jq:amd64 (1.6)\n
+Start-Date: 2026-11-01  10:10:00\nCommandline: apt-get install yq\nInstall: yq:amd64 (1)\n";
+    let log = "2026-11-01 10:00:01 install jq:amd64 <none> 1.6\n2026-11-01 10:10:01 upgrade jq:amd64 1.6 1.7\n\
+        2026-11-01 10:10:02 install yq:amd64 <none> 1\n2026-11-08 10:00:00 upgrade yq:amd64 1 2\n";
+    let zone = TimeZone::UTC;
+    insta::assert_snapshot!(shown(&parse_log(log.as_bytes(), &parse_history(history.as_bytes(), &zone), &zone)), @r"
+    2026-11-01T10:00:01Z..2026-11-01T10:00:02Z install of jq 1.6 by apt-get install jq
+    2026-11-01T10:10:01Z..2026-11-01T10:10:02Z upgrade of jq 1.6 -> 1.7
+    2026-11-01T10:10:02Z..2026-11-01T10:10:03Z install of yq 1 by apt-get install yq
+    2026-11-08T10:00:00Z..2026-11-08T10:00:01Z upgrade of yq 1 -> 2
     ");
 }
 

@@ -16,6 +16,10 @@ fn write(path: &Path, text: &str) {
 
 /// An observer that knew the file `hosts` an hour ago, and nothing of what came since.
 fn observer(scene: &Scene, sessions: &Path) -> Observer<Recorder> {
+    observer_of(scene, sessions, [ItemKind::Session, ItemKind::Package].into_iter().collect())
+}
+
+fn observer_of(scene: &Scene, sessions: &Path, kinds: Vec<ItemKind>) -> Observer<Recorder> {
     let hour_ago = clock::now().plus_seconds(-3600);
     let complete = InventoryComplete { at: hour_ago, items: 0, epoch: Epoch(1) };
     scene.state.set_inventory_complete(complete).unwrap();
@@ -26,11 +30,20 @@ fn observer(scene: &Scene, sessions: &Path) -> Observer<Recorder> {
     let logins = Logins::of_records(sessions);
     assert!(logins.sessions().read_within(Duration::from_secs(60)).is_read);
     let completion = Completion::of(Some(logins), None);
-    Observer::new(ObserverParts { completion, ..scene.parts(scene.policy(), sink) }, Vec::new())
+    let mut observer =
+        Observer::new(ObserverParts { completion, ..scene.parts(WatchPolicy { kinds, ..scene.policy() }, sink) }, Vec::new());
+    // All was read last then.
+    observer.complete_at = hour_ago;
+    observer
 }
 
 fn hosts(scene: &Scene) -> ItemId {
     format!("file:{}", printable(&scene.watched("hosts"))).parse().unwrap()
+}
+
+/// In a host without a time zone of its own, local time is UTC.
+fn local(seconds_ago: i64) -> String {
+    clock::now().plus_seconds(-seconds_ago).to_string()[..19].replace('T', " ")
 }
 
 /// A login on the console that began this long ago and goes on.
@@ -80,8 +93,6 @@ fn a_package_that_came_in_the_window_and_has_the_file_comes_before_what_agrees_i
     let scene = Scene::new();
     let sessions = scene.root("sessions");
     login(&sessions, 7, 60);
-    // In a host without a time zone of its own, local time is UTC.
-    let local = |seconds: i64| clock::now().plus_seconds(-seconds).to_string()[..19].replace('T', " ");
     let line = |seconds: i64, package: &str| format!("{} install {package}:amd64 <none> 1.0\n", local(seconds));
     let log = scene.folder.path().canonicalize().unwrap().join("root/var/log/dpkg.log");
     write(&log, &[line(7200, "before"), line(120, "netbase"), line(100, "other")].concat());
@@ -116,4 +127,31 @@ fn a_session_that_only_the_state_still_knows_is_a_candidate() {
     let mut observer = observer(&scene, &sessions);
     let change = told(&scene, &mut observer, Cause::Rescan, &Why::Schedule.actor());
     assert_eq!(lines(&change.candidates), [("bob's ssh session aaaabbbbcccc-3 from 10.0.0.9 port 22022".to_owned(), Match::Time)]);
+}
+
+#[test]
+fn what_is_not_to_be_told_is_no_candidate_either() {
+    for (kinds, expected) in [(vec![ItemKind::Session], 1), (vec![ItemKind::Package], 1), (vec![], 0)] {
+        let scene = Scene::new();
+        let sessions = scene.root("sessions");
+        login(&sessions, 7, 60);
+        write(&scene.root("var/log/dpkg.log"), &format!("{} install jq:amd64 <none> 1.6\n", local(900)));
+        let mut observer = observer_of(&scene, &sessions, kinds.iter().copied().collect());
+        let change = told(&scene, &mut observer, Cause::Rescan, &Why::Schedule.actor());
+        assert_eq!(change.candidates.offered.len(), expected, "{kinds:?}: {change:?}");
+    }
+}
+
+#[test]
+fn what_ended_before_all_was_read_unchanged_is_no_candidate() {
+    let scene = Scene::new();
+    let sessions = scene.root("sessions");
+    std::fs::create_dir_all(&sessions).unwrap();
+    write(&scene.root("var/log/dpkg.log"), &format!("{} install jq:amd64 <none> 1.6\n", local(900)));
+    for (read_ago, expected) in [(1800, 1), (300, 0)] {
+        let mut observer = observer(&scene, &sessions);
+        observer.complete_at = clock::now().plus_seconds(-read_ago);
+        let change = told(&scene, &mut observer, Cause::Rescan, &Why::Schedule.actor());
+        assert_eq!(change.candidates.offered.len(), expected, "{change:?}");
+    }
 }

@@ -1,0 +1,2 @@
+-- Items of the kind `run` may be stored from here on. A program that does not know them must refuse to start: it could not read on.
+UPDATE schema_version SET version = 6;
