@@ -1,0 +1,170 @@
+//! Reads configuration files as the settings that they make, so that drift is `PermitRootLogin no -> yes` and not another
+//! digest.
+//!
+//! A format is chosen by a file's path alone, never by what is in the file, which its writer could shape. Comments, blanks and,
+//! where the format gives it no meaning, order do not show. Where a name is set more than once, what the format's own
+//! reader would take counts, and a conflict is shown beside it.
+//!
+//! The texts are hostile: reading one takes time and memory in proportion to its length, and nesting has a limit. What comes out
+//! is bounded and printable, and holds secrets as they stand: whoever tells it masks them first (see [`crate::redact`]).
+
+mod key_value;
+
+use std::collections::BTreeMap;
+
+use crate::{FieldName, Value, text};
+
+/// Longest file that is read as settings, in bytes.
+pub const TEXT_LIMIT: usize = 1024 * 1024;
+
+/// Most settings that one file yields; what is beyond is counted.
+pub const SETTINGS_LIMIT: usize = 512;
+
+/// Most values that one setting keeps.
+const VALUES_LIMIT: usize = 256;
+
+/// How deep blocks may lie in each other.
+pub const DEPTH: usize = 32;
+
+/// How a format takes a name that is set again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Repeat {
+    /// The first counts (sshd_config); another value after it is a conflict.
+    First,
+    /// The last counts (sysctl.conf, `KEY=value`); another value before it is a conflict.
+    Last,
+    /// All count, in this order (`nameserver`, a PAM stack).
+    Ordered,
+    /// All count, in any order (`AcceptEnv`, members of a group).
+    Unordered,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Setting {
+    repeat: Repeat,
+    values: Vec<String>,
+    /// Values beyond the limit.
+    left_out: usize,
+}
+
+/// What a configuration file sets.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Settings {
+    settings: BTreeMap<String, Setting>,
+    left_out: usize,
+}
+
+/// Why a text is not of the format that its path promises.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("line {line}: {reason}")]
+pub struct FormatError {
+    /// From 1; 0 where it is the file as a whole.
+    pub line: usize,
+    pub reason: &'static str,
+}
+
+impl Settings {
+    /// Takes one more value of a setting. Names of settings within blocks are led by the blocks: `Match User bob.PermitRootLogin`.
+    pub fn take(&mut self, repeat: Repeat, name: &str, value: &str) {
+        if !self.settings.contains_key(name) && self.settings.len() >= SETTINGS_LIMIT {
+            self.left_out += 1;
+            return;
+        }
+        let setting = self.settings.entry(name.to_owned()).or_insert(Setting { repeat, values: Vec::new(), left_out: 0 });
+        // Where one value counts it is kept whatever else was there.
+        if setting.values.len() >= VALUES_LIMIT {
+            setting.left_out += 1;
+            if repeat == Repeat::Last {
+                setting.values.pop();
+            } else {
+                return;
+            }
+        }
+        setting.values.push(value.to_owned());
+    }
+
+    /// Whether nothing is set.
+    pub fn is_empty(&self) -> bool {
+        self.settings.is_empty()
+    }
+
+    /// The names and what counts for each, sorted by name; a value alone or, where all count, a list.
+    /// `mask` is given each setting's name and one value, and answers with what may be told of it.
+    pub fn fields(&self, mut mask: impl FnMut(&str, &str) -> String) -> Vec<(FieldName, Value)> {
+        let mut fields = Vec::new();
+        for (name, setting) in &self.settings {
+            let mut told: Vec<String> = setting.values.iter().map(|value| text::printable(mask(name, value).as_bytes()).into_owned()).collect();
+            let field = FieldName::new(&format!("config.{name}"));
+            let (first, last) = (told.first().cloned().unwrap_or_default(), told.last().cloned().unwrap_or_default());
+            let value = match setting.repeat {
+                Repeat::First => Value::text(&first),
+                Repeat::Last => Value::text(&last),
+                Repeat::Ordered => Value::list(told.clone()),
+                Repeat::Unordered => {
+                    told.sort();
+                    told.dedup();
+                    Value::list(told.clone())
+                }
+            };
+            fields.push((field, value));
+            let conflicts = matches!(setting.repeat, Repeat::First | Repeat::Last) && setting.values.iter().any(|value| *value != setting.values[0]);
+            if conflicts {
+                fields.push((FieldName::new(&format!("conflict.{name}")), Value::list(told)));
+            }
+        }
+        let left_out = self.left_out + self.settings.values().map(|setting| setting.left_out).sum::<usize>();
+        if left_out > 0 {
+            let count = i64::try_from(left_out).unwrap_or(i64::MAX);
+            fields.push((FieldName::new("config_left_out"), Value::Integer(count)));
+        }
+        fields.sort_by(|a, b| a.0.cmp(&b.0));
+        fields
+    }
+}
+
+/// A format of configuration files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Format {
+    /// `KEY=value` as a shell or systemd reads it: /etc/environment, /etc/default/*, os-release(5).
+    KeyValue,
+}
+
+impl Format {
+    pub const ALL: &[Self] = &[Self::KeyValue];
+
+    /// The format of the file at a path in its printable form, where that is known.
+    pub fn of(path: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|format| format.covers(path))
+    }
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::KeyValue => "key_value",
+        }
+    }
+
+    fn covers(self, path: &str) -> bool {
+        match self {
+            Self::KeyValue => key_value::covers(path),
+        }
+    }
+
+    /// Reads a whole file. Bytes that are no UTF-8 are read in the form of [`crate::text`].
+    pub fn read(self, bytes: &[u8]) -> Result<Settings, FormatError> {
+        if bytes.len() > TEXT_LIMIT {
+            return Err(FormatError { line: 0, reason: "it is longer than 1 MiB" });
+        }
+        if bytes.contains(&0) {
+            return Err(FormatError { line: 0, reason: "it holds a NUL byte" });
+        }
+        let text = String::from_utf8_lossy(bytes);
+        let mut settings = Settings::default();
+        match self {
+            Self::KeyValue => key_value::read(&text, &mut settings)?,
+        }
+        Ok(settings)
+    }
+}
+
+#[cfg(test)]
+mod tests;
