@@ -8,9 +8,14 @@
 //! The texts are hostile: reading one takes time and memory in proportion to its length, and nesting has a limit. What comes out
 //! is bounded and printable, and holds secrets as they stand: whoever tells it masks them first (see [`crate::redact`]).
 
+mod account;
+mod fstab;
 mod key_value;
+mod sshd_config;
+mod sysctl;
+mod table;
 
-use std::collections::BTreeMap;
+use std::{borrow::Cow, collections::BTreeMap};
 
 use crate::{FieldName, Value, text};
 
@@ -93,7 +98,8 @@ impl Settings {
     pub fn fields(&self, mut mask: impl FnMut(&str, &str) -> String) -> Vec<(FieldName, Value)> {
         let mut fields = Vec::new();
         for (name, setting) in &self.settings {
-            let mut told: Vec<String> = setting.values.iter().map(|value| text::printable(mask(name, value).as_bytes()).into_owned()).collect();
+            let mut told: Vec<String> =
+                setting.values.iter().map(|value| text::printable(mask(name, value).as_bytes()).into_owned()).collect();
             let field = FieldName::new(&format!("config.{name}"));
             let (first, last) = (told.first().cloned().unwrap_or_default(), told.last().cloned().unwrap_or_default());
             let value = match setting.repeat {
@@ -107,7 +113,8 @@ impl Settings {
                 }
             };
             fields.push((field, value));
-            let conflicts = matches!(setting.repeat, Repeat::First | Repeat::Last) && setting.values.iter().any(|value| *value != setting.values[0]);
+            let conflicts =
+                matches!(setting.repeat, Repeat::First | Repeat::Last) && setting.values.iter().any(|value| *value != setting.values[0]);
             if conflicts {
                 fields.push((FieldName::new(&format!("conflict.{name}")), Value::list(told)));
             }
@@ -127,10 +134,48 @@ impl Settings {
 pub enum Format {
     /// `KEY=value` as a shell or systemd reads it: /etc/environment, /etc/default/*, os-release(5).
     KeyValue,
+    /// fstab(5).
+    Fstab,
+    /// group(5).
+    Group,
+    /// gshadow(5), without hashes.
+    Gshadow,
+    /// hosts(5).
+    Hosts,
+    /// limits.conf(5) and limits.d.
+    Limits,
+    /// login.defs(5).
+    LoginDefs,
+    /// nsswitch.conf(5).
+    Nsswitch,
+    /// passwd(5).
+    Passwd,
+    /// resolv.conf(5).
+    ResolvConf,
+    /// shadow(5), without hashes.
+    Shadow,
+    /// sshd_config(5) and sshd_config.d.
+    SshdConfig,
+    /// sysctl.d(5) and sysctl.conf(5).
+    Sysctl,
 }
 
 impl Format {
-    pub const ALL: &[Self] = &[Self::KeyValue];
+    pub const ALL: &[Self] = &[
+        Self::KeyValue,
+        Self::Fstab,
+        Self::Group,
+        Self::Gshadow,
+        Self::Hosts,
+        Self::Limits,
+        Self::LoginDefs,
+        Self::Nsswitch,
+        Self::Passwd,
+        Self::ResolvConf,
+        Self::Shadow,
+        Self::SshdConfig,
+        Self::Sysctl,
+    ];
 
     /// The format of the file at a path in its printable form, where that is known.
     pub fn of(path: &str) -> Option<Self> {
@@ -140,12 +185,36 @@ impl Format {
     pub fn name(self) -> &'static str {
         match self {
             Self::KeyValue => "key_value",
+            Self::Fstab => "fstab",
+            Self::Group => "group",
+            Self::Gshadow => "gshadow",
+            Self::Hosts => "hosts",
+            Self::Limits => "limits",
+            Self::LoginDefs => "login_defs",
+            Self::Nsswitch => "nsswitch",
+            Self::Passwd => "passwd",
+            Self::ResolvConf => "resolv_conf",
+            Self::Shadow => "shadow",
+            Self::SshdConfig => "sshd_config",
+            Self::Sysctl => "sysctl",
         }
     }
 
     fn covers(self, path: &str) -> bool {
         match self {
             Self::KeyValue => key_value::covers(path),
+            Self::Fstab => path == "/etc/fstab",
+            Self::Group => path == "/etc/group",
+            Self::Gshadow => path == "/etc/gshadow",
+            Self::Hosts => path == "/etc/hosts",
+            Self::Limits => table::covers_limits(path),
+            Self::LoginDefs => path == "/etc/login.defs",
+            Self::Nsswitch => path == "/etc/nsswitch.conf",
+            Self::Passwd => path == "/etc/passwd",
+            Self::ResolvConf => path == "/etc/resolv.conf",
+            Self::Shadow => path == "/etc/shadow",
+            Self::SshdConfig => sshd_config::covers(path),
+            Self::Sysctl => sysctl::covers(path),
         }
     }
 
@@ -161,9 +230,40 @@ impl Format {
         let mut settings = Settings::default();
         match self {
             Self::KeyValue => key_value::read(&text, &mut settings)?,
+            Self::Fstab => fstab::read(&text, &mut settings)?,
+            Self::Group => account::read_group(&text, &mut settings)?,
+            Self::Gshadow => account::read_gshadow(&text, &mut settings)?,
+            Self::Hosts => table::read_hosts(&text, &mut settings)?,
+            Self::Limits => table::read_limits(&text, &mut settings)?,
+            Self::LoginDefs => table::read_login_defs(&text, &mut settings)?,
+            Self::Nsswitch => table::read_nsswitch(&text, &mut settings)?,
+            Self::Passwd => account::read_passwd(&text, &mut settings)?,
+            Self::ResolvConf => table::read_resolv_conf(&text, &mut settings)?,
+            Self::Shadow => account::read_shadow(&text, &mut settings)?,
+            Self::SshdConfig => sshd_config::read(&text, &mut settings)?,
+            Self::Sysctl => sysctl::read(&text, &mut settings)?,
         }
         Ok(settings)
     }
+}
+
+/// Longest name of a block in bytes: it leads every name within, so a long one would multiply.
+const BLOCK_LIMIT: usize = 256;
+
+/// A block's name as it leads names of settings.
+fn block(name: &str) -> Cow<'_, str> {
+    text::bounded(name, BLOCK_LIMIT)
+}
+
+/// Whether a path is a file directly in one of the folders and ends so; hidden files are what editors leave.
+fn in_folder(path: &str, folders: &[&str], suffix: &str) -> bool {
+    let Some((folder, name)) = path.rsplit_once('/') else { return false };
+    folders.contains(&folder) && name.len() > suffix.len() && name.ends_with(suffix) && !name.starts_with('.')
+}
+
+/// The words with one space between them.
+fn spaced(text: &str) -> String {
+    text.split_ascii_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 #[cfg(test)]
