@@ -11,9 +11,12 @@
 mod account;
 mod fstab;
 mod key_value;
+mod modprobe;
+mod pam;
 mod sshd_config;
 mod sysctl;
 mod table;
+mod unit;
 
 use std::{borrow::Cow, collections::BTreeMap};
 
@@ -158,6 +161,12 @@ pub enum Format {
     SshdConfig,
     /// sysctl.d(5) and sysctl.conf(5).
     Sysctl,
+    /// modprobe.d(5).
+    Modprobe,
+    /// pam.d(5).
+    Pam,
+    /// Units of systemd, their drop-ins and systemd's own files.
+    Unit,
 }
 
 impl Format {
@@ -175,6 +184,9 @@ impl Format {
         Self::Shadow,
         Self::SshdConfig,
         Self::Sysctl,
+        Self::Modprobe,
+        Self::Pam,
+        Self::Unit,
     ];
 
     /// The format of the file at a path in its printable form, where that is known.
@@ -197,6 +209,9 @@ impl Format {
             Self::Shadow => "shadow",
             Self::SshdConfig => "sshd_config",
             Self::Sysctl => "sysctl",
+            Self::Modprobe => "modprobe",
+            Self::Pam => "pam",
+            Self::Unit => "unit",
         }
     }
 
@@ -215,6 +230,9 @@ impl Format {
             Self::Shadow => path == "/etc/shadow",
             Self::SshdConfig => sshd_config::covers(path),
             Self::Sysctl => sysctl::covers(path),
+            Self::Modprobe => modprobe::covers(path),
+            Self::Pam => pam::covers(path),
+            Self::Unit => unit::covers(path),
         }
     }
 
@@ -242,6 +260,9 @@ impl Format {
             Self::Shadow => account::read_shadow(&text, &mut settings)?,
             Self::SshdConfig => sshd_config::read(&text, &mut settings)?,
             Self::Sysctl => sysctl::read(&text, &mut settings)?,
+            Self::Modprobe => modprobe::read(&text, &mut settings)?,
+            Self::Pam => pam::read(&text, &mut settings)?,
+            Self::Unit => unit::read(&text, &mut settings)?,
         }
         Ok(settings)
     }
@@ -259,6 +280,22 @@ fn block(name: &str) -> Cow<'_, str> {
 fn in_folder(path: &str, folders: &[&str], suffix: &str) -> bool {
     let Some((folder, name)) = path.rsplit_once('/') else { return false };
     folders.contains(&folder) && name.len() > suffix.len() && name.ends_with(suffix) && !name.starts_with('.')
+}
+
+/// The lines, those that end in a backslash joined with what follows them.
+fn continued(text: &str) -> Vec<String> {
+    let (mut lines, mut joined) = (Vec::new(), String::new());
+    for line in text.lines() {
+        if let Some(begun) = line.strip_suffix('\\') {
+            joined.push_str(begun);
+            joined.push(' ');
+            continue;
+        }
+        joined.push_str(line);
+        lines.push(std::mem::take(&mut joined));
+    }
+    lines.push(joined);
+    lines
 }
 
 /// The words with one space between them.

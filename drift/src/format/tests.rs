@@ -141,3 +141,46 @@ proptest::proptest! {
         }
     }
 }
+
+#[test]
+fn a_unit_accumulates_continues_and_resets() {
+    let text = "[Unit]\nAfter=a.target\nAfter=b.target\n[Service]\nExecStart=/bin/a\nExecStart=\nExecStart=/bin/b \\\n# comment\n  --c\nRestart=no\nRestart=always\n";
+    insta::assert_snapshot!(told(Format::Unit, text), @r#"
+    config.Service.ExecStart: ["","/bin/b --c"]
+    config.Service.Restart: "always"
+    config.Unit.After: ["a.target","b.target"]
+    conflict.Service.Restart: ["no","always"]
+    "#);
+    for path in [
+        "/etc/systemd/journald.conf",
+        "/usr/lib/systemd/system/ssh.service",
+        "/etc/systemd/system/ssh.service.d/a.conf",
+        "/etc/systemd/system.conf.d/a.conf",
+    ] {
+        assert_eq!(Format::of(path), Some(Format::Unit), "{path}");
+    }
+    for path in ["/etc/systemd/system/ssh.service~", "/etc/systemd/system/a.wants/ssh.service", "/etc/systemd/system/ssh.service.dpkg-old"]
+    {
+        assert_eq!(Format::of(path), None, "{path}");
+    }
+}
+
+#[test]
+fn a_pam_stack_keeps_its_order_and_its_includes() {
+    insta::assert_snapshot!(told(Format::Pam, "auth [success=1 default=ignore] \\\n pam_unix.so nullok # c\n@include x\n-auth optional pam_y.so\n"), @r#"
+    config.account: ["@include x"]
+    config.auth: ["[success=1 default=ignore] pam_unix.so nullok","@include x","-optional pam_y.so"]
+    config.password: ["@include x"]
+    config.session: ["@include x"]
+    "#);
+}
+
+#[test]
+fn modules_options_add_up_and_the_first_install_counts() {
+    insta::assert_snapshot!(told(Format::Modprobe, "# c\nblacklist b\nblacklist a-c\noptions m x=1\noptions m y=2\ninstall u /bin/false\ninstall u /bin/true\n"), @r#"
+    config.blacklist: ["a_c","b"]
+    config.install.u: "/bin/false"
+    config.options.m: ["x=1","y=2"]
+    conflict.install.u: ["/bin/false","/bin/true"]
+    "#);
+}
