@@ -91,6 +91,11 @@ impl Settings {
         setting.values.push(value.to_owned());
     }
 
+    /// Takes back what a setting was given so far.
+    fn forget(&mut self, name: &str) {
+        self.settings.remove(name);
+    }
+
     /// Whether nothing is set.
     pub fn is_empty(&self) -> bool {
         self.settings.is_empty()
@@ -283,19 +288,27 @@ fn in_folder(path: &str, folders: &[&str], suffix: &str) -> bool {
 }
 
 /// The lines, those that end in a backslash joined with what follows them.
-fn continued(text: &str) -> Vec<String> {
-    let (mut lines, mut joined) = (Vec::new(), String::new());
-    for line in text.lines() {
-        if let Some(begun) = line.strip_suffix('\\') {
+fn continued(text: &str) -> impl Iterator<Item = String> {
+    let mut lines = text.lines();
+    std::iter::from_fn(move || {
+        let (mut joined, mut any) = (String::new(), false);
+        for line in lines.by_ref() {
+            any = true;
+            let Some(begun) = line.strip_suffix('\\') else {
+                joined.push_str(line);
+                return Some(joined);
+            };
             joined.push_str(begun);
             joined.push(' ');
-            continue;
         }
-        joined.push_str(line);
-        lines.push(std::mem::take(&mut joined));
-    }
-    lines.push(joined);
-    lines
+        any.then_some(joined)
+    })
+}
+
+/// Whether a name without a suffix of its own is what an editor or a package manager leaves beside a file.
+fn is_leftover(name: &str) -> bool {
+    let ends = [".bak", ".orig", ".rpmnew", ".rpmorig", ".rpmsave", ".swp", ".ucf-dist", ".ucf-new", ".ucf-old", "~"];
+    name.starts_with('.') || name.contains(".dpkg-") || ends.iter().any(|end| name.ends_with(end))
 }
 
 /// The words with one space between them.

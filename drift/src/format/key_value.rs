@@ -1,11 +1,14 @@
 //! `KEY=value` lines, as sh and systemd's EnvironmentFile= read them (systemd.exec(5), environment(5)): `#` and `;` begin a
 //! comment, `export` may lead, quotes around a value go, the last value counts.
 
-use super::{FormatError, Repeat, Settings};
+use super::{FormatError, Repeat, Settings, is_leftover};
 
 pub(super) fn covers(path: &str) -> bool {
     matches!(path, "/etc/environment" | "/etc/os-release" | "/etc/default/grub")
-        || path.strip_prefix("/etc/default/").or_else(|| path.strip_prefix("/etc/sysconfig/")).is_some_and(|rest| !rest.contains('/'))
+        || path
+            .strip_prefix("/etc/default/")
+            .or_else(|| path.strip_prefix("/etc/sysconfig/"))
+            .is_some_and(|name| !name.contains('/') && !is_leftover(name))
 }
 
 pub(super) fn read(text: &str, settings: &mut Settings) -> Result<(), FormatError> {

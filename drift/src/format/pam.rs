@@ -1,13 +1,11 @@
 //! pam.d(5): each type is a stack whose order means something, so all lines count in order. `@include` stands in every stack, at its place.
 
-use super::{FormatError, Repeat, Settings, continued, spaced};
+use super::{FormatError, Repeat, Settings, continued, is_leftover, spaced};
 
 const TYPES: &[&str] = &["account", "auth", "password", "session"];
 
 pub(super) fn covers(path: &str) -> bool {
-    // A service's name has no suffix that tells it from what an editor or dpkg leaves.
-    let Some(name) = path.strip_prefix("/etc/pam.d/") else { return false };
-    !name.starts_with('.') && !name.contains(['/', '~']) && !name.contains(".dpkg-") && !name.contains(".rpm") && !name.ends_with(".swp")
+    path.strip_prefix("/etc/pam.d/").is_some_and(|name| !name.is_empty() && !name.contains('/') && !is_leftover(name))
 }
 
 pub(super) fn read(text: &str, settings: &mut Settings) -> Result<(), FormatError> {

@@ -2,8 +2,6 @@
 //! accumulate keep all values, in order, and an empty assignment takes back those before it; of any other key the last
 //! counts. Files are read one by one: that a drop-in overrides its unit is told where both are known.
 
-use std::collections::BTreeMap;
-
 use super::{FormatError, Repeat, Settings, block};
 
 const TYPES: &[&str] =
@@ -71,7 +69,6 @@ pub(super) fn covers(path: &str) -> bool {
 
 pub(super) fn read(text: &str, settings: &mut Settings) -> Result<(), FormatError> {
     let mut section = String::new();
-    let mut all: BTreeMap<String, Vec<String>> = BTreeMap::new();
     let mut joined = String::new();
     for line in text.lines() {
         let line = line.trim();
@@ -85,17 +82,14 @@ pub(super) fn read(text: &str, settings: &mut Settings) -> Result<(), FormatErro
             continue;
         }
         joined.push_str(line);
-        assign(joined.trim(), &mut section, &mut all, settings);
+        assign(joined.trim(), &mut section, settings);
         joined.clear();
     }
-    assign(joined.trim(), &mut section, &mut all, settings);
-    for (name, values) in &all {
-        values.iter().for_each(|value| settings.take(Repeat::Ordered, name, value));
-    }
+    assign(joined.trim(), &mut section, settings);
     Ok(())
 }
 
-fn assign(line: &str, section: &mut String, all: &mut BTreeMap<String, Vec<String>>, settings: &mut Settings) {
+fn assign(line: &str, section: &mut String, settings: &mut Settings) {
     if let Some(name) = line.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
         *section = block(name).into_owned();
         return;
@@ -107,10 +101,9 @@ fn assign(line: &str, section: &mut String, all: &mut BTreeMap<String, Vec<Strin
         settings.take(Repeat::Last, &name, value);
         return;
     }
-    let values = all.entry(name).or_default();
-    // That values were taken back is itself what a drop-in does, so it stays to be seen.
+    // That values were taken back is itself what a drop-in does, so the empty one stays to be seen.
     if value.is_empty() {
-        values.clear();
+        settings.forget(&name);
     }
-    values.push(value.to_owned());
+    settings.take(Repeat::Ordered, &name, value);
 }
