@@ -241,7 +241,7 @@ impl Format {
         }
     }
 
-    /// Reads a whole file. Bytes that are no UTF-8 are read in the form of [`crate::text`].
+    /// Reads a whole file. Bytes that are no UTF-8 are read as `\xHH`, so that a change of one shows.
     pub fn read(self, bytes: &[u8]) -> Result<Settings, FormatError> {
         if bytes.len() > TEXT_LIMIT {
             return Err(FormatError { line: 0, reason: "it is longer than 1 MiB" });
@@ -249,7 +249,11 @@ impl Format {
         if bytes.contains(&0) {
             return Err(FormatError { line: 0, reason: "it holds a NUL byte" });
         }
-        let text = String::from_utf8_lossy(bytes);
+        let mut text = String::with_capacity(bytes.len());
+        for chunk in bytes.utf8_chunks() {
+            text.push_str(chunk.valid());
+            text.push_str(&text::printable(chunk.invalid()));
+        }
         let mut settings = Settings::default();
         match self {
             Self::KeyValue => key_value::read(&text, &mut settings)?,

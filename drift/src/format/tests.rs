@@ -187,3 +187,9 @@ fn modules_options_add_up_and_the_first_install_counts() {
     conflict.install.u: ["/bin/false","/bin/true"]
     "#);
 }
+
+#[test]
+fn a_change_of_a_byte_that_is_no_utf8_shows() {
+    let read = |bytes: &[u8]| Format::KeyValue.read(bytes).unwrap();
+    assert_ne!(read(b"A=\xff\n"), read(b"A=\xfe\n"));
+}
