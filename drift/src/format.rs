@@ -10,9 +10,18 @@
 
 mod key_value;
 
+mod json;
+mod lines;
+mod toml;
+mod tree;
+mod xml;
+mod yaml;
+
 use std::collections::BTreeMap;
 
 use crate::{FieldName, Value, text};
+
+pub use lines::{BYTES_LIMIT, LINE_LIMIT, LINES_LIMIT, Line, Lines, Side, lines};
 
 /// Longest file that is read as settings, in bytes.
 pub const TEXT_LIMIT: usize = 1024 * 1024;
@@ -93,7 +102,8 @@ impl Settings {
     pub fn fields(&self, mut mask: impl FnMut(&str, &str) -> String) -> Vec<(FieldName, Value)> {
         let mut fields = Vec::new();
         for (name, setting) in &self.settings {
-            let mut told: Vec<String> = setting.values.iter().map(|value| text::printable(mask(name, value).as_bytes()).into_owned()).collect();
+            let mut told: Vec<String> =
+                setting.values.iter().map(|value| text::printable(mask(name, value).as_bytes()).into_owned()).collect();
             let field = FieldName::new(&format!("config.{name}"));
             let (first, last) = (told.first().cloned().unwrap_or_default(), told.last().cloned().unwrap_or_default());
             let value = match setting.repeat {
@@ -107,7 +117,8 @@ impl Settings {
                 }
             };
             fields.push((field, value));
-            let conflicts = matches!(setting.repeat, Repeat::First | Repeat::Last) && setting.values.iter().any(|value| *value != setting.values[0]);
+            let conflicts =
+                matches!(setting.repeat, Repeat::First | Repeat::Last) && setting.values.iter().any(|value| *value != setting.values[0]);
             if conflicts {
                 fields.push((FieldName::new(&format!("conflict.{name}")), Value::list(told)));
             }
@@ -127,10 +138,18 @@ impl Settings {
 pub enum Format {
     /// `KEY=value` as a shell or systemd reads it: /etc/environment, /etc/default/*, os-release(5).
     KeyValue,
+    /// JSON, by suffix within /etc.
+    Json,
+    /// YAML, by suffix within /etc.
+    Yaml,
+    /// TOML, by suffix within /etc.
+    Toml,
+    /// XML, by suffix within /etc.
+    Xml,
 }
 
 impl Format {
-    pub const ALL: &[Self] = &[Self::KeyValue];
+    pub const ALL: &[Self] = &[Self::KeyValue, Self::Json, Self::Yaml, Self::Toml, Self::Xml];
 
     /// The format of the file at a path in its printable form, where that is known.
     pub fn of(path: &str) -> Option<Self> {
@@ -140,12 +159,20 @@ impl Format {
     pub fn name(self) -> &'static str {
         match self {
             Self::KeyValue => "key_value",
+            Self::Json => "json",
+            Self::Yaml => "yaml",
+            Self::Toml => "toml",
+            Self::Xml => "xml",
         }
     }
 
     fn covers(self, path: &str) -> bool {
         match self {
             Self::KeyValue => key_value::covers(path),
+            Self::Json => json::covers(path),
+            Self::Yaml => yaml::covers(path),
+            Self::Toml => toml::covers(path),
+            Self::Xml => xml::covers(path),
         }
     }
 
@@ -161,10 +188,21 @@ impl Format {
         let mut settings = Settings::default();
         match self {
             Self::KeyValue => key_value::read(&text, &mut settings)?,
+            Self::Json => json::read(&text, &mut settings)?,
+            Self::Yaml => yaml::read(&text, &mut settings)?,
+            Self::Toml => toml::read(&text, &mut settings)?,
+            Self::Xml => xml::read(&text, &mut settings)?,
         }
         Ok(settings)
     }
 }
 
+/// Whether a file within /etc ends so. An editor's leftovers end otherwise.
+fn has_suffix(path: &str, suffixes: &[&str]) -> bool {
+    path.starts_with("/etc/") && suffixes.iter().any(|suffix| path.ends_with(suffix))
+}
+
+#[cfg(test)]
+mod nested_tests;
 #[cfg(test)]
 mod tests;

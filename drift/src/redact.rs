@@ -16,14 +16,21 @@
 //! not taken for a secret stay as they were.
 
 mod argv;
+mod entropy;
 mod name;
+mod rules;
 mod script;
+mod setting;
 mod text;
 mod tool;
 
 use std::borrow::Cow;
 
 use sha2::{Digest, Sha256};
+
+pub use rules::{Rules, RulesError};
+pub use setting::{line, setting};
+pub(crate) use setting::{names_secret_in, opens_secret};
 
 const MASK: &str = "[redacted]";
 
