@@ -10,8 +10,13 @@
 
 mod key_value;
 
+mod apache;
+mod blocks;
 mod json;
 mod lines;
+mod logrotate;
+mod nginx;
+mod rsyslog;
 mod toml;
 mod tree;
 mod xml;
@@ -146,10 +151,19 @@ pub enum Format {
     Toml,
     /// XML, by suffix within /etc.
     Xml,
+    /// nginx's own files.
+    Nginx,
+    /// Apache's own files.
+    Apache,
+    /// logrotate.conf(8).
+    Logrotate,
+    /// rsyslog.conf(5).
+    Rsyslog,
 }
 
 impl Format {
-    pub const ALL: &[Self] = &[Self::KeyValue, Self::Json, Self::Yaml, Self::Toml, Self::Xml];
+    pub const ALL: &[Self] =
+        &[Self::KeyValue, Self::Json, Self::Yaml, Self::Toml, Self::Xml, Self::Nginx, Self::Apache, Self::Logrotate, Self::Rsyslog];
 
     /// The format of the file at a path in its printable form, where that is known.
     pub fn of(path: &str) -> Option<Self> {
@@ -163,6 +177,10 @@ impl Format {
             Self::Yaml => "yaml",
             Self::Toml => "toml",
             Self::Xml => "xml",
+            Self::Nginx => "nginx",
+            Self::Apache => "apache",
+            Self::Logrotate => "logrotate",
+            Self::Rsyslog => "rsyslog",
         }
     }
 
@@ -173,6 +191,10 @@ impl Format {
             Self::Yaml => yaml::covers(path),
             Self::Toml => toml::covers(path),
             Self::Xml => xml::covers(path),
+            Self::Nginx => nginx::covers(path),
+            Self::Apache => apache::covers(path),
+            Self::Logrotate => logrotate::covers(path),
+            Self::Rsyslog => rsyslog::covers(path),
         }
     }
 
@@ -192,6 +214,10 @@ impl Format {
             Self::Yaml => yaml::read(&text, &mut settings)?,
             Self::Toml => toml::read(&text, &mut settings)?,
             Self::Xml => xml::read(&text, &mut settings)?,
+            Self::Nginx => nginx::read(&text, &mut settings)?,
+            Self::Apache => apache::read(&text, &mut settings)?,
+            Self::Logrotate => logrotate::read(&text, &mut settings)?,
+            Self::Rsyslog => rsyslog::read(&text, &mut settings)?,
         }
         Ok(settings)
     }

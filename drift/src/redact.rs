@@ -66,6 +66,11 @@ pub fn free_text(text: &str) -> Cow<'_, str> {
     }
 }
 
+/// Whether a name says that what bears it is a secret.
+pub(crate) fn is_secret_name(name: &str) -> bool {
+    name::names_secret(name)
+}
+
 fn beginning(argument: &str) -> Cow<'_, str> {
     crate::text::bounded(argument, LOOKED_AT)
 }

@@ -187,7 +187,7 @@ mod tests {
         };
         let told = shown(&text("Zq9a"), &text("Zq9b"));
         assert!(!told.contains("Zq9"), "{told}");
-        assert_eq!(told.matches("keyed:").count(), 10, "{told}");
+        assert_eq!(told.matches("keyed:").count(), 12, "{told}");
     }
 
     #[test]

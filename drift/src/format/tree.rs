@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 
 use super::{DEPTH, FormatError, Repeat, Settings};
+use crate::redact;
 
 /// Most scalars, lists and tables of one file.
 pub(super) const NODES: usize = 64 * 1024;
@@ -84,6 +85,12 @@ fn take_at(node: &Node, path: &mut String, depth: usize, settings: &mut Settings
         }
         Node::Table(entries) if entries.is_empty() => settings.take(Repeat::Last, name, "{}"),
         Node::Table(entries) => {
+            let outer = path.len();
+            // `{name: DB_PASSWORD, value: x}`: the path says that the value is a secret.
+            let named = ["name", "@name", "key", "@key"].into_iter().find_map(|label| label_of(label, node));
+            if let Some(named) = named.filter(|named| redact::is_secret_name(named) && !path.ends_with(&format!("={named}]"))) {
+                path.push_str(&format!("[name={named}]"));
+            }
             // How often a key stands there, and whether as scalars alone.
             let mut seen: BTreeMap<&str, (usize, bool)> = BTreeMap::new();
             for (key, value) in entries {
@@ -106,6 +113,7 @@ fn take_at(node: &Node, path: &mut String, depth: usize, settings: &mut Settings
                 take_at(value, path, depth + 1, settings)?;
                 path.truncate(length);
             }
+            path.truncate(outer);
         }
     }
     Ok(())
@@ -145,4 +153,41 @@ fn tells_apart(label: &str, entries: &[Node]) -> bool {
     }
     labels.sort_unstable();
     labels.windows(2).all(|pair| pair[0] != pair[1])
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::format::Format;
+    use crate::format::nested_tests::told;
+    use crate::redact::{RedactionKey, Rules, setting};
+
+    /// Whatever the form in which a document gives a secret its name, the setting's name says it too.
+    #[test]
+    fn a_secret_named_beside_its_value_is_masked() {
+        let key = RedactionKey::new([7; 32]);
+        for (format, text) in [
+            (Format::Json, r#"{"env": [{"name": "DB_PASSWORD", "value": "Zq9"}, {"name": "A", "value": "b"}]}"#),
+            (Format::Json, r#"{"env": [{"name": "DB_PASSWORD", "value": "Zq9"}, {"name": "DB_PASSWORD", "value": "Zq9"}]}"#),
+            (Format::Yaml, "a:\n  key: api_token\n  value: Zq9\n"),
+            (Format::Xml, "<a><property name='x.password' value='Zq9'/></a>"),
+            (Format::Xml, "<a><property name='x.password'>Zq9</property><property name='b'>c</property></a>"),
+            (Format::Xml, "<a><password kind='b'>Zq9</password></a>"),
+            (Format::Toml, "[a.\"b.c\"]\nclient_secret = ['Zq9', 'Zq9x']\n"),
+            (Format::Json, r#"{"passwords": ["Zq9"], "auths": {"h.org": {"password": "Zq9"}}}"#),
+            (Format::Nginx, "http { map $http_apikey $client { Zq9 bob; } server { proxy_set_header Authorization \"Basic Zq9\"; } }"),
+            (Format::Apache, "SetEnv DB_PASSWORD Zq9\nRequestHeader set Authorization \"Basic Zq9\""),
+        ] {
+            assert!(told(format, text).contains("Zq9"), "nothing to mask: {text}");
+            let settings = format.read(text.as_bytes()).unwrap();
+            for (name, value) in settings.fields(|name, value| setting(name, value, &Rules::default(), &key).into_owned()) {
+                assert!(!format!("{name} {value:?}").contains("Zq9"), "{text}: {name} {value:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_secret_that_a_block_compares_with_is_masked_in_its_name() {
+        let told = told(Format::Nginx, "if ($http_x_token = \"Zq9\") { return 403; }");
+        assert_eq!(told, "config.if ($http_x_token = [redacted] ).return: [\"403\"]\n");
+    }
 }
