@@ -172,7 +172,7 @@ impl Rules {
             Some(start) => name.starts_with(start),
             None => name == **known,
         };
-        NAMES.iter().any(|known| is_built_in(&known)) || self.masked.iter().any(|rule| rule.matches(&name))
+        NAMES.iter().any(is_built_in) || self.masked.iter().any(|rule| rule.matches(&name))
     }
 
     /// Whether the operator says that settings of this name hold no secrets.

@@ -371,39 +371,48 @@ fn named<'a>(line: &'a str, rules: &Rules) -> Option<(&'a str, Range<usize>)> {
     // Whatever it sets: a name that only sounds like a secret speaks for its value too.
     let speaks = |name: &str| names_secret(name) || rules.masks(name) || is_secret_header(name);
     let secret = |name: &'a str, range: Range<usize>| (!line[range.clone()].is_empty() && speaks(name)).then_some((name, range));
-    if let Some(at) = line.find(['=', ':']) {
-        let name = line[..at].trim_matches(['"', '\'', ' ', '\t', '#', ';', '-', '+', '?', '<', '[', ']', '*']);
-        let name = name.rsplit([' ', '\t', '{', ',', '"']).next().unwrap_or(name);
-        let start = at + line[at..].len() - line[at..].trim_start_matches(['=', ':', '>']).len();
-        // An address or a path of modules, not an assignment.
-        let is_sign = start - at == 1 || line[at..start].contains('=');
-        if is_sign && let Some(found) = secret(name, trimmed(start, line.len())) {
-            return Some(found);
+    let assigned = || {
+        if let Some(at) = line.find(['=', ':']) {
+            let name = line[..at].trim_matches(['"', '\'', ' ', '\t', '#', ';', '-', '+', '?', '<', '[', ']', '*']);
+            let name = name.rsplit([' ', '\t', '{', ',', '"']).next().unwrap_or(name);
+            let start = at + line[at..].len() - line[at..].trim_start_matches(['=', ':', '>']).len();
+            // An address or a path of modules, not an assignment.
+            let is_sign = start - at == 1 || line[at..start].contains('=');
+            if is_sign && let Some(found) = secret(name, trimmed(start, line.len())) {
+                return Some(found);
+            }
         }
-    }
-    if is_comment {
-        return None;
-    }
-    let mut at = 0;
-    let is_netrc = ["machine ", "default ", "login "].iter().any(|word| line.trim_start().starts_with(word));
-    for _ in 0..if is_netrc { NETRC } else { LEADING } {
-        let start = at + line[at..].len() - line[at..].trim_start().len();
-        let end = line[start..].find(char::is_whitespace).map_or(line.len(), |length| start + length);
-        if end == line.len() {
-            return None;
+        None
+    };
+    let led = || {
+        let mut at = 0;
+        let is_netrc = ["machine ", "default ", "login "].iter().any(|word| line.trim_start().starts_with(word));
+        for _ in 0..if is_netrc { NETRC } else { LEADING } {
+            let start = at + line[at..].len() - line[at..].trim_start().len();
+            let end = line[start..].find(char::is_whitespace).map_or(line.len(), |length| start + length);
+            if end == line.len() {
+                return None;
+            }
+            let value = trimmed(end, line.len());
+            let (said, rest) = (&line[start..end], &line[value.start..]);
+            let is_prose = said.ends_with(['.', ',', '"', '\'']) || said.starts_with(['<', '"', '\'']);
+            if !is_prose
+                && !rest.starts_with(['=', ':'])
+                && let Some(found) = secret(line[start..end].trim_matches(['"', '\'', ':']), value)
+            {
+                return Some(found);
+            }
+            at = end;
         }
-        let value = trimmed(end, line.len());
-        let (said, rest) = (&line[start..end], &line[value.start..]);
-        let is_prose = said.ends_with(['.', ',', '"', '\'']) || said.starts_with(['<', '"', '\'']);
-        if !is_prose
-            && !rest.starts_with(['=', ':'])
-            && let Some(found) = secret(line[start..end].trim_matches(['"', '\'']), value)
-        {
-            return Some(found);
-        }
-        at = end;
+        None
+    };
+    // What stands first counts: the value of one may look like the name of the next.
+    let assigned = assigned();
+    let led = if is_comment { None } else { led() };
+    match (assigned, led) {
+        (Some(assigned), Some(led)) => Some(if led.1.start < assigned.1.start { led } else { assigned }),
+        (assigned, led) => assigned.or(led),
     }
-    None
 }
 
 #[cfg(test)]
