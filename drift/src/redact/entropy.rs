@@ -207,4 +207,20 @@ mod tests {
         }
         assert!(found("PublicKey", "yAnz5TF+lXXJte14tji3zlMNq+hd2rYUIgJBgB3fBmk=").is_empty());
     }
+
+    /// Of keys that chance made nearly all are found; those that happen to look like words are not.
+    #[test]
+    fn nearly_all_random_keys_are_found() {
+        use sha2::{Digest, Sha256};
+        const BASE64: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+        for (length, least) in [(20, 700), (32, 900), (43, 950)] {
+            let key = |number: u32| -> String {
+                let bytes =
+                    [Sha256::digest(number.to_le_bytes()), Sha256::digest([b"x".as_slice(), &number.to_le_bytes()].concat())].concat();
+                bytes.iter().take(length).map(|byte| char::from(BASE64[usize::from(byte & 63)])).collect()
+            };
+            let count = (0..1000).filter(|number| found("x", &key(*number)).len() == 1).count();
+            assert!(count >= least, "{count} of 1000 keys of {length} characters");
+        }
+    }
 }

@@ -249,7 +249,9 @@ impl<'a> Names<'a> {
         took(last);
         let base = last.split('[').next().unwrap_or(last).trim_start_matches('@');
         if base.is_empty() || VALUES.contains(&base.to_ascii_lowercase().as_str()) {
-            components.iter().rev().skip(1).take(1).for_each(|parent| took(parent));
+            let parent = components.iter().rev().nth(1).copied();
+            parent.into_iter().for_each(&mut took);
+            return Self { last: parent.unwrap_or(last), others };
         }
         Self { last, others }
     }
@@ -291,7 +293,7 @@ fn is_secret(name: &str, value: &str, rules: &Rules) -> bool {
 
 fn is_state(value: &str) -> bool {
     let value = value.trim_matches(['"', '\'']).to_ascii_lowercase();
-    STATES.contains(&value.as_str())
+    value.is_empty() || STATES.contains(&value.as_str())
 }
 
 /// `${NAME}`, `{{ name }}`: where the secret is taken from.
