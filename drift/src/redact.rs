@@ -17,6 +17,7 @@
 
 mod argv;
 mod entropy;
+mod line;
 mod name;
 mod rules;
 mod script;
@@ -28,9 +29,10 @@ use std::borrow::Cow;
 
 use sha2::{Digest, Sha256};
 
+pub use line::line;
+pub(crate) use line::{names_secret_in, opens_secret};
 pub use rules::{Rules, RulesError};
-pub use setting::{line, setting};
-pub(crate) use setting::{names_secret_in, opens_secret};
+pub use setting::setting;
 
 const MASK: &str = "[redacted]";
 

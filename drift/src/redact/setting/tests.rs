@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::redact::line;
 
 const SECRET: &str = "Zq9hunter2";
 
