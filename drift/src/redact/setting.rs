@@ -86,6 +86,11 @@ const ABOUT: &[&str] = &[
 /// Names of settings that sound like secrets and are none: where nginx passes requests on.
 const OTHERS: &[&str] = &["fastcgi_pass", "grpc_pass", "memcached_pass", "proxy_pass", "scgi_pass", "uwsgi_pass"];
 
+/// Ends of the names of tables in which each value is a secret, and what stands beside one in such a table.
+const HOLDERS: &[&str] = &["api_keys", "apikeys", "credentials", "passwords", "secrets", "tokens"];
+const BESIDE: &[&str] =
+    &["address", "description", "driver", "email", "expires", "external", "host", "label", "port", "realm", "user", "username", "version"];
+
 /// Values that say that there is no secret, or that there is one.
 const STATES: &[&str] = &["!", "!!", "*", "disabled", "empty", "enabled", "locked", "none", "null", "set", "unset"];
 
@@ -135,7 +140,8 @@ pub fn setting<'a>(name: &str, value: &'a str, rules: &Rules, key: &RedactionKey
     }
     let names = Names::of(name);
     let is_kept = names.all().any(|name| rules.keeps(name));
-    if !is_kept && names.all().any(|name| is_secret(name, value, rules)) {
+    let is_among = names.is_among_secrets && can_be_secret(names.last, value);
+    if !is_kept && (is_among || names.all().any(|name| is_secret(name, value, rules))) {
         return Cow::Owned(key.digest(value.as_bytes()));
     }
     let last = if is_kept { None } else { Some(names.last) };
@@ -192,6 +198,8 @@ fn is_tagged(text: &str, span: &Range<usize>) -> bool {
 struct Names<'a> {
     last: &'a str,
     others: Vec<&'a str>,
+    /// It stands in a table of secrets: `secrets.db`.
+    is_among_secrets: bool,
 }
 
 impl<'a> Names<'a> {
@@ -211,9 +219,13 @@ impl<'a> Names<'a> {
         if base.is_empty() || VALUES.contains(&base.to_ascii_lowercase().as_str()) {
             let parent = components.iter().rev().nth(1).copied();
             parent.into_iter().for_each(&mut took);
-            return Self { last: parent.unwrap_or(last), others };
+            return Self { last: parent.unwrap_or(last), others, is_among_secrets: false };
         }
-        Self { last, others }
+        let holder = components.iter().rev().nth(1).map(|holder| holder.split('[').next().unwrap_or(holder));
+        let is_among_secrets = holder.is_some_and(|holder| HOLDERS.iter().any(|known| holder.to_ascii_lowercase().ends_with(known)))
+            && !words(last).last().is_some_and(|last| BESIDE.contains(&last.as_str()))
+            && names_secret(&format!("secret {last}"));
+        Self { last, others, is_among_secrets }
     }
 
     fn all(&self) -> impl Iterator<Item = &'a str> {
@@ -248,7 +260,12 @@ fn is_secret(name: &str, value: &str, rules: &Rules) -> bool {
     let is_about = words.last().is_some_and(|last| ABOUT.contains(&last.as_str()));
     let is_other = OTHERS.iter().any(|other| name.eq_ignore_ascii_case(other));
     let named = rules.masks(name) || is_secret_header(name) || (names_secret(name) && !is_about && !is_other);
-    named && !is_harmless(name, value) && !is_state(value) && !is_reference(value) && !is_of_system(name, value)
+    named && can_be_secret(name, value) && !is_of_system(name, value)
+}
+
+/// Whether the value is more than yes, no, or where a secret lies.
+fn can_be_secret(name: &str, value: &str) -> bool {
+    !is_harmless(name, value) && !is_state(value) && !is_reference(value)
 }
 
 fn is_state(value: &str) -> bool {

@@ -36,6 +36,8 @@ fn a_secret_is_known_by_the_last_part_of_its_name() {
         "http.server example.org.proxy_set_header Authorization",
         "SetEnv AWS_SECRET_ACCESS_KEY",
         "requirepass",
+        "secrets.db",
+        "app.credentials[0].db_main",
         "bindpw",
         "credential",
         "wpa_passphrase",
@@ -73,6 +75,9 @@ fn what_only_tells_of_a_secret_stays_readable() {
         ("%sudo", "ALL=(ALL:ALL) ALL"),
         ("%sudo", "ALL=(root) NOPASSWD: /bin/systemctl restart x, PASSWD: /bin/su, PASSWD: ALL"),
         ("token_ttl", "3600"),
+        ("secrets.db.file", "./db.txt"),
+        ("credentials.username", "bob"),
+        ("secrets.db.external", "true"),
         ("sha256", "6f1ed002ab5595859014ebf0951522d9e3b0c44298fc1c149afbf4c8996fb924"),
     ] {
         assert_eq!(masked(name, value), value, "{name}");
