@@ -9,18 +9,34 @@
 //! is bounded and printable, and holds secrets as they stand: whoever tells it masks them first (see [`crate::redact`]).
 
 mod account;
+mod apache;
+mod blocks;
 mod fstab;
+mod json;
 mod key_value;
+mod lines;
+mod logrotate;
 mod modprobe;
+mod nginx;
 mod pam;
+mod rsyslog;
 mod sshd_config;
 mod sysctl;
 mod table;
+mod toml;
+mod tree;
 mod unit;
+mod xml;
+mod yaml;
 
-use std::{borrow::Cow, collections::BTreeMap};
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use sha2::{Digest, Sha256};
 
 use crate::{FieldName, Value, text};
+
+pub use lines::{BYTES_LIMIT, LINE_LIMIT, LINES_LIMIT, Line, Lines, Side, lines};
 
 /// Longest file that is read as settings, in bytes.
 pub const TEXT_LIMIT: usize = 1024 * 1024;
@@ -30,6 +46,12 @@ pub const SETTINGS_LIMIT: usize = 512;
 
 /// Most values that one setting keeps.
 const VALUES_LIMIT: usize = 256;
+
+/// Most bytes of names and values that are kept of one file: names within blocks repeat those of the blocks.
+const KEPT_LIMIT: usize = 4 * TEXT_LIMIT;
+
+/// Longest name of a setting that is told as it is, in bytes.
+const NAME_LIMIT: usize = 384;
 
 /// How deep blocks may lie in each other.
 pub const DEPTH: usize = 32;
@@ -59,6 +81,8 @@ struct Setting {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Settings {
     settings: BTreeMap<String, Setting>,
+    /// Of names and values.
+    bytes: usize,
     left_out: usize,
 }
 
@@ -74,10 +98,13 @@ pub struct FormatError {
 impl Settings {
     /// Takes one more value of a setting. Names of settings within blocks are led by the blocks: `Match User bob.PermitRootLogin`.
     pub fn take(&mut self, repeat: Repeat, name: &str, value: &str) {
-        if !self.settings.contains_key(name) && self.settings.len() >= SETTINGS_LIMIT {
+        let is_full = !self.settings.contains_key(name) && self.settings.len() >= SETTINGS_LIMIT;
+        let bytes = self.bytes + name.len() + value.len();
+        if is_full || bytes > KEPT_LIMIT {
             self.left_out += 1;
             return;
         }
+        self.bytes = bytes;
         let setting = self.settings.entry(name.to_owned()).or_insert(Setting { repeat, values: Vec::new(), left_out: 0 });
         // Where one value counts it is kept whatever else was there.
         if setting.values.len() >= VALUES_LIMIT {
@@ -108,6 +135,7 @@ impl Settings {
         for (name, setting) in &self.settings {
             let mut told: Vec<String> =
                 setting.values.iter().map(|value| text::printable(mask(name, value).as_bytes()).into_owned()).collect();
+            let name = told_name(name);
             let field = FieldName::new(&format!("config.{name}"));
             let (first, last) = (told.first().cloned().unwrap_or_default(), told.last().cloned().unwrap_or_default());
             let value = match setting.repeat {
@@ -135,6 +163,15 @@ impl Settings {
         fields.sort_by(|a, b| a.0.cmp(&b.0));
         fields
     }
+}
+
+/// A name, and of a long one its beginning with a digest of the whole, so that no two become one.
+fn told_name(name: &str) -> Cow<'_, str> {
+    if name.len() <= NAME_LIMIT {
+        return Cow::Borrowed(name);
+    }
+    let digest = hex::encode(&Sha256::digest(name)[..8]);
+    Cow::Owned(format!("{} sha256 {digest}", text::bounded(name, NAME_LIMIT)))
 }
 
 /// A format of configuration files.
@@ -172,6 +209,22 @@ pub enum Format {
     Pam,
     /// Units of systemd, their drop-ins and systemd's own files.
     Unit,
+    /// JSON, by suffix within /etc.
+    Json,
+    /// YAML, by suffix within /etc.
+    Yaml,
+    /// TOML, by suffix within /etc.
+    Toml,
+    /// XML, by suffix within /etc.
+    Xml,
+    /// nginx's own files.
+    Nginx,
+    /// Apache's own files.
+    Apache,
+    /// logrotate.conf(8).
+    Logrotate,
+    /// rsyslog.conf(5).
+    Rsyslog,
 }
 
 impl Format {
@@ -192,6 +245,14 @@ impl Format {
         Self::Modprobe,
         Self::Pam,
         Self::Unit,
+        Self::Json,
+        Self::Yaml,
+        Self::Toml,
+        Self::Xml,
+        Self::Nginx,
+        Self::Apache,
+        Self::Logrotate,
+        Self::Rsyslog,
     ];
 
     /// The format of the file at a path in its printable form, where that is known.
@@ -217,6 +278,14 @@ impl Format {
             Self::Modprobe => "modprobe",
             Self::Pam => "pam",
             Self::Unit => "unit",
+            Self::Json => "json",
+            Self::Yaml => "yaml",
+            Self::Toml => "toml",
+            Self::Xml => "xml",
+            Self::Nginx => "nginx",
+            Self::Apache => "apache",
+            Self::Logrotate => "logrotate",
+            Self::Rsyslog => "rsyslog",
         }
     }
 
@@ -238,6 +307,14 @@ impl Format {
             Self::Modprobe => modprobe::covers(path),
             Self::Pam => pam::covers(path),
             Self::Unit => unit::covers(path),
+            Self::Json => json::covers(path),
+            Self::Yaml => yaml::covers(path),
+            Self::Toml => toml::covers(path),
+            Self::Xml => xml::covers(path),
+            Self::Nginx => nginx::covers(path),
+            Self::Apache => apache::covers(path),
+            Self::Logrotate => logrotate::covers(path),
+            Self::Rsyslog => rsyslog::covers(path),
         }
     }
 
@@ -272,6 +349,14 @@ impl Format {
             Self::Modprobe => modprobe::read(&text, &mut settings)?,
             Self::Pam => pam::read(&text, &mut settings)?,
             Self::Unit => unit::read(&text, &mut settings)?,
+            Self::Json => json::read(&text, &mut settings)?,
+            Self::Yaml => yaml::read(&text, &mut settings)?,
+            Self::Toml => toml::read(&text, &mut settings)?,
+            Self::Xml => xml::read(&text, &mut settings)?,
+            Self::Nginx => nginx::read(&text, &mut settings)?,
+            Self::Apache => apache::read(&text, &mut settings)?,
+            Self::Logrotate => logrotate::read(&text, &mut settings)?,
+            Self::Rsyslog => rsyslog::read(&text, &mut settings)?,
         }
         Ok(settings)
     }
@@ -320,5 +405,12 @@ fn spaced(text: &str) -> String {
     text.split_ascii_whitespace().collect::<Vec<_>>().join(" ")
 }
 
+/// Whether a file within /etc ends so. An editor's leftovers end otherwise.
+fn has_suffix(path: &str, suffixes: &[&str]) -> bool {
+    path.starts_with("/etc/") && suffixes.iter().any(|suffix| path.ends_with(suffix))
+}
+
+#[cfg(test)]
+mod nested_tests;
 #[cfg(test)]
 mod tests;
