@@ -20,6 +20,7 @@ pub mod fleet;
 pub mod needs;
 pub mod numbered;
 pub mod process;
+pub mod processor_share;
 pub mod rest;
 pub mod scene;
 pub mod state;

@@ -113,9 +113,13 @@ impl<S: Sink> Observer<S> {
 
     /// A kernel setting that was touched; whether it was told of.
     pub(super) fn examine_setting(&mut self, item: &ItemId, mut touched: Settled, actor: &Actor) -> Look {
-        let held = match touched.held.take() {
+        let known = self.stored(item).ok().flatten().map(|stored| stored.fields);
+        let held = match touched.held.take().filter(|held| held.known == known) {
             Some(held) => Ok(held),
-            None => self.parts.collectors.read_item(item, None).map(|reading| Held { reading, read_at: clock::inode_now() }),
+            None => {
+                let read = self.parts.collectors.read_item(item, None);
+                read.map(|reading| Held { reading, known, read_at: clock::inode_now() })
+            }
         };
         let (read, look) = match held {
             Err(error) => (Err(error), Look::Whole),

@@ -8,7 +8,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use trueline_drift::{Actor, Certainty, Time};
+use trueline_drift::{Actor, Certainty, Fields, Time};
 
 use crate::collect::Reading;
 use crate::sensor::{Depth, Entry, Target, Touch};
@@ -63,6 +63,8 @@ pub struct Settled {
 #[derive(Debug, Clone)]
 pub struct Held {
     pub reading: Option<Reading>,
+    /// What the state had then. Once it has something else, another reading was told meanwhile, and this one may be the older.
+    pub known: Option<Fields>,
     /// When it was over.
     pub read_at: Time,
 }
@@ -341,7 +343,7 @@ mod tests {
         let after = |millis| start + Duration::from_millis(millis);
         settle.touch(touch("/etc/a", true), start);
         let settled = settle.take_due(after(25), 1).remove(0);
-        let held = Some(Held { reading: None, read_at: Time::from_seconds(1) });
+        let held = Some(Held { reading: None, known: None, read_at: Time::from_seconds(1) });
         settle.put_back(Settled { held, ..settled }, Duration::ZERO, after(25));
         let settled = settle.take_due(after(50), 1).remove(0);
         assert!(settled.held.is_some());

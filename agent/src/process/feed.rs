@@ -11,7 +11,6 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use super::cgroups::Cgroups;
 use super::event::{BootTime, ProcessEvent, ProcessEventKind, Program, Standing, Subject};
-use super::generation::TICK;
 use super::login::Login;
 use super::survey;
 use crate::actor::folder::ProcessFolder;
@@ -226,13 +225,15 @@ fn news(message: Message, at: BootTime, cgroups: &mut Cgroups, pending: Option<u
         }
         Told::Exec => {
             let folder = ProcessFolder::open(message.pid);
-            let program = folder.as_ref().and_then(survey::program);
-            let started = folder.as_ref().and_then(started);
-            let standing = folder.as_ref().and_then(|folder| survey::standing(folder, cgroups));
+            let look = folder.as_ref().and_then(survey::look);
+            let started = look.as_ref().map(|look| survey::started(&look.stat));
             // Of a process that began after the message the pid is another's by now.
-            let is_same = started.is_some_and(|started| started <= at);
-            let found = is_same.then(|| Found { program, standing, until: BootTime::now(), pending: None });
-            let process = Subject { started: started.filter(|_| is_same), ..process };
+            let started = started.filter(|started| *started <= at);
+            let found = started.and(folder.zip(look)).map(|(folder, look)| {
+                let standing = survey::standing(&folder, &look.stat, cgroups);
+                Found { program: look.program, standing, until: BootTime::now(), pending: None }
+            });
+            let process = Subject { started, ..process };
             let kind = ProcessEventKind::Exec { program: None, standing: None, queued: None };
             News { found, pending, ..told(process, kind) }
         }
@@ -240,7 +241,7 @@ fn news(message: Message, at: BootTime, cgroups: &mut Cgroups, pending: Option<u
 }
 
 fn started(folder: &ProcessFolder) -> Option<BootTime> {
-    folder.stat().map(|(stat, _)| BootTime::from_nanos(stat.started.saturating_mul(TICK)))
+    folder.stat().map(|(stat, _)| survey::started(&stat))
 }
 
 /// By how much boot time is ahead of the monotonic clock: the time asleep.

@@ -4,9 +4,10 @@
 //! does. Every writing makes an audit session of its own, whose number all inherit who come of it and nobody else is ever given: one look at
 //! who wrote it tells what the login is worth, for all of them and as long as the host is up.
 //!
-//! Who was root before and is not any more by the time of the look may have written it before or after: that counts only where its
-//! maker has the session too and is root, for nobody gives a session to his maker, or where the service manager has put it among that
-//! user's. The same goes for a session that is met on a process of which nothing is known.
+//! Who was root before and is not any more by the time of the look may have written it before or after: that counts only where the
+//! topmost of those that it comes of and that have the session is root and was made by another who is, for nobody gives a session to his
+//! maker; or where the service manager has put it among that user's. The same goes for a session that is met on a process of which
+//! nothing is known.
 
 use std::collections::BTreeSet;
 
@@ -90,7 +91,7 @@ impl SelfGiven {
     }
 
     pub fn contains(&self, session: u32) -> bool {
-        self.oldest.is_some_and(|oldest| session <= oldest) || self.sessions.contains(&session)
+        self.sessions.contains(&session) || (self.oldest.is_some_and(|oldest| session <= oldest) && !self.given.contains(&session))
     }
 }
 
@@ -106,6 +107,15 @@ mod tests {
         given.distrust(Some(u32::MAX - 1));
         assert!(given.contains(10) && given.contains(9) && given.contains(11) && !given.contains(u32::MAX - 2));
         assert!(given.sessions.len() <= SESSIONS);
+    }
+
+    /// Whoever forks without end would else take everybody's login away.
+    #[test]
+    fn what_root_was_seen_to_give_outlasts_any_number_of_self_given_ones() {
+        let mut given = SelfGiven::default();
+        given.trust_if(Login { login_uid: Some(1000), session: Some(5), uid: 1000 }, |_, _| true);
+        (10..20 + SESSIONS as u32).for_each(|session| given.distrust(Some(session)));
+        assert!(!given.contains(5) && given.contains(6));
     }
 
     fn standing(uid: u32, euid: u32, login_uid: Option<u32>) -> Standing {

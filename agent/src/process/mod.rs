@@ -22,7 +22,7 @@ use std::time::Duration;
 use cgroups::Cgroups;
 use event::{BootTime, Standing, Subject};
 use feed::{Drain, Feed, FeedChoice, Found, News, Refusal};
-use generation::{Ancestor, TICK};
+use generation::Ancestor;
 use login::{Login, SelfGiven};
 use order::{Fence, FileQueue, Sighting};
 use table::{Answer, Table};
@@ -94,6 +94,11 @@ impl Processes {
 
     pub fn refusals(&self) -> &[Refusal] {
         &self.refusals
+    }
+
+    /// Processes and programs that there was no room for, since the agent began.
+    pub fn refused(&self) -> u64 {
+        self.table.refused()
     }
 
     /// Ready where news waits.
@@ -276,8 +281,9 @@ impl Processes {
 
     /// Looks at the living process that has this pid: whom it runs for can change without a word.
     pub(crate) fn look_at(&mut self, pid: u32, folder: &ProcessFolder, pending: impl Fn() -> Option<u64>) {
-        let Some(seen) = survey::standing(folder, &mut self.cgroups) else { return };
-        let Some(process) = subject(pid, folder) else { return };
+        let Some((stat, _)) = folder.stat() else { return };
+        let process = Subject { pid, started: Some(survey::started(&stat)) };
+        let Some(seen) = survey::standing(folder, &stat, &mut self.cgroups) else { return };
         if let Some(was) = self.table.standing(process) {
             self.self_given.judge(was, (&seen).into(), |login_uid, session| is_vouched_for(&self.table, process, login_uid, session));
         } else {
@@ -298,7 +304,7 @@ impl Processes {
 /// Whose folder it is.
 fn subject(pid: u32, folder: &ProcessFolder) -> Option<Subject> {
     let (stat, _) = folder.stat()?;
-    Some(Subject { pid, started: Some(BootTime::from_nanos(stat.started.saturating_mul(TICK))) })
+    Some(Subject { pid, started: Some(survey::started(&stat)) })
 }
 
 fn is_vouched_for(table: &Table, process: Subject, login_uid: u32, session: u32) -> bool {
@@ -446,7 +452,7 @@ thread = threading.Thread(target=work); thread.start(); opened.wait(); {put_away
         if has_login || !nix::unistd::geteuid().is_root() {
             return crate::collect::skipped(test, "needs root, and no login");
         }
-        let tell = "print(open('/proc/self/sessionid').read(), flush=True); os.read(0, 1)";
+        let tell = "print(os.getpid(), open('/proc/self/sessionid').read(), flush=True); os.read(0, 1)";
         let own = format!(
             "import os; f = os.open('/proc/self/loginuid', os.O_WRONLY); os.setresuid(54321, 54321, 54321); os.write(f, b'4321'); {tell}"
         );
@@ -455,13 +461,29 @@ thread = threading.Thread(target=work); thread.start(); opened.wait(); {put_away
 if os.fork() == 0: os.setresuid(54321, 54321, 54321); {tell}; os._exit(0)
 os.wait()"
         );
-        for (source, is_self_given) in [(&own, true), (&makers, false)] {
+        // As what sudo runs: root, with the session of who called it.
+        let beneath = format!(
+            "import os; f = os.open('/proc/self/loginuid', os.O_WRONLY); os.setresuid(54321, 54321, 0); os.write(f, b'4321')
+if os.fork() == 0: os.setresuid(0, 0, 0); {tell}; os._exit(0)
+os.wait()"
+        );
+        // And whoever called it has ended.
+        let left_behind = format!(
+            "import os
+if os.fork() == 0:
+ f = os.open('/proc/self/loginuid', os.O_WRONLY); os.setresuid(54321, 54321, 0); os.write(f, b'4321'); gone, end = os.pipe()
+ if os.fork() == 0: os.setresuid(0, 0, 0); os.close(end); os.read(gone, 1); {tell}; os._exit(0)
+ os._exit(0)
+os.wait(); os.read(0, 1)"
+        );
+        for (source, is_self_given) in [(&own, true), (&makers, false), (&beneath, true), (&left_behind, true)] {
             let Ok(mut child) = Command::new("python3").args(["-c", source]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn() else {
                 return crate::collect::skipped(test, "there is no python3");
             };
-            let mut session = String::new();
-            BufReader::new(child.stdout.take().unwrap()).read_line(&mut session).unwrap();
-            let session = session.trim().parse().unwrap();
+            let mut told = String::new();
+            BufReader::new(child.stdout.take().unwrap()).read_line(&mut told).unwrap();
+            let (pid, session) = told.trim().split_once(' ').unwrap();
+            let (pid, session) = (pid.parse().unwrap(), session.parse().unwrap());
             for choice in [FeedChoice::Probe, FeedChoice::Connector] {
                 let queue = std::fs::File::open("/dev/null").unwrap();
                 let mut processes = Processes::start(choice, queue.as_fd());
@@ -472,7 +494,7 @@ os.wait()"
                 assert_eq!(processes.is_self_given(session), is_self_given, "{choice:?} at its start: {source}");
                 // As where there was no room for it.
                 (processes.table, processes.self_given) = (Table::default(), SelfGiven::default());
-                processes.look_at_login(child.id(), || None);
+                processes.look_at_login(pid, || None);
                 assert_eq!(processes.is_self_given(session), is_self_given, "{choice:?} unknown: {source}");
             }
             drop(child.stdin.take());

@@ -148,13 +148,13 @@ impl FileQueue {
     /// Where a thing lies that happened at that time at the latest, when so many events waited; no reading has begun that is not
     /// noted yet.
     pub fn fence(&self, queued: Queued, until: BootTime) -> Fence {
-        let is_to_come = |reading: &&Reading| reading.began.nanos() >= until.nanos().saturating_add(SLACK);
-        let is_over = |reading: &&Reading| is_settled(reading.ended, queued.since);
-        let taken_by = |reading: Option<&Reading>| reading.map_or(self.read, |reading| reading.first);
+        let is_to_come = |reading: &Reading| reading.began.nanos() >= until.nanos().saturating_add(SLACK);
+        let is_over = |reading: &Reading| is_settled(reading.ended, queued.since);
+        let taken_by = |place: usize| self.readings.get(place).map_or(self.read, |reading| reading.first);
         let events = u64::from(queued.events);
         // More had not been taken by then, and no fewer.
-        let most = taken_by(self.readings.iter().find(is_to_come)) + events;
-        let least = taken_by(self.readings.iter().find(|reading| !is_over(reading))) + events;
+        let most = taken_by(self.readings.partition_point(|reading| !is_to_come(reading))) + events;
+        let least = taken_by(self.readings.partition_point(is_over)) + events;
         Fence { least: if is_settled(self.forgotten_until, queued.since) { least } else { 0 }, most }
     }
 

@@ -13,12 +13,14 @@ use super::generation::TICK;
 use super::login::{Login, SelfGiven};
 use super::table::{Seen, Table};
 use crate::actor::folder::ProcessFolder;
-use crate::actor::procfs;
+use crate::actor::procfs::{self, Stat};
 
 const STATUS: usize = 4096;
 const CGROUPS: usize = 16 << 10;
 /// Makers that are asked whether they vouch for a login.
-const ABOVE: usize = 16;
+const ABOVE: usize = 64;
+/// Takes in what others have left behind.
+const FIRST_PROCESS: u32 = 1;
 
 /// Every process of the agent's pid namespace.
 pub fn survey(table: &mut Table, cgroups: &mut Cgroups, self_given: &mut SelfGiven) {
@@ -49,13 +51,12 @@ pub fn survey(table: &mut Table, cgroups: &mut Cgroups, self_given: &mut SelfGiv
 
 fn see(pid: u32, cgroups: &mut Cgroups) -> Option<Seen> {
     let folder = ProcessFolder::open(pid)?;
-    let program = program(&folder);
-    let (stat, _) = folder.stat()?;
-    let standing = standing(&folder, cgroups);
+    let Look { program, stat } = look(&folder)?;
+    let standing = standing(&folder, &stat, cgroups);
     let until = BootTime::now();
     Some(Seen {
         pid,
-        started: BootTime::from_nanos(stat.started.saturating_mul(TICK)),
+        started: started(&stat),
         parent: stat.parent,
         program: program.map(Arc::new),
         standing: standing.map(Arc::new),
@@ -63,8 +64,17 @@ fn see(pid: u32, cgroups: &mut Cgroups) -> Option<Seen> {
     })
 }
 
-/// What a process runs. A thread of the kernel runs nothing; `None` for one that has ended.
-pub fn program(folder: &ProcessFolder) -> Option<Program> {
+/// A process as /proc shows it.
+pub struct Look {
+    /// A thread of the kernel runs nothing; `None` for one that has ended.
+    pub program: Option<Program>,
+    /// Read last.
+    pub stat: Stat,
+}
+
+/// `None` for a process that has been reaped. Each file costs a good part of what a short-lived process lives, so none is read twice
+/// without need.
+pub fn look(folder: &ProcessFolder) -> Option<Look> {
     let executable = folder.link("exe");
     let file = folder.executable();
     // The arguments lie in its memory: of a process that waits for a device or a server that does not answer, whoever reads them
@@ -76,21 +86,27 @@ pub fn program(folder: &ProcessFolder) -> Option<Program> {
     // In the midst of an exec there are no arguments yet: the files that it closes are still the former program's.
     let is_settled = executable.is_some() && stat.arguments_at != 0;
     if !is_settled && !stat.is_kernels {
-        return None;
+        return Some(Look { program: None, stat });
     }
     let executable = executable.map(|path| {
         let (path, removed) = path.strip_suffix(" (deleted)").map_or((path.as_str(), false), |path| (path, true));
         let (device, inode) = (file.map(|file| file.device), file.map(|file| file.inode));
         Executable { path: Arc::from(path), removed, device, inode, changed: file.and_then(|file| file.changed) }
     });
-    Some(Program { name: stat.name, executable, script: None, arguments: Arguments::new(&arguments.unwrap_or_default()), cwd })
+    let arguments = Arguments::new(&arguments.unwrap_or_default());
+    let program = Program { name: stat.name.clone(), executable, script: None, arguments, cwd };
+    Some(Look { program: Some(program), stat })
+}
+
+/// To the clock tick.
+pub const fn started(stat: &Stat) -> BootTime {
+    BootTime::from_nanos(stat.started.saturating_mul(TICK))
 }
 
 /// On whose behalf a process runs.
-pub fn standing(folder: &ProcessFolder, cgroups: &mut Cgroups) -> Option<Standing> {
+pub fn standing(folder: &ProcessFolder, stat: &Stat, cgroups: &mut Cgroups) -> Option<Standing> {
     let (login_uid, session) = audit_ids(folder);
     let (uid, euid) = users(folder)?;
-    let (stat, _) = folder.stat()?;
     Some(Standing {
         uid,
         euid,
@@ -113,23 +129,39 @@ pub fn login(folder: &ProcessFolder) -> Option<Login> {
     Some(Login { login_uid, session, uid: users(folder)?.0 })
 }
 
-/// Whether the process, or one of those that it comes of, is root and has this session, or it is in the slice of the user whose login
-/// that is. Nobody gives a session to his maker; but who runs a set-user-ID program (sudo) hands his own on to one that is root.
+/// Whether the session was begun by root: the topmost process that has it, of those that this one comes of, is root without a
+/// set-user-ID program, and so is the one that made that. Or it is in the slice of the user whose login that is.
+///
+/// Nobody gives a session to his maker. But who has given himself one hands it on to what sudo runs for him, which is root and, once
+/// those above it have ended, the topmost: it is then no child of root's but has been taken in by the first process or by one of his own.
 /// `parent` is asked of /proc where it is not known.
 pub fn is_vouched_for(pid: u32, parent: Option<u32>, login_uid: u32, session: u32) -> bool {
-    let is_roots = |folder: &ProcessFolder| users(folder).is_some_and(|(uid, _)| uid == 0) && folder.is_set_user_id() == Some(false);
     let Some(own) = of_session(pid, session) else {
-        return parent.is_some_and(|parent| of_session(parent, session).is_some_and(|folder| is_roots(&folder)));
+        return parent.is_some_and(|parent| of_session(parent, session).is_some() && is_vouched_for(parent, None, login_uid, session));
     };
     if is_in_slice_of(&own, login_uid) {
         return true;
     }
-    let parent_by_proc = |folder: &ProcessFolder| folder.stat().map(|(stat, _)| stat.parent);
-    let next = |folder: &ProcessFolder| of_session(parent_by_proc(folder)?, session);
-    is_roots(&own)
-        || parent
-            .map_or_else(|| next(&own), |parent| of_session(parent, session))
-            .is_some_and(|parent| std::iter::successors(Some(parent), next).take(ABOVE).any(|folder| is_roots(&folder)))
+    let is_roots = |folder: &ProcessFolder| users(folder).is_some_and(|(uid, _)| uid == 0) && folder.is_set_user_id() == Some(false);
+    let mut above = parent.or_else(|| parent_of(&own));
+    let mut topmost = own;
+    for _ in 0..ABOVE {
+        match above.and_then(|above| of_session(above, session)) {
+            Some(folder) => {
+                above = parent_of(&folder);
+                topmost = folder;
+            }
+            None => {
+                let maker = above.filter(|above| *above != FIRST_PROCESS).and_then(ProcessFolder::open);
+                return is_roots(&topmost) && maker.is_some_and(|maker| is_roots(&maker));
+            }
+        }
+    }
+    false
+}
+
+fn parent_of(folder: &ProcessFolder) -> Option<u32> {
+    folder.stat().map(|(stat, _)| stat.parent)
 }
 
 fn of_session(pid: u32, session: u32) -> Option<ProcessFolder> {

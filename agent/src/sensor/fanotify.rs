@@ -424,7 +424,8 @@ impl Worker {
                     Ok(event) => match written(&event) {
                         Some(Written::Setting(name)) if self.view.contains_sysctl(&name) => {
                             let actor = self.actor(&event, &sighting)?;
-                            self.touch(Target::Sysctl(name), actor, Depth::Item, None, libc::FAN_MODIFY)?;
+                            // It takes effect with the writing: closing would tell nothing more.
+                            self.touch(Target::Sysctl(name), actor, Depth::Item, None, libc::FAN_MODIFY | libc::FAN_CLOSE_WRITE)?;
                         }
                         Some(Written::Login(pid)) => self.take_login(pid),
                         _ => {}
@@ -446,7 +447,11 @@ impl Worker {
     fn tell_progress(&mut self) -> Result<(), Closed> {
         let group = &self.group;
         match self.progress.told(clock::inode_now(), self.processes.files.taken(), || group.pending()) {
-            Some(files) => self.outlet.send(Signal::ToldUntil { files, settings: self.settings_told }),
+            Some(files) => {
+                // Else it would be as old as the last sleep, and a setting that was just read would wait for the next one.
+                self.take_sysctls(&mut [0; SHORT_BUFFER])?;
+                self.outlet.send(Signal::ToldUntil { files, settings: self.settings_told })
+            }
             None => Ok(()),
         }
     }

@@ -3,7 +3,7 @@
 //! Invariants: a cached root is whole (it is built aside and renamed) and is what the text of its recipe
 //! says (its name holds that text's digest); two runs that need the same one build it once.
 
-use std::fs::File;
+use std::fs::{File, TryLockError};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -20,6 +20,8 @@ const RECIPE: &str = include_str!("root.sh");
 const IMAGE_SIZE: &str = "4G";
 /// debootstrap downloads and unpacks for a minute or two on a fast line.
 const BUILD_LIMIT: Duration = Duration::from_secs(900);
+/// Before a root that another one is making or looking at is asked for again.
+const LOOKING: Duration = Duration::from_millis(50);
 /// Ends the name of a root that is being made.
 const BUILDING: &str = ".building";
 /// A small journal: all its blocks are written in time, on the machine's disk, for each host.
@@ -79,22 +81,12 @@ impl Root {
         let cache = cache()?;
         std::fs::create_dir_all(&cache).with_context(|| format!("making {}", cache.display()))?;
         let kept = cache.join(self.key());
-        loop {
-            let lock = lock_of(&cache, &self.key())?;
-            let lock = tokio::task::spawn_blocking(move || lock.lock_shared().map(|()| lock)).await?.context("locking the cache")?;
-            if kept.exists() {
-                return Ok(CachedRoot { image: kept.join("image"), key: kept.join("key"), lock: Arc::new(lock) });
-            }
-            drop(lock);
-            // Where another run builds this root, all there is to do is to wait for it.
-            let lock = lock_of(&cache, &self.key())?;
-            let lock = tokio::task::spawn_blocking(move || lock.lock().map(|()| lock)).await?.context("locking the cache")?;
-            if !kept.exists() {
-                self.make(&cache, &kept).await?;
-                self.remove_outdated(&cache)?;
-            }
-            drop(lock);
-        }
+        let lock = made_once(&lock_path(&cache, &self.key()), &kept, async || {
+            self.make(&cache, &kept).await?;
+            self.remove_outdated(&cache)
+        })
+        .await?;
+        Ok(CachedRoot { image: kept.join("image"), key: kept.join("key"), lock: Arc::new(lock) })
     }
 
     async fn make(self, cache: &Path, kept: &Path) -> anyhow::Result<()> {
@@ -121,7 +113,7 @@ impl Root {
             if !key.starts_with(&beginning) || key == own || !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
                 continue;
             }
-            let lock = lock_of(cache, key)?;
+            let lock = open_lock(&lock_path(cache, key))?;
             if lock.try_lock().is_ok() {
                 std::fs::remove_dir_all(entry.path()).with_context(|| format!("removing {}", entry.path().display()))?;
             }
@@ -161,9 +153,32 @@ pub struct CachedRoot {
 }
 
 /// The lock of a root: shared while it is used, whole while it is made or removed.
-fn lock_of(cache: &Path, key: &str) -> anyhow::Result<File> {
-    let path = cache.join(format!("{key}.lock"));
-    File::create(&path).with_context(|| format!("opening {}", path.display()))
+fn lock_path(cache: &Path, key: &str) -> PathBuf {
+    cache.join(format!("{key}.lock"))
+}
+
+fn open_lock(path: &Path) -> anyhow::Result<File> {
+    File::create(path).with_context(|| format!("opening {}", path.display()))
+}
+
+/// The lock, shared, once `kept` is there: one of those who come makes it, and the others wait.
+async fn made_once(lock: &Path, kept: &Path, make: impl AsyncFn() -> anyhow::Result<()>) -> anyhow::Result<File> {
+    loop {
+        let shared = open_lock(lock)?;
+        let shared = tokio::task::spawn_blocking(move || shared.lock_shared().map(|()| shared)).await?.context("locking the cache")?;
+        if kept.exists() {
+            return Ok(shared);
+        }
+        drop(shared);
+        // Never waited for: who waited for the whole of it would wait until all that use what was made meanwhile have ended.
+        let whole = open_lock(lock)?;
+        match whole.try_lock() {
+            Ok(()) if !kept.exists() => make().await?,
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => tokio::time::sleep(LOOKING).await,
+            Err(TryLockError::Error(error)) => return Err(error).context("locking the cache"),
+        }
+    }
 }
 
 fn cache() -> anyhow::Result<PathBuf> {
@@ -176,4 +191,27 @@ pub fn folder() -> anyhow::Result<PathBuf> {
     let folder = here.parent().context("the running program has no folder")?;
     let profile = if folder.ends_with("deps") { folder.parent().unwrap_or(folder) } else { folder };
     Ok(profile.parent().context("the running program is not in target/PROFILE")?.join("fleet"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    /// Hosts of one test that begin with the same root at once: who comes late must not wait for the others to end.
+    #[tokio::test]
+    async fn those_who_need_it_at_once_have_it_made_once_and_use_it_together() {
+        let folder = tempfile::tempdir().unwrap();
+        let (lock, kept, made) = (folder.path().join("lock"), folder.path().join("kept"), AtomicUsize::new(0));
+        let make = async || {
+            made.fetch_add(1, Ordering::Relaxed);
+            tokio::time::sleep(LOOKING).await;
+            Ok(std::fs::create_dir(&kept)?)
+        };
+        let come = || made_once(&lock, &kept, make);
+        let using = tokio::time::timeout(Duration::from_secs(60), async { tokio::join!(come(), come(), come()) }).await.unwrap();
+        assert!(using.0.is_ok() && using.1.is_ok() && using.2.is_ok());
+        assert_eq!(made.load(Ordering::Relaxed), 1);
+    }
 }

@@ -5,7 +5,7 @@
 //! one by one, whenever it looks for another, and each turn would pay for what the one before had removed.
 //!
 //! All take turns in each round, so that what the machine does besides falls on each of them. The agent has enrolled and spools what it tells: its
-//! collector is stopped, since on a real fleet that is another machine. Needs root; without auditd that part says so.
+//! collector is stopped, since on a real fleet that is another machine. It has the share of the processor that its unit gives it. Needs root; without auditd that part says so.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
@@ -27,6 +27,7 @@ use trueline_tests::collector::{Collector, Setting};
 use trueline_tests::database::{Database, Engine};
 use trueline_tests::figures::{Form, Quantiles, Table};
 use trueline_tests::process::{cpu_seconds_precise, memory};
+use trueline_tests::processor_share::ProcessorShare;
 
 /// Of a watcher: its processor time over this long has to be below this before the next measurement.
 const CALM: (Duration, f64) = (Duration::from_millis(500), 0.01);
@@ -199,7 +200,7 @@ fn make_paced(folder: &Path, files: u64, rate: u64) -> anyhow::Result<Vec<Durati
 enum Watching {
     Nobody,
     BareReader(BareReader),
-    Agent(Box<Agent>, tempfile::TempDir),
+    Agent { agent: Box<Agent>, _folder: tempfile::TempDir, _share: ProcessorShare },
     Auditd(Auditd),
 }
 
@@ -216,7 +217,9 @@ impl Watching {
                 let agent = Agent::start(&collector, &watch).await?;
                 agent.inventoried(&collector, PATIENCE).await?;
                 collector.kill().await?;
-                Self::Agent(Box::new(agent), folder)
+                let share = ProcessorShare::of_unit(include_str!("../../../systemd/trueline-agent.service"), "trueline-slowdown")?;
+                share.take(agent.pid())?;
+                Self::Agent { agent: Box::new(agent), _folder: folder, _share: share }
             }
             Watcher::Auditd => Self::Auditd(Auditd::start(base, watched)?),
         })
@@ -225,7 +228,7 @@ impl Watching {
     fn pid(&self) -> Option<u32> {
         match self {
             Self::Nobody | Self::BareReader(_) => None,
-            Self::Agent(agent, _) => Some(agent.pid()),
+            Self::Agent { agent, .. } => Some(agent.pid()),
             Self::Auditd(auditd) => Some(auditd.child.id()),
         }
     }
@@ -262,7 +265,7 @@ impl Watching {
         Ok(match self {
             Self::Nobody => 0,
             Self::BareReader(reader) => reader.overflows.load(Ordering::Relaxed),
-            Self::Agent(agent, _) => agent.log().lines().filter(|line| line.contains("overflow")).count() as u64,
+            Self::Agent { agent, .. } => agent.log().lines().filter(|line| line.contains("overflow")).count() as u64,
             Self::Auditd(_) => auditctl(&["-s"])?
                 .lines()
                 .find_map(|line| line.strip_prefix("lost "))
@@ -273,7 +276,7 @@ impl Watching {
 
     async fn stop(self) -> anyhow::Result<()> {
         match self {
-            Self::Agent(mut agent, _folder) => agent.kill().await,
+            Self::Agent { mut agent, .. } => agent.kill().await,
             _ => Ok(()),
         }
     }

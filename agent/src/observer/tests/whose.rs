@@ -96,6 +96,17 @@ fn of_two_writers_of_one_file_none_is_surely_taken_for_the_other() {
     }
 }
 
+struct Restored {
+    setting: &'static str,
+    value: String,
+}
+
+impl Drop for Restored {
+    fn drop(&mut self) {
+        let _ = std::fs::write(self.setting, &self.value);
+    }
+}
+
 /// Each writes values of its own: a change tells by itself whose it was.
 #[test]
 fn of_two_writers_of_one_setting_none_is_surely_taken_for_the_other() {
@@ -105,6 +116,7 @@ fn of_two_writers_of_one_setting_none_is_surely_taken_for_the_other() {
     if std::fs::write(SETTING, &before).is_err() {
         return crate::collect::skipped(test, "settings cannot be written");
     }
+    let _restored = Restored { setting: SETTING, value: before };
     let mut pids = Vec::new();
     let writers = &mut pids;
     let told = told_during(
@@ -121,11 +133,11 @@ fn of_two_writers_of_one_setting_none_is_surely_taken_for_the_other() {
             both.iter_mut().for_each(|writer| assert!(writer.wait().unwrap().success()));
         },
     );
-    std::fs::write(SETTING, before).unwrap();
     let Some(told) = told else { return };
     let of_it: Vec<&Change> = told.iter().filter(|change| change.item.to_string() == "sysctl:kernel.printk_ratelimit_burst").collect();
-    assert!(of_it.iter().any(|change| pid(change).is_some()), "nobody is named: {of_it:?}");
-    for change in of_it.into_iter().filter(|change| change.actor.certainty <= Certainty::Strong) {
+    let is_sure = |change: &&Change| change.actor.certainty <= Certainty::Strong && pid(change).is_some();
+    assert!(of_it.iter().any(is_sure), "nobody is surely named: {of_it:?}");
+    for change in of_it.into_iter().filter(is_sure) {
         let Some(Value::Text(value)) = after(change, "value") else { panic!("{change:?}") };
         let writer = value.trim().parse::<usize>().unwrap() % 2;
         assert_eq!(pid(change), Some(pids[writer]), "{change:?}");

@@ -15,6 +15,8 @@ use crate::sensor::coverage::Coverage;
 use crate::sensor::outlet::Closed;
 
 const SCOPE: &str = "process:*";
+/// Shown from then on: what was refused once leaves processes unknown for as long as they live.
+const CROWDED: &str = "more processes lived at once than there was room for, and some of them cannot be named";
 
 impl Worker {
     /// The actor of an event; first told is which file its process runs.
@@ -33,8 +35,12 @@ impl Worker {
 
     pub(super) fn take_processes(&mut self) {
         let group = &self.group;
+        let had_room = self.processes.refused() == 0;
         self.processes.drain(|| group.pending());
         self.is_informed = true;
+        if had_room && self.processes.refused() > 0 {
+            self.coverage.replace("process", vec![self.processes_covered()]);
+        }
     }
 
     /// A process was given a login, after which all that it does and starts belongs to that.
@@ -52,9 +58,9 @@ impl Worker {
     }
 
     pub(super) fn processes_covered(&self) -> Coverage {
-        let refused: Vec<String> =
-            self.processes.refusals().iter().map(|refusal| format!("{}: {}", refusal.feed, refusal.reason)).collect();
-        let why = refused.join("; ");
+        let crowded = (self.processes.refused() > 0).then(|| CROWDED.to_owned());
+        let refused = self.processes.refusals().iter().map(|refusal| format!("{}: {}", refusal.feed, refusal.reason));
+        let why = crowded.into_iter().chain(refused).collect::<Vec<_>>().join("; ");
         let (name, reason) = match self.processes.feed() {
             Some(name) => (name, (!why.is_empty()).then_some(why)),
             None => {
