@@ -4,8 +4,8 @@
 
 use super::{FormatError, Repeat, Settings, block};
 
-const TYPES: &[&str] =
-    &["service", "socket", "target", "timer", "mount", "automount", "swap", "path", "slice", "scope", "network", "netdev", "link"];
+/// Not networkd's files: a section that stands twice is two things there.
+const TYPES: &[&str] = &["service", "socket", "target", "timer", "mount", "automount", "swap", "path", "slice", "scope"];
 
 /// Keys of which all assignments count. Beside them stand those that begin with `Exec`, `Listen`, `Condition` or `Assert`.
 const ACCUMULATING: &[&str] = &[
@@ -60,10 +60,8 @@ pub(super) fn covers(path: &str) -> bool {
     let Some(below) = tops.iter().find_map(|top| folder.strip_prefix(top)) else { return false };
     match below.split_once('/') {
         None if below.ends_with(".conf.d") => suffix == "conf",
-        None => matches!(below, "system" | "user" | "network") && TYPES.contains(&suffix),
-        Some((kind, dropins)) => {
-            matches!(kind, "system" | "user" | "network") && dropins.ends_with(".d") && !dropins.contains('/') && suffix == "conf"
-        }
+        None => matches!(below, "system" | "user") && TYPES.contains(&suffix),
+        Some((kind, dropins)) => matches!(kind, "system" | "user") && dropins.ends_with(".d") && !dropins.contains('/') && suffix == "conf",
     }
 }
 
