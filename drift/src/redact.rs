@@ -16,14 +16,23 @@
 //! not taken for a secret stay as they were.
 
 mod argv;
+mod entropy;
+mod line;
 mod name;
+mod rules;
 mod script;
+mod setting;
 mod text;
 mod tool;
 
 use std::borrow::Cow;
 
 use sha2::{Digest, Sha256};
+
+pub use line::line;
+pub(crate) use line::{names_secret_in, opens_secret};
+pub use rules::{Rules, RulesError};
+pub use setting::setting;
 
 const MASK: &str = "[redacted]";
 
@@ -57,6 +66,11 @@ pub fn free_text(text: &str) -> Cow<'_, str> {
         Cow::Borrowed(text) => text::masked(text),
         Cow::Owned(text) => Cow::Owned(text::masked(&text).into_owned()),
     }
+}
+
+/// Whether a name says that what bears it is a secret.
+pub(crate) fn is_secret_name(name: &str) -> bool {
+    name::names_secret(name)
 }
 
 fn beginning(argument: &str) -> Cow<'_, str> {

@@ -4,9 +4,9 @@
 const WITHIN: &[&str] = &["password", "passwd", "passphrase", "secret", "credential", "apikey"];
 const ENDINGS: &[&str] = &["token", "pass", "pwd"];
 const WORDS: &[&str] = &["bearer", "jwt", "pass", "psk", "pw", "pwd"];
-/// Words that end in `pass` and have nothing to do with it.
+/// Words that end in `pass` and have nothing to do with it, and a tag of sudoers(5).
 const ROUTES: &[&str] =
-    &["bypass", "compass", "encompass", "highpass", "lowpass", "multipass", "overpass", "surpass", "trespass", "underpass"];
+    &["bypass", "compass", "encompass", "highpass", "lowpass", "multipass", "nopasswd", "overpass", "surpass", "trespass", "underpass"];
 /// Before `key`.
 const KEYS: &[&str] =
     &["access", "account", "api", "auth", "encryption", "master", "private", "secret", "session", "shared", "signing", "storage"];
@@ -94,8 +94,8 @@ pub(super) fn is_harmless(name: &str, value: &str) -> bool {
     value.is_empty() || ANSWERS.contains(&value.to_ascii_lowercase().as_str()) || (is_place && can_be_place)
 }
 
-/// In lower case, parted at anything but letters and digits and where small letters turn into capitals.
-fn words(name: &str) -> Vec<String> {
+/// A name in its words: in lower case, parted at anything but letters and digits and where small letters turn into capitals.
+pub(super) fn words(name: &str) -> Vec<String> {
     let mut words = vec![String::new()];
     let mut was_small = false;
     for c in name.chars() {

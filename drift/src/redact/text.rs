@@ -41,13 +41,25 @@ const QUERY: &[&str] = &["key", "sig", "signature", "x-amz-signature", "x-goog-s
 
 /// Masks what is secret in it and keeps the rest.
 pub(super) fn masked(text: &str) -> Cow<'_, str> {
+    let mut spans = spans(text);
+    // What was masked before stays as it is.
+    spans.retain(|span| !text[span.clone()].starts_with(MASK));
+    replaced(text, spans, |_| MASK.to_owned())
+}
+
+/// Where secrets lie in it; the places may overlap.
+pub(super) fn spans(text: &str) -> Vec<Range<usize>> {
     let mut spans = Vec::new();
     assignments(text, &mut spans);
     bearers(text, &mut spans);
     urls(text, &mut spans);
     shapes(text, &mut spans);
-    // What was masked before stays as it is.
-    spans.retain(|span| !span.is_empty() && !text[span.clone()].starts_with(MASK));
+    spans.retain(|span| !span.is_empty());
+    spans
+}
+
+/// The text with another in place of each span. Of spans that overlap the first and longest counts, and all of them go.
+pub(super) fn replaced(text: &str, mut spans: Vec<Range<usize>>, mask: impl Fn(&str) -> String) -> Cow<'_, str> {
     if spans.is_empty() {
         return Cow::Borrowed(text);
     }
@@ -57,7 +69,7 @@ pub(super) fn masked(text: &str) -> Cow<'_, str> {
     for span in spans {
         if span.start >= done {
             out.push_str(&text[done..span.start]);
-            out.push_str(MASK);
+            out.push_str(&mask(&text[span.clone()]));
         }
         done = done.max(span.end);
     }
@@ -65,12 +77,12 @@ pub(super) fn masked(text: &str) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
-fn is_name(byte: u8) -> bool {
+pub(super) fn is_name(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-')
 }
 
 /// The runs of bytes that `is` holds of.
-fn runs(text: &str, is: impl Fn(u8) -> bool + Copy) -> impl Iterator<Item = Range<usize>> {
+pub(super) fn runs(text: &str, is: impl Fn(u8) -> bool + Copy) -> impl Iterator<Item = Range<usize>> {
     let bytes = text.as_bytes();
     let mut at = 0;
     std::iter::from_fn(move || {

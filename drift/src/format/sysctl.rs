@@ -1,0 +1,41 @@
+//! sysctl.d(5) and sysctl.conf(5): the last value of a file counts. `net/ipv4/ip_forward` and `net.ipv4.ip_forward` are one name,
+//! told with dots. Globs stay as written. The `-` that lets an assignment fail does not show; `-name` alone, which excludes
+//! a name from globs, is told as `-name`.
+
+use super::{FormatError, Repeat, Settings, in_folder, spaced};
+
+pub(super) fn covers(path: &str) -> bool {
+    let folders = ["/etc/sysctl.d", "/run/sysctl.d", "/usr/local/lib/sysctl.d", "/usr/lib/sysctl.d", "/lib/sysctl.d"];
+    path == "/etc/sysctl.conf" || in_folder(path, &folders, ".conf")
+}
+
+pub(super) fn read(text: &str, settings: &mut Settings) -> Result<(), FormatError> {
+    for line in text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with(['#', ';'])) {
+        match line.split_once('=') {
+            Some((name, value)) => {
+                let name = name.trim();
+                settings.take(Repeat::Last, &dotted(name.strip_prefix('-').unwrap_or(name).trim()), &spaced(value));
+            }
+            // Any other line without a value is passed over by the reader too.
+            None => {
+                if let Some(name) = line.strip_prefix('-') {
+                    settings.take(Repeat::Last, &format!("-{}", dotted(name.trim())), "");
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The name with dots; where its first separator is a slash, a dot within a part becomes a slash.
+fn dotted(name: &str) -> String {
+    if name.find(['/', '.']).is_none_or(|at| name.as_bytes()[at] == b'.') {
+        return name.to_owned();
+    }
+    let swapped = |letter| match letter {
+        '/' => '.',
+        '.' => '/',
+        other => other,
+    };
+    name.chars().map(swapped).collect()
+}
