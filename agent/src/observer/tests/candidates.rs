@@ -16,7 +16,7 @@ fn write(path: &Path, text: &str) {
 
 /// An observer that knew the file `hosts` an hour ago, and nothing of what came since.
 fn observer(scene: &Scene, sessions: &Path) -> Observer<Recorder> {
-    observer_of(scene, sessions, [ItemKind::Session, ItemKind::Package].into_iter().collect())
+    observer_of(scene, sessions, vec![ItemKind::Session, ItemKind::Package])
 }
 
 fn observer_of(scene: &Scene, sessions: &Path, kinds: Vec<ItemKind>) -> Observer<Recorder> {
@@ -136,7 +136,7 @@ fn what_is_not_to_be_told_is_no_candidate_either() {
         let sessions = scene.root("sessions");
         login(&sessions, 7, 60);
         write(&scene.root("var/log/dpkg.log"), &format!("{} install jq:amd64 <none> 1.6\n", local(900)));
-        let mut observer = observer_of(&scene, &sessions, kinds.iter().copied().collect());
+        let mut observer = observer_of(&scene, &sessions, kinds.clone());
         let change = told(&scene, &mut observer, Cause::Rescan, &Why::Schedule.actor());
         assert_eq!(change.candidates.offered.len(), expected, "{kinds:?}: {change:?}");
     }
