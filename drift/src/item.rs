@@ -9,64 +9,11 @@ use std::str::FromStr;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use sha2::{Digest, Sha256};
 
-use crate::text;
-
-/// The kinds of item. Numbers on the wire and in the database are fixed by `proto/`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum ItemKind {
-    File,
-    Package,
-    Sysctl,
-    User,
-    Group,
-    Unit,
-    /// A login, or what was begun within one through su or sudo: a fact of the host, no setting.
-    Session,
-    /// One run of a tool that makes changes together, as a package or configuration manager: a fact of the host, no setting.
-    Run,
-}
-
-impl ItemKind {
-    pub const ALL: [Self; 8] = [Self::File, Self::Package, Self::Sysctl, Self::User, Self::Group, Self::Unit, Self::Session, Self::Run];
-
-    /// Whether items of it are settings that somebody decides. Others come and go by themselves: a baseline holds of them
-    /// what it names, and one that is captured or closed as a whole leaves them out.
-    pub const fn is_setting(self) -> bool {
-        !matches!(self, Self::Session | Self::Run)
-    }
-
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::File => "file",
-            Self::Package => "package",
-            Self::Sysctl => "sysctl",
-            Self::User => "user",
-            Self::Group => "group",
-            Self::Unit => "unit",
-            Self::Session => "session",
-            Self::Run => "run",
-        }
-    }
-}
-
-impl fmt::Display for ItemKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.name())
-    }
-}
-
-impl FromStr for ItemKind {
-    type Err = ItemError;
-
-    fn from_str(name: &str) -> Result<Self, ItemError> {
-        Self::ALL.into_iter().find(|kind| kind.name() == name).ok_or_else(|| ItemError::Kind { name: text::bounded(name, 40).into_owned() })
-    }
-}
+use crate::{ItemKind, text};
 
 #[derive(Debug, thiserror::Error)]
 pub enum ItemError {
-    #[error("`{name}` is not a kind of item: use file, package, sysctl, user, group, unit, session or run")]
+    #[error("`{name}` is not a kind of item: use {}", ItemKind::names())]
     Kind { name: String },
     #[error("`{text}` is not an item: write kind:key, as in file:/etc/ssh/sshd_config")]
     Shape { text: String },
@@ -193,7 +140,7 @@ mod tests {
 
     #[test]
     fn an_item_without_kind_or_key_is_refused_with_an_example() {
-        for text in ["/etc/passwd", "file:", "disk:sda"] {
+        for text in ["/etc/passwd", "file:", "disc:sda"] {
             let error = text.parse::<ItemId>().unwrap_err().to_string();
             assert!(error.contains("kind"), "{error}");
         }

@@ -121,10 +121,35 @@ pub fn classify(item: &ItemId, field: &str, actual: Option<&Value>) -> (Severity
             "gecos" | "home" => (Warning, Functional),
             _ => (Critical, Security),
         },
-        ItemKind::Group => (Critical, Security),
-        ItemKind::Unit => (Warning, Functional),
+        // Who may enter, act as whom or reach what, what the host trusts, and what runs on it by itself.
+        ItemKind::Group
+        | ItemKind::AuthorizedKey
+        | ItemKind::SudoRule
+        | ItemKind::Sshd
+        | ItemKind::PamRule
+        | ItemKind::Lsm
+        | ItemKind::Firewall
+        | ItemKind::Repository
+        | ItemKind::Certificate
+        | ItemKind::CronJob
+        | ItemKind::AtJob => (Critical, Security),
+        ItemKind::KernelModule | ItemKind::Kernel | ItemKind::Mount | ItemKind::Fstab | ItemKind::Listener => (Warning, Security),
+        ItemKind::Unit
+        | ItemKind::Timer
+        | ItemKind::Interface
+        | ItemKind::Route
+        | ItemKind::Resolver
+        | ItemKind::HostsEntry
+        | ItemKind::Swap
+        | ItemKind::BlockDevice
+        | ItemKind::Environment
+        | ItemKind::Limits
+        | ItemKind::Hostname
+        | ItemKind::Timezone
+        | ItemKind::Locale
+        | ItemKind::TimeSync => (Warning, Functional),
         ItemKind::Session => (Info, Security),
-        ItemKind::Run => (Info, Functional),
+        ItemKind::Run | ItemKind::Hardware | ItemKind::Container => (Info, Functional),
     }
 }
 

@@ -24,8 +24,14 @@ use crate::scan::{ScanError, ScanMode, ScanOptions, ScanProgress, ScanSummary, s
 const QUEUED: usize = 16;
 
 /// Totals by kind of item, in the order of [`ItemKind::ALL`].
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Totals([u64; ItemKind::ALL.len()]);
+
+impl Default for Totals {
+    fn default() -> Self {
+        Self([0; ItemKind::ALL.len()])
+    }
+}
 
 impl Totals {
     fn count(&mut self, item: &ItemId) {

@@ -1,21 +1,18 @@
 //! The front of the folder: one item, or all items of a kind, whatever they are read from.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use trueline_drift::redact::RedactionKey;
 use trueline_drift::watch::{WatchPolicy, is_beneath};
 use trueline_drift::{ItemId, ItemKind, text};
 
 use super::file::Known;
-use super::{CollectError, FileReader, Listing, Reading, Root, group, package, rpm, session, sysctl, unit, user};
+use super::{CollectError, Collector, FileReader, Listing, Place, Reading, Root, group, package, rpm, session, sysctl, unit, user};
 
-/// What the derived kinds are read from. A folder stands for all that lies beneath it.
-const SOURCES: &[(&str, ItemKind)] = &[
-    ("/etc/passwd", ItemKind::User),
-    ("/etc/shadow", ItemKind::User),
-    ("/etc/group", ItemKind::Group),
-    (package::STATUS, ItemKind::Package),
-];
+/// Every kind but files, which only a scan can list. A new kind is a file of this folder and a line here.
+const KINDS: &[&Collector] =
+    &[&package::COLLECTOR, &sysctl::COLLECTOR, &user::COLLECTOR, &group::COLLECTOR, &unit::COLLECTOR, &session::COLLECTOR];
 
 pub struct Collectors {
     root: Root,
@@ -75,16 +72,15 @@ impl Collectors {
 
     /// As [`Self::read_kind`], with the count of entries left out.
     pub fn list(&self, kind: ItemKind) -> Result<Listing, CollectError> {
-        match kind {
-            // Files only a scan can list, and of runs there is nothing to read but what was told of them.
-            ItemKind::File | ItemKind::Run => Ok(Listing::default()),
-            ItemKind::Package => package::read_all(&self.root),
-            ItemKind::Sysctl => sysctl::read_all(&self.root, &self.policy),
-            ItemKind::User => user::read_all(&self.root, &self.key),
-            ItemKind::Group => group::read_all(&self.root),
-            ItemKind::Unit => unit::read_all(&self.root),
-            ItemKind::Session => session::read_all(&self.root),
-        }
+        let place = Place { root: &self.root, policy: &self.policy, key: &self.key };
+        // Of runs there is nothing to read but what was told of them.
+        KINDS.iter().find(|collector| collector.kind == kind).map_or_else(|| Ok(Listing::default()), |collector| (collector.read)(&place))
+    }
+
+    /// The watched kinds that are read again every so often whatever the sensors tell.
+    pub fn polled(&self) -> impl Iterator<Item = (ItemKind, Duration)> {
+        let watched = KINDS.iter().filter(|collector| self.policy.watches_kind(collector.kind));
+        watched.filter_map(|collector| Some((collector.kind, collector.poll?)))
     }
 
     /// The kinds that must be read again when this path was touched.
@@ -108,9 +104,7 @@ impl Collectors {
 }
 
 fn sources() -> impl Iterator<Item = (&'static str, ItemKind)> {
-    let units = unit::FOLDERS.iter().map(|folder| (*folder, ItemKind::Unit));
-    let packages = rpm::DATABASES.iter().map(|folder| (*folder, ItemKind::Package));
-    SOURCES.iter().copied().chain(packages).chain(units)
+    KINDS.iter().flat_map(|collector| collector.sources.iter().map(|source| (*source, collector.kind)))
 }
 
 #[cfg(test)]

@@ -5,12 +5,15 @@ use std::io;
 use trueline_drift::{FieldName, Fields, ItemKind, Value, text};
 
 use super::account::{Misshapen, number_value, records};
-use super::{CollectError, Listing, Root, listing};
+use super::{CollectError, Collector, Listing, Root, listing};
 
 const DATABASE_LIMIT: u64 = 16 * 1024 * 1024;
 
 /// Many times what the largest known groups have.
 const MEMBERS_LIMIT: usize = 256 * 1024;
+
+pub const COLLECTOR: Collector =
+    Collector { kind: ItemKind::Group, sources: &["/etc/group"], poll: None, read: |place| read_all(place.root) };
 
 pub fn read_all(root: &Root) -> Result<Listing, CollectError> {
     let failed = |error: io::Error| CollectError::database("/etc/group", &error);

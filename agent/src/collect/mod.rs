@@ -23,6 +23,10 @@ pub mod sysctl;
 pub mod unit;
 pub mod user;
 
+use std::time::Duration;
+
+use trueline_drift::redact::RedactionKey;
+use trueline_drift::watch::WatchPolicy;
 use trueline_drift::{Fields, ItemId, ItemKey, ItemKind, Time};
 
 pub use collectors::Collectors;
@@ -50,6 +54,25 @@ pub struct Stamp {
     /// Nanoseconds since the epoch.
     pub modified_ns: i64,
     pub changed_ns: i64,
+}
+
+/// How the items of one kind are read, and how a change of one is noticed.
+#[derive(Debug)]
+pub struct Collector {
+    pub kind: ItemKind,
+    /// Files and folders of the host: all is read again once one is touched. A folder stands for all that lies beneath it.
+    pub sources: &'static [&'static str],
+    /// All is read again this often: the bound on what neither a source nor a sensor tells of.
+    pub poll: Option<Duration>,
+    pub read: fn(&Place<'_>) -> Result<Listing, CollectError>,
+}
+
+/// What a collector may read, and what it needs to do so.
+#[derive(Debug, Clone, Copy)]
+pub struct Place<'a> {
+    pub root: &'a Root,
+    pub policy: &'a WatchPolicy,
+    pub key: &'a RedactionKey,
 }
 
 /// All items of one kind.

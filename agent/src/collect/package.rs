@@ -8,7 +8,7 @@ use std::io::{self, BufRead, BufReader, Read};
 
 use trueline_drift::{FieldName, Fields, ItemKind, Value};
 
-use super::{CollectError, Listing, Root, listing, rpm};
+use super::{CollectError, Collector, Listing, Root, listing, rpm};
 use crate::kernel::file::{EntryType, Pinned};
 
 pub const STATUS: &str = "/var/lib/dpkg/status";
@@ -29,6 +29,13 @@ pub struct Package {
     /// Fields that cannot be read, and why.
     pub unreadable: BTreeMap<&'static str, &'static str>,
 }
+
+pub const COLLECTOR: Collector = Collector {
+    kind: ItemKind::Package,
+    sources: &[STATUS, rpm::DATABASES[0], rpm::DATABASES[1]],
+    poll: None,
+    read: |place| read_all(place.root),
+};
 
 pub fn read_all(root: &Root) -> Result<Listing, CollectError> {
     let failed = |error: io::Error| CollectError::database(STATUS, &error);

@@ -8,7 +8,7 @@ use std::time::Duration;
 use trueline_drift::actor::{Session, SessionKind};
 use trueline_drift::{BootId, Certainty, FieldName, Fields, ItemId, ItemKey, ItemKind, Time, Value};
 
-use super::{CollectError, Listing, Reading, Root};
+use super::{CollectError, Collector, Listing, Reading, Root};
 use crate::actor::login::{AuditSession, Login, Logins};
 
 pub const ENDED_AT: FieldName = FieldName::known("ended_at");
@@ -130,6 +130,8 @@ pub fn step_key(login: &ItemKey, means: Means, pid: u32, began_at: Time) -> Opti
     let second = began_at.micros().div_euclid(1_000_000);
     ItemKey::from_text(&format!("{login}/{}-{pid}-{second}", means.name())).ok()
 }
+
+pub const COLLECTOR: Collector = Collector { kind: ItemKind::Session, sources: &[], poll: None, read: |place| read_all(place.root) };
 
 /// Those that are open now, read once. A service keeps a [`Logins`] instead.
 pub fn read_all(root: &Root) -> Result<Listing, CollectError> {

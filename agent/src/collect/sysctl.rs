@@ -7,7 +7,7 @@ use std::path::Path;
 use trueline_drift::watch::WatchPolicy;
 use trueline_drift::{Fields, ItemKey, ItemKind, Value, text};
 
-use super::{CollectError, Listing, Reading, Root, listing, refusal};
+use super::{CollectError, Collector, Listing, Reading, Root, listing, refusal};
 use crate::kernel::file::{EntryType, Pinned, entries};
 
 const SETTINGS: &str = "/proc/sys";
@@ -15,6 +15,9 @@ const SETTINGS: &str = "/proc/sys";
 const FIRST_ROOM: usize = 64 * 1024;
 const VALUE_LIMIT: usize = 1024 * 1024;
 const DEPTH_LIMIT: usize = 16;
+
+pub const COLLECTOR: Collector =
+    Collector { kind: ItemKind::Sysctl, sources: &[], poll: None, read: |place| read_all(place.root, place.policy) };
 
 pub fn read_all(root: &Root, policy: &WatchPolicy) -> Result<Listing, CollectError> {
     let mut found = Vec::new();

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest, Sha256};
 use trueline_drift::{FieldName, Fields, ItemKind, Value, text};
 
-use super::{CollectError, Listing, Root, listing, refusal, root};
+use super::{CollectError, Collector, Listing, Root, listing, refusal, root};
 
 /// In the order of priority, as in systemd.unit(5).
 pub const FOLDERS: &[&str] =
@@ -36,6 +36,8 @@ struct Found {
     wanted: BTreeSet<Vec<u8>>,
     wanted_at_runtime: BTreeSet<Vec<u8>>,
 }
+
+pub const COLLECTOR: Collector = Collector { kind: ItemKind::Unit, sources: FOLDERS, poll: None, read: |place| read_all(place.root) };
 
 pub fn read_all(root: &Root) -> Result<Listing, CollectError> {
     let mut found = Found::default();

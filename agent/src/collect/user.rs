@@ -7,9 +7,12 @@ use trueline_drift::redact::RedactionKey;
 use trueline_drift::{FieldName, Fields, ItemKind, Value};
 
 use super::account::{Misshapen, number_value, records};
-use super::{CollectError, Listing, Root, listing, refusal};
+use super::{CollectError, Collector, Listing, Root, listing, refusal};
 
 const DATABASE_LIMIT: u64 = 16 * 1024 * 1024;
+
+pub const COLLECTOR: Collector =
+    Collector { kind: ItemKind::User, sources: &["/etc/passwd", "/etc/shadow"], poll: None, read: |place| read_all(place.root, place.key) };
 
 pub fn read_all(root: &Root, key: &RedactionKey) -> Result<Listing, CollectError> {
     let failed = |error: io::Error| CollectError::database("/etc/passwd", &error);

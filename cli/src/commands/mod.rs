@@ -48,7 +48,7 @@ pub struct Filters {
     /// Of this item: kind:key, as in file:/etc/hosts
     #[arg(long)]
     item: Option<ItemId>,
-    /// Of this kind of item: file, package, sysctl, user, group, unit, session, run
+    /// Of this kind of item, as in file, package or sysctl
     #[arg(long)]
     kind: Option<ItemKind>,
     /// With this verdict

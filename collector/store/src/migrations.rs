@@ -32,6 +32,7 @@ const STEPS: &[Step] = &[
         postgres: include_str!("../migrations/postgres/0005_groups_of_changes.sql"),
     },
     Step { sqlite: include_str!("../migrations/sqlite/0006_runs.sql"), postgres: include_str!("../migrations/postgres/0006_runs.sql") },
+    Step { sqlite: include_str!("../migrations/sqlite/0007_kinds.sql"), postgres: include_str!("../migrations/postgres/0007_kinds.sql") },
 ];
 
 pub(crate) async fn migrate(session: &mut Session, tell: &(dyn Fn(SchemaStep) + Send + Sync)) -> Result<()> {

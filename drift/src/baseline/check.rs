@@ -264,16 +264,7 @@ impl Check<'_> {
 
     fn expected(&mut self, kind: ItemKind, key: &Spanned<String>, node: Spanned<Node>) -> Option<ExpectedItem> {
         let example = || {
-            let example = match kind {
-                ItemKind::File => "{ mode: \"0644\", owner: root }",
-                ItemKind::Package => "{ version: \"1.2-3\" }",
-                ItemKind::Sysctl => "{ value: \"0\" }",
-                ItemKind::User => "{ shell: /bin/sh }",
-                ItemKind::Group => "{ gid: 0 }",
-                ItemKind::Unit => "{ enabled: enabled }",
-                ItemKind::Session => "{ user: alice }",
-                ItemKind::Run => "{ tool: apt }",
-            };
+            let example = super::fields::example_of(kind);
             format!("write `absent`, or the fields that are expected, as in {example}")
         };
         match node.value {

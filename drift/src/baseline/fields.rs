@@ -5,8 +5,9 @@
 //! one that no host will ever report.
 
 use crate::document::nearest;
-use crate::transaction::TransactionKind;
 use crate::{ItemKind, Value};
+
+mod shapes;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FieldType {
@@ -33,103 +34,25 @@ pub enum FieldType {
 
 use FieldType::{AnyText, Boolean, Digest, List, Mode, Number, Set, Setting, Text, TextOrSet, Word};
 
-const FILE: &[(&str, FieldType)] = &[
-    ("acl", Text),
-    ("capabilities", Text),
-    ("default_acl", Text),
-    ("device", Text),
-    ("flags", Text),
-    ("gid", Number),
-    ("group", Text),
-    ("link_target", Text),
-    ("mode", Mode),
-    ("mtime", Text),
-    ("nlink", Number),
-    ("owner", Text),
-    ("sha256", Digest),
-    ("size", Number),
-    ("type", Word(&["file", "folder", "symlink", "fifo", "socket", "block", "char"])),
-    ("uid", Number),
-];
-
-const PACKAGE: &[(&str, FieldType)] = &[("architecture", TextOrSet), ("source", TextOrSet), ("status", TextOrSet), ("version", TextOrSet)];
-
-const SYSCTL: &[(&str, FieldType)] = &[("value", Setting)];
-
-const USER: &[(&str, FieldType)] =
-    &[("gecos", Text), ("gid", Number), ("home", Text), ("locked", Boolean), ("password", Text), ("shell", Text), ("uid", Number)];
-
-const GROUP: &[(&str, FieldType)] = &[("gid", Number), ("members", Set)];
-
-const SESSION: &[(&str, FieldType)] = &[
-    ("as_user", Text),
-    ("began_at", Text),
-    ("certainty", Word(&["exact", "strong", "correlated", "unknown"])),
-    ("command", Text),
-    ("ended_at", Text),
-    ("key", Text),
-    ("origin", Text),
-    ("terminal", Text),
-    ("type", Word(&["ssh", "console", "su", "sudo"])),
-    ("user", Text),
-    ("within", Text),
-];
-
-const RUN: &[(&str, FieldType)] = &[
-    ("began_at", Text),
-    ("catalogue_version", Text),
-    ("certainty", Word(&["exact", "strong", "correlated", "unknown"])),
-    ("command", Text),
-    ("controller", Text),
-    ("ended_at", Text),
-    ("error", Text),
-    ("modules", Set),
-    ("name", Text),
-    ("packages", List),
-    ("pid", Number),
-    ("record", Text),
-    ("requested_by", Text),
-    ("requested_by_record", Text),
-    ("result", Word(&["changed", "failed", "succeeded", "unchanged"])),
-    ("tool", Word(&TOOLS)),
-    ("within", Text),
-];
-
-const TOOLS: [&str; TransactionKind::ALL.len()] = {
-    let mut names = [""; TransactionKind::ALL.len()];
-    let mut at = 0;
-    while at < names.len() {
-        names[at] = TransactionKind::ALL[at].name();
-        at += 1;
-    }
-    names
-};
-
-const UNIT: &[(&str, FieldType)] = &[
-    ("dropins", List),
-    ("dropins_sha256", Digest),
-    ("enabled", Text),
-    ("instances", Set),
-    ("link_target", Text),
-    ("path", Text),
-    ("sha256", Digest),
-];
-
 /// Fields of a file whose names begin so are its extended attributes: `xattr.user.note`.
 const XATTR: &str = "xattr.";
 
+/// What items of a kind look like.
+#[derive(Debug, Clone, Copy)]
+pub struct Shape {
+    /// Sorted by name.
+    pub fields: &'static [(&'static str, FieldType)],
+    /// Something that a baseline may expect of one.
+    pub example: &'static str,
+}
+
 /// The fields of a kind, sorted by name. A file has one more for each extended attribute.
 pub fn fields_of(kind: ItemKind) -> &'static [(&'static str, FieldType)] {
-    match kind {
-        ItemKind::File => FILE,
-        ItemKind::Package => PACKAGE,
-        ItemKind::Sysctl => SYSCTL,
-        ItemKind::User => USER,
-        ItemKind::Group => GROUP,
-        ItemKind::Unit => UNIT,
-        ItemKind::Session => SESSION,
-        ItemKind::Run => RUN,
-    }
+    shapes::of(kind).fields
+}
+
+pub fn example_of(kind: ItemKind) -> &'static str {
+    shapes::of(kind).example
 }
 
 /// The type of a kind's field, or what to say of a name that is none.

@@ -1,0 +1,120 @@
+//! The kinds of item, and what each is called. Numbers on the wire and in the database are fixed by `proto/`.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+use crate::item::ItemError;
+use crate::text;
+
+macro_rules! kinds {
+    ($($(#[$meta:meta])* $kind:ident => $name:literal,)+) => {
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum ItemKind {
+            $($(#[$meta])* $kind,)+
+        }
+
+        impl ItemKind {
+            pub const ALL: [Self; [$($name),+].len()] = [$(Self::$kind),+];
+
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(Self::$kind => $name,)+
+                }
+            }
+        }
+    };
+}
+
+kinds! {
+    File => "file",
+    Package => "package",
+    Sysctl => "sysctl",
+    User => "user",
+    Group => "group",
+    Unit => "unit",
+    /// A login, or what was begun within one through su or sudo: a fact of the host, no setting.
+    Session => "session",
+    /// One run of a tool that makes changes together, as a package or configuration manager: a fact of the host, no setting.
+    Run => "run",
+    /// A file system as it is mounted now.
+    Mount => "mount",
+    KernelModule => "kernel_module",
+    /// A table, chain, rule, set or other object of the kernel's packet filter.
+    Firewall => "firewall",
+    /// A socket that waits for packets or connections.
+    Listener => "listener",
+    /// A network interface.
+    Interface => "interface",
+    Route => "route",
+    Resolver => "resolver",
+    HostsEntry => "hosts_entry",
+    /// A source of packages.
+    Repository => "repository",
+    /// A key that lets somebody in over ssh.
+    AuthorizedKey => "authorized_key",
+    SudoRule => "sudo_rule",
+    /// What sshd does with its configuration, by its own word.
+    Sshd => "sshd",
+    CronJob => "cron_job",
+    AtJob => "at_job",
+    Timer => "timer",
+    Kernel => "kernel",
+    /// A Linux security module.
+    Lsm => "lsm",
+    Fstab => "fstab",
+    Swap => "swap",
+    BlockDevice => "block_device",
+    Hardware => "hardware",
+    Certificate => "certificate",
+    Environment => "environment",
+    Limits => "limits",
+    PamRule => "pam_rule",
+    Hostname => "hostname",
+    Timezone => "timezone",
+    Locale => "locale",
+    TimeSync => "time_sync",
+    Container => "container",
+}
+
+impl ItemKind {
+    /// Whether items of it are settings that somebody decides. Others come and go by themselves: a baseline holds of them
+    /// what it names, and one that is captured or closed as a whole leaves them out.
+    pub const fn is_setting(self) -> bool {
+        !matches!(self, Self::Session | Self::Run)
+    }
+
+    /// All names, for a message.
+    pub fn names() -> String {
+        let [names @ .., last] = Self::ALL.map(Self::name);
+        format!("{} or {last}", names.join(", "))
+    }
+}
+
+impl fmt::Display for ItemKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+impl FromStr for ItemKind {
+    type Err = ItemError;
+
+    fn from_str(name: &str) -> Result<Self, ItemError> {
+        Self::ALL.into_iter().find(|kind| kind.name() == name).ok_or_else(|| ItemError::Kind { name: text::bounded(name, 40).into_owned() })
+    }
+}
+
+impl Serialize for ItemKind {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.name())
+    }
+}
+
+impl<'de> Deserialize<'de> for ItemKind {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let name = std::borrow::Cow::<str>::deserialize(deserializer)?;
+        name.parse().map_err(de::Error::custom)
+    }
+}
