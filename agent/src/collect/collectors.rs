@@ -8,11 +8,22 @@ use trueline_drift::watch::{WatchPolicy, is_beneath};
 use trueline_drift::{ItemId, ItemKind, text};
 
 use super::file::Known;
-use super::{CollectError, Collector, FileReader, Listing, Place, Reading, Root, group, package, rpm, session, sysctl, unit, user};
+use super::{
+    CollectError, Collector, FileReader, Listing, Place, Reading, Root, group, kernel_module, mount, package, rpm, session, sysctl, unit,
+    user,
+};
 
 /// Every kind but files, which only a scan can list. A new kind is a file of this folder and a line here.
-const KINDS: &[&Collector] =
-    &[&package::COLLECTOR, &sysctl::COLLECTOR, &user::COLLECTOR, &group::COLLECTOR, &unit::COLLECTOR, &session::COLLECTOR];
+const KINDS: &[&Collector] = &[
+    &package::COLLECTOR,
+    &sysctl::COLLECTOR,
+    &user::COLLECTOR,
+    &group::COLLECTOR,
+    &unit::COLLECTOR,
+    &session::COLLECTOR,
+    &mount::COLLECTOR,
+    &kernel_module::COLLECTOR,
+];
 
 pub struct Collectors {
     root: Root,
@@ -62,12 +73,12 @@ impl Collectors {
     }
 
     /// All items of a kind but files, which only a scan can list. Malformed entries are logged.
-    pub fn read_kind(&mut self, kind: ItemKind) -> Result<Vec<(ItemId, Reading)>, CollectError> {
+    pub fn read_kind(&self, kind: ItemKind) -> Result<Listing, CollectError> {
         let listing = self.list(kind)?;
         if listing.skipped > 0 {
             tracing::warn!(kind = kind.name(), skipped = listing.skipped, "malformed or repeated entries were left out");
         }
-        Ok(listing.items)
+        Ok(listing)
     }
 
     /// As [`Self::read_kind`], with the count of entries left out.

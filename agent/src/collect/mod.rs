@@ -9,7 +9,9 @@ mod collectors;
 pub mod file;
 pub mod filesystem;
 pub mod group;
+pub mod kernel_module;
 pub mod manifest;
+pub mod mount;
 pub mod names;
 pub mod pace;
 pub mod package;
@@ -28,6 +30,8 @@ use std::time::Duration;
 use trueline_drift::redact::RedactionKey;
 use trueline_drift::watch::WatchPolicy;
 use trueline_drift::{Fields, ItemId, ItemKey, ItemKind, Time};
+
+use crate::sensor::Generation;
 
 pub use collectors::Collectors;
 pub use file::{FileReader, Known, ReadError};
@@ -82,6 +86,8 @@ pub struct Listing {
     pub items: Vec<(ItemId, Reading)>,
     /// Entries of the host's database that make no sense and were left out.
     pub skipped: u64,
+    /// The version of all that was read, where the kernel counts them.
+    pub generation: Option<Generation>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -110,7 +116,8 @@ fn listing(kind: ItemKind, entries: impl IntoIterator<Item = (Vec<u8>, Fields)>,
             _ => skipped += 1,
         }
     }
-    Listing { items: items.into_iter().map(|(key, reading)| (ItemId::new(kind, key), reading)).collect(), skipped }
+    let items = items.into_iter().map(|(key, reading)| (ItemId::new(kind, key), reading)).collect();
+    Listing { items, skipped, generation: None }
 }
 
 /// Says on standard error why a test cannot run here, or fails if nothing may be left out.

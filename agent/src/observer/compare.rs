@@ -19,7 +19,7 @@ use super::sessions::SESSIONS_PATIENCE;
 use super::settle::{self, Settled};
 use super::{Observer, RIPPLE, Scope, Sink};
 use crate::clock;
-use crate::collect::{CollectError, Known, ReadError, Reading};
+use crate::collect::{CollectError, Known, Listing, ReadError, Reading};
 use crate::sensor::{Coverage, Depth, GRACE, Loss, OPERATION, Target};
 use crate::state::{Scope as StateScope, Seen, StateError, Stored};
 
@@ -87,7 +87,12 @@ impl<S: Sink> Observer<S> {
                             continue;
                         }
                         self.ripple = Some(self.ripple.as_ref().map_or_else(|| actor.clone(), |earlier| settle::together(earlier, &actor)));
-                        self.next_poll = self.next_poll.min(Instant::now() + RIPPLE);
+                        self.polls.soon(ItemKind::Sysctl, Instant::now() + RIPPLE);
+                    }
+                }
+                Target::Kind(kind) => {
+                    if self.parts.policy.watches_kind(kind) {
+                        self.examine_kind(kind, touched, &actor);
                     }
                 }
                 Target::Path(path) => {
@@ -116,7 +121,7 @@ impl<S: Sink> Observer<S> {
         for (kind, Source { actor, touched }) in kinds {
             let Some(mut actor) = actor else { continue };
             let listed = match self.list(kind) {
-                Ok(listed) => listed,
+                Ok(listing) => listing.items,
                 Err(fault) => {
                     self.read_later(Scope::Kind(kind), &fault);
                     continue;
@@ -283,18 +288,18 @@ impl<S: Sink> Observer<S> {
         if kind == ItemKind::Run {
             return self.compare_runs(cause);
         }
-        let listed = self.list(kind)?;
+        let listed = self.list(kind)?.items;
         self.compare_listed(kind, listed, cause, actor, telling, novelty)
     }
 
-    fn list(&mut self, kind: ItemKind) -> Result<Vec<(ItemId, Reading)>, String> {
+    pub(super) fn list(&mut self, kind: ItemKind) -> Result<Listing, String> {
         self.parts.collectors.read_kind(kind).map_err(|error| {
             self.note_failure(kind.name(), &error);
             error.to_string()
         })
     }
 
-    fn compare_listed(
+    pub(super) fn compare_listed(
         &mut self,
         kind: ItemKind,
         listed: Vec<(ItemId, Reading)>,
@@ -303,6 +308,7 @@ impl<S: Sink> Observer<S> {
         telling: Telling,
         novelty: Option<&dyn Fn(&ItemId) -> Novelty>,
     ) -> Result<u64, String> {
+        self.settle.let_go(kind);
         let mut missing: HashSet<ItemId> = self.known_items(&StateScope::kind(kind))?.into_iter().collect();
         let count = listed.len() as u64;
         for (item, reading) in listed {
@@ -328,14 +334,15 @@ impl<S: Sink> Observer<S> {
         }
     }
 
-    /// Reads all kernel settings, which takes milliseconds and so waits for no sweep.
-    pub(super) fn poll_settings(&mut self) {
-        let actor = match self.ripple.take() {
+    /// Reads all of a kind, which takes milliseconds and so waits for no sweep.
+    pub(super) fn poll_kind(&mut self, kind: ItemKind) {
+        let ripple = if kind == ItemKind::Sysctl { self.ripple.take() } else { None };
+        let actor = match ripple {
             Some(writer) => writer.but("it was found to have changed when this process wrote another setting"),
             None => Why::Schedule.actor(),
         };
-        if let Err(fault) = self.compare_kind(ItemKind::Sysctl, Cause::Rescan, &actor, Telling::CaughtUp, None) {
-            self.read_later(Scope::Kind(ItemKind::Sysctl), &fault);
+        if let Err(fault) = self.compare_kind(kind, Cause::Rescan, &actor, Telling::CaughtUp, None) {
+            self.read_later(Scope::Kind(kind), &fault);
         }
     }
 

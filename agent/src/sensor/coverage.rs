@@ -93,7 +93,7 @@ pub fn operations(rows: &[Coverage]) -> Vec<OperationCoverage> {
         },
         processes_less: process.and_then(|row| row.reason.as_deref()).map(bounded),
         settings,
-        audit: rows.iter().any(|row| row.scope.starts_with(ACTORS) && row.watching),
+        audit: rows.iter().any(|row| row.name == "audit" && row.scope.starts_with(ACTORS) && row.watching),
         hooks: rows.iter().filter(|row| row.watching).filter_map(hooked).collect(),
     };
     means.coverage()

@@ -21,11 +21,15 @@ impl Worker {
     pub(super) fn take_hooks(&mut self) -> Result<(), Closed> {
         let Self { hooks: Some(hooks), processes, group, view, mounts, .. } = self else { return Ok(()) };
         let hooked = hooks.take(processes, view, mounts, || group.pending());
+        let authors = hooks.take_authors();
         for image in hooks.take_images() {
             self.outlet.send(Signal::Image(Box::new(image)))?;
         }
         for Hooked { path, actor, events } in hooked {
             self.touch(Target::Path(path), Some(actor), Depth::Item, None, events)?;
+        }
+        for (kind, actor) in authors {
+            self.touch_kind(kind, Some(actor), None)?;
         }
         Ok(())
     }

@@ -104,6 +104,21 @@ const UNIT: Shape = Shape {
     example: "{ enabled: enabled }",
 };
 
+const MOUNT: Shape = Shape {
+    fields: &[
+        ("layers", Number),
+        ("options", Set),
+        ("propagation", Word(&["private", "shared"])),
+        ("root", Text),
+        ("source", Text),
+        ("type", Text),
+    ],
+    example: "{ type: ext4, source: /dev/sda1 }",
+};
+
+const KERNEL_MODULE: Shape =
+    Shape { fields: &[("source_version", Text), ("taint", Text), ("version", Text)], example: "{ version: \"1.2\" }" };
+
 pub(super) const fn of(kind: ItemKind) -> Shape {
     match kind {
         ItemKind::File => FILE,
@@ -114,6 +129,8 @@ pub(super) const fn of(kind: ItemKind) -> Shape {
         ItemKind::Unit => UNIT,
         ItemKind::Session => SESSION,
         ItemKind::Run => RUN,
+        ItemKind::Mount => MOUNT,
+        ItemKind::KernelModule => KERNEL_MODULE,
         _ => Shape { fields: &[], example: "{ }" },
     }
 }
