@@ -1,0 +1,3 @@
+//! What the kernel's packet filter nf_tables is told to do, decoded from netlink.
+
+pub mod attribute;
