@@ -8,11 +8,20 @@ use trueline_drift::watch::{WatchPolicy, is_beneath};
 use trueline_drift::{ItemId, ItemKind, text};
 
 use super::file::Known;
-use super::{CollectError, Collector, FileReader, Listing, Place, Reading, Root, group, package, rpm, session, sysctl, unit, user};
+use super::{
+    CollectError, Collector, FileReader, Listing, Place, Reading, Root, firewall, group, package, rpm, session, sysctl, unit, user,
+};
 
 /// Every kind but files, which only a scan can list. A new kind is a file of this folder and a line here.
-const KINDS: &[&Collector] =
-    &[&package::COLLECTOR, &sysctl::COLLECTOR, &user::COLLECTOR, &group::COLLECTOR, &unit::COLLECTOR, &session::COLLECTOR];
+const KINDS: &[&Collector] = &[
+    &package::COLLECTOR,
+    &sysctl::COLLECTOR,
+    &user::COLLECTOR,
+    &group::COLLECTOR,
+    &unit::COLLECTOR,
+    &session::COLLECTOR,
+    &firewall::COLLECTOR,
+];
 
 pub struct Collectors {
     root: Root,

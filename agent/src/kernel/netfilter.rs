@@ -6,9 +6,13 @@
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use nix::sys::socket::{AddressFamily, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recvfrom, setsockopt, socket, sockopt};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recvfrom, sendto, setsockopt, socket, sockopt,
+};
 use trueline_drift::firewall::attribute::{messages, number, text};
 
 /// `NFNL_SUBSYS_NFTABLES`, where a message's type has it.
@@ -24,6 +28,18 @@ const PROCESS_NAME: u16 = 3;
 const QUEUE: usize = 1 << 20;
 /// Datagrams that one call takes at most.
 const DATAGRAMS: usize = 1024;
+
+const REQUEST: u16 = 1;
+const DUMP: u16 = 0x300;
+/// A dump that a change came into the middle of.
+const INTERRUPTED: u16 = 0x10;
+const ERROR: u16 = 2;
+const DONE: u16 = 3;
+const GET_GENERATION: u8 = 16;
+const GENERATION: u16 = 1;
+/// The kernel fills at most half of it, and has no longer message.
+const ANSWER_ROOM: usize = 64 << 10;
+const ANSWER: Duration = Duration::from_secs(5);
 
 /// A transaction that has taken effect: what `nft -f` does, or one command of iptables-nft.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -78,6 +94,95 @@ impl FirewallNews {
 impl AsFd for FirewallNews {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
+    }
+}
+
+/// Asks for what the filter is told to do.
+#[derive(Debug)]
+pub struct Netfilter {
+    socket: OwnedFd,
+    sent: u32,
+    buffer: Vec<u8>,
+    /// Bytes that all answers together may still have.
+    room: usize,
+}
+
+impl Netfilter {
+    /// Answers of at most so many bytes in all. EPROTONOSUPPORT where the kernel has no netfilter.
+    pub fn open(room: usize) -> io::Result<Self> {
+        Ok(Self { socket: open(0)?, sent: 0, buffer: vec![0; ANSWER_ROOM], room })
+    }
+
+    /// The number of the ruleset: another after each commit. EPERM without CAP_NET_ADMIN; EINVAL without nf_tables.
+    pub fn generation(&mut self) -> io::Result<u64> {
+        let mut generation = None;
+        self.ask(GET_GENERATION, 0, 0, &[], |_, _, attributes| generation = number(attributes, GENERATION))?;
+        generation.ok_or_else(|| Errno::EBADMSG.into())
+    }
+
+    /// Everything that a question of this kind is answered with: what a message brings, its family, its attributes.
+    /// [`io::ErrorKind::Interrupted`]: a change came into the middle of it, and it must be asked again.
+    pub fn dump(&mut self, asks: u8, family: u8, attributes: &[u8], take: impl FnMut(u8, u8, &[u8])) -> io::Result<()> {
+        self.ask(asks, DUMP, family, attributes, take)
+    }
+
+    fn ask(&mut self, asks: u8, flags: u16, family: u8, attributes: &[u8], mut take: impl FnMut(u8, u8, &[u8])) -> io::Result<()> {
+        const HEADER: usize = 16 + FAMILY_HEADER;
+        self.sent += 1;
+        let mut message = Vec::with_capacity(HEADER + attributes.len());
+        message.extend(u32::try_from(HEADER + attributes.len()).map_err(|_| Errno::EMSGSIZE)?.to_ne_bytes());
+        message.extend((NF_TABLES | u16::from(asks)).to_ne_bytes());
+        message.extend((REQUEST | flags).to_ne_bytes());
+        message.extend(self.sent.to_ne_bytes());
+        message.extend([0; 4]);
+        message.extend([family, 0, 0, 0]);
+        message.extend(attributes);
+        sendto(self.socket.as_raw_fd(), &message, &NetlinkAddr::new(0, 0), MsgFlags::empty())?;
+        let deadline = Instant::now() + ANSWER;
+        let mut is_interrupted = false;
+        loop {
+            let length = match receive(&self.socket, &mut self.buffer)? {
+                Some(datagram) => datagram.len(),
+                None => {
+                    wait(&self.socket, deadline)?;
+                    continue;
+                }
+            };
+            self.room = self.room.checked_sub(length).ok_or_else(|| io::Error::other("there is more of it than the agent reads"))?;
+            if length == self.buffer.len() {
+                // The rest of it is lost.
+                return Err(Errno::EMSGSIZE.into());
+            }
+            for message in messages(&self.buffer[..length]).filter(|message| message.sequence == self.sent) {
+                is_interrupted |= message.flags & INTERRUPTED != 0;
+                match message.kind {
+                    DONE if is_interrupted => return Err(io::ErrorKind::Interrupted.into()),
+                    ERROR | DONE => {
+                        let code = message.body.first_chunk().map_or(0, |code| i32::from_ne_bytes(*code));
+                        return if code == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(code.saturating_abs())) };
+                    }
+                    kind if kind & 0xff00 == NF_TABLES => {
+                        let Some((header, attributes)) = message.body.split_at_checked(FAMILY_HEADER) else { continue };
+                        take(kind as u8, header[0], attributes);
+                        if flags & DUMP == 0 {
+                            return Ok(());
+                        }
+                    }
+                    _ => {}
+                }
+            }
+        }
+    }
+}
+
+fn wait(socket: &OwnedFd, deadline: Instant) -> io::Result<()> {
+    let left = deadline.saturating_duration_since(Instant::now());
+    if left.is_zero() {
+        return Err(io::ErrorKind::TimedOut.into());
+    }
+    match poll(&mut [PollFd::new(socket.as_fd(), PollFlags::POLLIN)], PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)) {
+        Ok(_) | Err(Errno::EINTR) => Ok(()),
+        Err(error) => Err(error.into()),
     }
 }
 

@@ -104,6 +104,27 @@ const UNIT: Shape = Shape {
     example: "{ enabled: enabled }",
 };
 
+/// Of all that a firewall is made of: which of them an item has depends on what it is, see `firewall.rs`.
+const FIREWALL: Shape = Shape {
+    fields: &[
+        ("after", Text),
+        ("comment", Text),
+        ("devices", Set),
+        ("elements", Set),
+        ("family", Text),
+        ("flags", Text),
+        ("hook", Text),
+        ("policy", Text),
+        ("priority", Text),
+        ("rule", Text),
+        ("size", Text),
+        ("timeout", Text),
+        ("type", Text),
+        ("value", Text),
+    ],
+    example: "{ hook: input, policy: drop }",
+};
+
 pub(super) const fn of(kind: ItemKind) -> Shape {
     match kind {
         ItemKind::File => FILE,
@@ -114,6 +135,7 @@ pub(super) const fn of(kind: ItemKind) -> Shape {
         ItemKind::Unit => UNIT,
         ItemKind::Session => SESSION,
         ItemKind::Run => RUN,
+        ItemKind::Firewall => FIREWALL,
         _ => Shape { fields: &[], example: "{ }" },
     }
 }
