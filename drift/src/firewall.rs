@@ -27,6 +27,8 @@ mod rule;
 mod selector;
 mod set;
 mod statement;
+#[cfg(test)]
+mod tests;
 
 /// Of a message's type: what it brings.
 pub const NEW_TABLE: u8 = 0;
@@ -40,8 +42,8 @@ pub const NEW_FLOWTABLE: u8 = 22;
 /// Longest words of a rule in its key; of longer ones it has the beginning, and a digest.
 const KEY_WORDS: usize = 400;
 
-/// Elements of all sets that are taken.
-pub const ELEMENT_LIMIT: usize = 200_000;
+/// Elements of all sets together that are taken.
+const ELEMENT_LIMIT: usize = 1 << 17;
 
 /// The protocol that a network header is of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -119,9 +121,10 @@ impl Ruleset {
                 self.sets.entry((family, table.to_vec())).or_default().insert(named(2)?.to_vec(), set);
             }
             NEW_ELEMENTS => {
-                let room = ELEMENT_LIMIT - self.elements;
                 let set = self.sets.get_mut(&(family, table.to_vec()))?.get_mut(named(2)?)?;
-                self.elements += set.take(message, room).min(room);
+                self.elements -= set.count();
+                set.take(message, ELEMENT_LIMIT - self.elements);
+                self.elements += set.count();
             }
             NEW_OBJECT => self.object(family, table, named(2)?, message),
             NEW_FLOWTABLE => self.flowtable(family, table, named(2)?, message),
@@ -140,9 +143,9 @@ impl Ruleset {
         all.collect()
     }
 
-    /// Whether there were more elements than are taken.
-    pub fn is_full(&self) -> bool {
-        self.elements >= ELEMENT_LIMIT
+    /// Whether a rule has a set within it of more elements than are taken, so that it cannot be told.
+    pub fn is_cut(&self) -> bool {
+        self.sets.values().flat_map(HashMap::values).any(|set| set.is_anonymous() && set.is_cut())
     }
 
     /// The items by their keys, in bytes.
@@ -153,7 +156,9 @@ impl Ruleset {
                     set.settings().into_iter().map(|(name, value)| (FieldName::known(name), Value::text(&value))).collect();
                 let mut elements = if set.has_settings() { set.elements() } else { Vec::new() };
                 elements.sort_unstable();
-                if !elements.is_empty() {
+                if set.is_cut() {
+                    fields.set(FieldName::known("elements"), Value::unreadable("there are more of them than the agent reads"));
+                } else if !elements.is_empty() {
                     fields.set(FieldName::known("elements"), Value::list(elements));
                 }
                 self.items.push((key(set.word(), *family, &[table, set_name]), fields));

@@ -12,9 +12,9 @@ use trueline_drift::{Fields, ItemKind};
 use super::{CollectError, Collector, Listing, Place, Root, listing};
 use crate::kernel::netfilter::Netfilter;
 
-/// All messages of a reading together: a hundred thousand plain rules.
+/// All messages of a reading together, in bytes: some 500 for a plain rule.
 const RULESET_LIMIT: usize = 64 << 20;
-const RULE_LIMIT: u64 = 100_000;
+const RULE_LIMIT: u64 = 50_000;
 const MODULES_LIMIT: u64 = 4 << 20;
 /// Readings that a commit came into the middle of, one after the other, before it is left to the next time.
 const ATTEMPTS: usize = 5;
@@ -92,8 +92,8 @@ fn attempt() -> io::Result<Option<(Vec<(Vec<u8>, Fields)>, u64)>> {
         let names = [attribute(1, &set.table), attribute(2, &set.name)].concat();
         netfilter.dump(GET_ELEMENTS, set.family, &names, |brings, family, attributes| take(&mut ruleset, brings, family, attributes))?;
     }
-    if ruleset.is_full() {
-        return Err(io::Error::other("its sets have more elements than the agent reads"));
+    if ruleset.is_cut() {
+        return Err(io::Error::other("a set within one of them has more elements than the agent reads"));
     }
     let mut rules = 0_u64;
     netfilter.dump(GET_RULES, 0, &[], |brings, family, attributes| {

@@ -181,7 +181,7 @@ impl Rule<'_> {
     /// The fields that lie one after the other from a place on, the last of them perhaps in part.
     fn fields(&self, base: u64, offset: usize, length: usize) -> Option<Vec<(Field, usize)>> {
         let header = self.header(base)?;
-        let (mut at, end, mut fields) = (offset, offset + length, Vec::new());
+        let (mut at, end, mut fields) = (offset, offset.saturating_add(length), Vec::new());
         while at < end {
             let field = header.iter().find(|field| field.offset == at)?;
             let known = field.length.min(end - at);
@@ -196,16 +196,19 @@ impl Rule<'_> {
 
     /// Leaves out what was asked only because these fields need it.
     fn leave_out_what_is_implied(&mut self, base: u64) {
-        let last = self.clauses.len().checked_sub(1);
-        let implied = match base {
-            1 if self.network.is_some() => &mut self.network_clause,
-            2 if self.protocol.and_then(selector::transport).is_some() => &mut self.protocol_clause,
+        let (implied, other) = match base {
+            1 if self.network.is_some() => (&mut self.network_clause, &mut self.protocol_clause),
+            2 if self.protocol.and_then(selector::transport).is_some() => (&mut self.protocol_clause, &mut self.network_clause),
             _ => return,
         };
-        if implied.is_some() && *implied == last {
-            self.clauses.pop();
+        let Some(at) = implied.take() else { return };
+        // Between it and these fields nothing may lie that does something, or a packet would be counted that is not now.
+        match (self.clauses.len() - at, *other) {
+            (1, _) => {}
+            (2, Some(last)) if last == at + 1 => *other = Some(at),
+            _ => return,
         }
-        *implied = None;
+        self.clauses.remove(at);
     }
 
     /// How a source is called, how its values are written, and whether their most significant byte comes first.
@@ -221,7 +224,7 @@ impl Rule<'_> {
                 }
                 _ => {
                     let base = ["ll", "nh", "th", "ih"].get(*base as usize).map_or_else(|| base.to_string(), |base| (*base).to_owned());
-                    (format!("@{base},{},{}", offset * 8, source.length * 8), Datatype::Integer)
+                    (format!("@{base},{},{}", offset.saturating_mul(8), source.length.saturating_mul(8)), Datatype::Integer)
                 }
             },
         };

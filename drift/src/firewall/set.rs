@@ -29,6 +29,7 @@ pub struct Set {
     memory: bool,
     comment: Option<Vec<u8>>,
     elements: Vec<Element>,
+    is_cut: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,6 +43,9 @@ struct Element {
 }
 
 impl Set {
+    /// Elements that are taken; a range is two.
+    pub const LIMIT: usize = 1 << 15;
+
     /// From the attributes of `NFT_MSG_NEWSET`.
     pub fn decode(set: &[u8]) -> Self {
         const VERDICTS: u64 = 0xffff_ff00;
@@ -63,6 +67,7 @@ impl Set {
             memory: number(set, 8) == Some(1),
             comment: super::comment(find(set, 13), COMMENT),
             elements: Vec::new(),
+            is_cut: false,
         }
     }
 
@@ -75,13 +80,27 @@ impl Set {
         self.flags & (TIMEOUT | EVALUATED) == 0
     }
 
-    /// From the attributes of `NFT_MSG_NEWSETELEM`. At most `room` elements; how many there were.
-    pub fn take(&mut self, message: &[u8], room: usize) -> usize {
+    /// From the attributes of `NFT_MSG_NEWSETELEM`. Beyond `room` or [`Self::LIMIT`] there are none at all: a part of them would be
+    /// taken for the whole.
+    pub fn take(&mut self, message: &[u8], room: usize) {
         const ELEMENTS: u16 = 3;
-        let list = find(message, ELEMENTS).unwrap_or_default();
-        let elements = attributes(list).take(room).map(|(_, element)| self.element(element)).collect::<Vec<_>>();
-        self.elements.extend(elements);
-        attributes(list).count()
+        for (_, element) in attributes(find(message, ELEMENTS).unwrap_or_default()) {
+            if self.is_cut || self.elements.len() >= room.min(Self::LIMIT) {
+                self.is_cut = true;
+                self.elements = Vec::new();
+                return;
+            }
+            self.elements.push(self.element(element));
+        }
+    }
+
+    pub fn count(&self) -> usize {
+        self.elements.len()
+    }
+
+    /// Whether there were more elements than are taken.
+    pub fn is_cut(&self) -> bool {
+        self.is_cut
     }
 
     fn element(&self, element: &[u8]) -> Element {

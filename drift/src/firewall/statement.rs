@@ -101,7 +101,7 @@ fn log(data: &[u8]) -> String {
 
 fn queue(data: &[u8]) -> Option<String> {
     let (first, total, flags) = (number(data, 1)?, number(data, 2).unwrap_or(1), number(data, 3).unwrap_or(0));
-    let last = first + total.max(1) - 1;
+    let last = first.saturating_add(total.max(1) - 1);
     let range = if last == first { first.to_string() } else { format!("{first}-{last}") };
     Some(match flags {
         0 => format!("queue to {range}"),

@@ -21,7 +21,7 @@ impl Rule<'_> {
         let (name, datatype) = match (header, kind, offset, length) {
             _ if is_presence => (format!("{header} {kind}"), Datatype::Existence),
             SEGMENT_SIZE => ("tcp option maxseg size".to_owned(), Datatype::Number),
-            _ => (format!("{header} @{kind},{},{}", offset * 8, length * 8), Datatype::Integer),
+            _ => (format!("{header} @{kind},{},{}", offset.saturating_mul(8), length.saturating_mul(8)), Datatype::Integer),
         };
         match (number(data, 7), number(data, 1)) {
             (Some(register), _) => {
