@@ -121,6 +121,9 @@ pub fn classify(item: &ItemId, field: &str, actual: Option<&Value>) -> (Severity
             "gecos" | "home" => (Warning, Functional),
             _ => (Critical, Security),
         },
+        ItemKind::Firewall if field == "comment" => (Info, Functional),
+        // Of every rule that one was put before.
+        ItemKind::Firewall if field == "after" => (Warning, Security),
         // Who may enter, act as whom or reach what, what the host trusts, and what runs on it by itself.
         ItemKind::Group
         | ItemKind::AuthorizedKey

@@ -8,21 +8,19 @@ use trueline_drift::watch::{WatchPolicy, is_beneath};
 use trueline_drift::{ItemId, ItemKind, text};
 
 use super::file::Known;
-use super::{
-    CollectError, Collector, FileReader, Listing, Place, Reading, Root, group, kernel_module, mount, package, rpm, session, sysctl, unit,
-    user,
-};
+use super::{CollectError, Collector, FileReader, Listing, Place, Reading, Root, rpm, sysctl};
 
 /// Every kind but files, which only a scan can list. A new kind is a file of this folder and a line here.
 const KINDS: &[&Collector] = &[
-    &package::COLLECTOR,
-    &sysctl::COLLECTOR,
-    &user::COLLECTOR,
-    &group::COLLECTOR,
-    &unit::COLLECTOR,
-    &session::COLLECTOR,
-    &mount::COLLECTOR,
-    &kernel_module::COLLECTOR,
+    &super::package::COLLECTOR,
+    &super::sysctl::COLLECTOR,
+    &super::user::COLLECTOR,
+    &super::group::COLLECTOR,
+    &super::unit::COLLECTOR,
+    &super::session::COLLECTOR,
+    &super::mount::COLLECTOR,
+    &super::kernel_module::COLLECTOR,
+    &super::firewall::COLLECTOR,
 ];
 
 pub struct Collectors {

@@ -8,6 +8,7 @@ pub mod attributes;
 mod collectors;
 pub mod file;
 pub mod filesystem;
+pub mod firewall;
 pub mod group;
 pub mod kernel_module;
 pub mod manifest;

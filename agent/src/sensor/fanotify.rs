@@ -103,6 +103,7 @@ impl Fanotify {
             pace: Pace::default(),
             sysctls: Sysctls::start(),
             notices: Notices::start(),
+            mounters: Vec::new(),
             mount_table: File::open("/proc/self/mountinfo").map_err(refused)?,
             group,
             view: View::new(policy),
@@ -192,6 +193,8 @@ struct Worker {
     group: Group,
     sysctls: io::Result<Sysctls>,
     notices: Notices,
+    /// Who mounted or unmounted since the table of mounts was last looked at.
+    mounters: Vec<Arc<Actor>>,
     mount_table: File,
     policy: WatchPolicy,
     view: View,

@@ -31,7 +31,6 @@ pub(super) const NAME: &str = "fentry";
 const NOT_FED: &str = "without the eBPF feed of processes there is nothing to join what it tells with";
 const MAPPED: &str =
     "the process mapped the file so that it can write to it through memory: the kernel does not tell of what it writes there";
-const MOUNTED: &str = "the process mounted or unmounted something right before; which one it was is not told";
 const LOST: &str = "others may have done the same: what hooks told then was not all taken";
 /// Folders beneath one of the paths of value.
 const BENEATH: usize = 128;
@@ -58,8 +57,6 @@ pub(super) struct Hooks {
     folders: HashMap<Inode, PathBuf>,
     /// Of the agent and of the host, whose mounts come to the agent too.
     mount_namespaces: [u32; 2],
-    /// Who mounted or unmounted since the table of mounts was last looked at.
-    mounters: Vec<Arc<Actor>>,
     /// Who changed something of these kinds since this was last asked.
     authors: Vec<(ItemKind, Arc<Actor>)>,
     dropped: u64,
@@ -94,7 +91,6 @@ impl Hooks {
             actors: ActorReader::new(NAME),
             folders: HashMap::new(),
             mount_namespaces: ["self", "1"].map(|of| u32::try_from(namespace(of)).unwrap_or(0)),
-            mounters: Vec::new(),
             authors: Vec::new(),
             is_stale: true,
         };
@@ -120,10 +116,6 @@ impl Hooks {
         let dropped = self.probe.dropped();
         let is_whole = drained == Drained::All && dropped == self.dropped;
         self.dropped = dropped;
-        if !is_whole {
-            // One of those that were lost may have been another's.
-            self.mounters.clear();
-        }
         if told.is_empty() {
             return Vec::new();
         }
@@ -137,7 +129,6 @@ impl Hooks {
                 OperationKind::Mount => {
                     if self.mount_namespaces.contains(&operation.mount_namespace) {
                         let actor = self.actor(processes, &operation, &pending);
-                        self.mounters.push(Arc::new(actor.but(MOUNTED)));
                         self.note_author(ItemKind::Mount, actor, is_whole);
                     }
                     continue;
@@ -164,9 +155,6 @@ impl Hooks {
             }
             hooked.push(Hooked { path, actor, events });
         }
-        if !is_whole {
-            self.mounters.clear();
-        }
         hooked
     }
 
@@ -183,18 +171,6 @@ impl Hooks {
     /// Who changed something that the kernel holds, each once for each change, in order.
     pub fn take_authors(&mut self) -> Vec<(ItemKind, Arc<Actor>)> {
         std::mem::take(&mut self.authors)
-    }
-
-    pub fn knows_mounter(&self) -> bool {
-        !self.mounters.is_empty()
-    }
-
-    /// Who made the mounts what they are now, where it was one process alone.
-    pub fn take_mounter(&mut self) -> Option<Arc<Actor>> {
-        let mounters = std::mem::take(&mut self.mounters);
-        let pid = |actor: &Actor| actor.process.as_ref().map(|process| (process.pid, process.started_at));
-        let first = mounters.first()?;
-        mounters.iter().all(|actor| pid(actor) == pid(first)).then(|| Arc::clone(first))
     }
 
     fn actor(&mut self, processes: &mut Processes, operation: &Operation, pending: impl Fn() -> Option<u64>) -> Arc<Actor> {

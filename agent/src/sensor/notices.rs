@@ -22,7 +22,7 @@ use firewall::{Commit, FirewallNews, News};
 use uevents::{Uevent, Uevents};
 
 pub(super) const NAME: &str = "notices";
-/// The host's own mount namespace, and for where the first process may not be looked at the agent's.
+/// The host's own mount namespace, which may not be open to a look, and the agent's, where files are watched.
 const MOUNT_NAMESPACES: [&str; 2] = ["/proc/1/ns/mnt", "/proc/self/ns/mnt"];
 /// Holds several events of mounts.
 const BUFFER: usize = 1 << 10;
@@ -71,8 +71,8 @@ pub(super) struct Noticed {
 impl Notices {
     pub fn start() -> Self {
         let mounters = Group::open(Report::Mounts).and_then(|group| {
-            let mark = |namespace: &str| group.mark(Reach::Namespace, MOUNTED, Path::new(namespace));
-            mark(MOUNT_NAMESPACES[0]).or_else(|_| mark(MOUNT_NAMESPACES[1]))?;
+            let marked = MOUNT_NAMESPACES.map(|namespace| group.mark(Reach::Namespace, MOUNTED, Path::new(namespace)));
+            marked.into_iter().reduce(io::Result::or).unwrap_or(Ok(()))?;
             Ok(group)
         });
         let table = |path: &&str| File::open(path);

@@ -119,6 +119,27 @@ const MOUNT: Shape = Shape {
 const KERNEL_MODULE: Shape =
     Shape { fields: &[("source_version", Text), ("taint", Text), ("version", Text)], example: "{ version: \"1.2\" }" };
 
+/// Of all that a firewall is made of: which of them an item has depends on what it is, see `firewall.rs`.
+const FIREWALL: Shape = Shape {
+    fields: &[
+        ("after", Text),
+        ("comment", Text),
+        ("devices", Set),
+        ("elements", Set),
+        ("family", Text),
+        ("flags", Text),
+        ("hook", Text),
+        ("policy", Text),
+        ("priority", Text),
+        ("rule", Text),
+        ("size", Text),
+        ("timeout", Text),
+        ("type", Text),
+        ("value", Text),
+    ],
+    example: "{ hook: input, policy: drop }",
+};
+
 pub(super) const fn of(kind: ItemKind) -> Shape {
     match kind {
         ItemKind::File => FILE,
@@ -131,6 +152,7 @@ pub(super) const fn of(kind: ItemKind) -> Shape {
         ItemKind::Run => RUN,
         ItemKind::Mount => MOUNT,
         ItemKind::KernelModule => KERNEL_MODULE,
+        ItemKind::Firewall => FIREWALL,
         _ => Shape { fields: &[], example: "{ }" },
     }
 }
