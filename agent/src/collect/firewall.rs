@@ -11,6 +11,7 @@ use trueline_drift::{Fields, ItemKind};
 
 use super::{CollectError, Collector, Listing, Place, Root, listing};
 use crate::kernel::netfilter::Netfilter;
+use crate::sensor::Generation;
 
 /// All messages of a reading together, in bytes: some 500 for a plain rule.
 const RULESET_LIMIT: usize = 64 << 20;
@@ -37,8 +38,10 @@ fn read(place: &Place<'_>) -> Result<Listing, CollectError> {
     }
     let refused = |error: io::Error| CollectError::database("the packet filter's rules", &error);
     let is_there = is_present(place.root).map_err(refused)?;
-    let (items, skipped) = if is_there { ruleset().map_err(refused)? } else { (Vec::new(), 0) };
-    Ok(listing(ItemKind::Firewall, items, skipped))
+    let Some((items, skipped, generation)) = (if is_there { ruleset().map_err(refused)? } else { None }) else {
+        return Ok(Listing::default());
+    };
+    Ok(Listing { generation: Some(Generation(generation)), ..listing(ItemKind::Firewall, items, skipped) })
 }
 
 /// Whether the kernel has nf_tables already. To ask it for rules where it could have, but has not, would load the module.
@@ -55,17 +58,21 @@ pub fn is_present(root: &Root) -> io::Result<bool> {
     Ok(built_in.split(|byte| *byte == b'\n').any(|path| path.ends_with(b"/nf_tables.ko")))
 }
 
-fn ruleset() -> io::Result<(Vec<(Vec<u8>, Fields)>, u64)> {
+/// Items, how many made no sense, and the number of the ruleset.
+type Read = (Vec<(Vec<u8>, Fields)>, u64, u32);
+
+/// `None` without nf_tables.
+fn ruleset() -> io::Result<Option<Read>> {
     for _ in 0..ATTEMPTS {
         match attempt() {
-            Ok(Some(read)) => return Ok(read),
+            Ok(Some(read)) => return Ok(Some(read)),
             Ok(None) => {}
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             // Elements of a set, or its table, that went between one question and the next.
             Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {}
             // A kernel that knows nothing of it.
             Err(error) if matches!(error.raw_os_error(), Some(libc::EINVAL | libc::EPROTONOSUPPORT | libc::EOPNOTSUPP)) => {
-                return Ok((Vec::new(), 0));
+                return Ok(None);
             }
             Err(error) => return Err(error),
         }
@@ -74,7 +81,7 @@ fn ruleset() -> io::Result<(Vec<(Vec<u8>, Fields)>, u64)> {
 }
 
 /// `None` where a commit came in between.
-fn attempt() -> io::Result<Option<(Vec<(Vec<u8>, Fields)>, u64)>> {
+fn attempt() -> io::Result<Option<Read>> {
     let mut netfilter = Netfilter::open(RULESET_LIMIT)?;
     let before = netfilter.generation()?;
     let (mut ruleset, mut skipped) = (Ruleset::default(), 0);
@@ -105,7 +112,7 @@ fn attempt() -> io::Result<Option<(Vec<(Vec<u8>, Fields)>, u64)>> {
     if rules > RULE_LIMIT {
         return Err(io::Error::other(format!("there are more than {RULE_LIMIT} of them")));
     }
-    Ok((netfilter.generation()? == before).then(|| (ruleset.into_items(), skipped)))
+    Ok((netfilter.generation()? == before).then(|| (ruleset.into_items(), skipped, before)))
 }
 
 /// A name as netlink takes it: 16 bits of length and of number, and a zero at the end.
@@ -145,7 +152,7 @@ mod tests {
     }
 
     fn shown() -> String {
-        let (items, skipped) = ruleset().unwrap();
+        let (items, skipped, _) = ruleset().unwrap().unwrap();
         assert_eq!(skipped, 0);
         let mut shown = String::new();
         for (item, reading) in listing(ItemKind::Firewall, items, 0).items {

@@ -44,6 +44,8 @@ const ANSWER: Duration = Duration::from_secs(5);
 /// A transaction that has taken effect: what `nft -f` does, or one command of iptables-nft.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Commit {
+    /// The number of the ruleset that it made.
+    pub generation: u32,
     /// The thread that made it, in the first pid namespace.
     pub pid: u32,
     /// Its name of at most 15 bytes, which it chose itself.
@@ -114,10 +116,10 @@ impl Netfilter {
     }
 
     /// The number of the ruleset: another after each commit. EPERM without CAP_NET_ADMIN; EINVAL without nf_tables.
-    pub fn generation(&mut self) -> io::Result<u64> {
+    pub fn generation(&mut self) -> io::Result<u32> {
         let mut generation = None;
         self.ask(GET_GENERATION, 0, 0, &[], |_, _, attributes| generation = number(attributes, GENERATION))?;
-        generation.ok_or_else(|| Errno::EBADMSG.into())
+        generation.and_then(|number| u32::try_from(number).ok()).ok_or_else(|| Errno::EBADMSG.into())
     }
 
     /// Everything that a question of this kind is answered with: what a message brings, its family, its attributes.
@@ -212,7 +214,8 @@ pub fn parse_commits(datagram: &[u8]) -> impl Iterator<Item = Commit> {
         let attributes = message.body.get(FAMILY_HEADER..)?;
         let pid = number(attributes, PROCESS).and_then(|pid| u32::try_from(pid).ok()).filter(|pid| i32::try_from(*pid).is_ok());
         let name = text(attributes, PROCESS_NAME).unwrap_or_default();
-        Some(Commit { pid: pid.unwrap_or(0), name: name[..name.len().min(15)].to_vec() })
+        let generation = u32::try_from(number(attributes, GENERATION)?).ok()?;
+        Some(Commit { generation, pid: pid.unwrap_or(0), name: name[..name.len().min(15)].to_vec() })
     })
 }
 
@@ -229,11 +232,11 @@ mod tests {
     #[test]
     fn a_commit_says_who_made_it() {
         let told: Vec<_> = parse_commits(COMMIT).collect();
-        assert_eq!(told, [Commit { pid: 1234, name: b"nft".to_vec() }]);
+        assert_eq!(told, [Commit { generation: 2, pid: 1234, name: b"nft".to_vec() }]);
         let rule_and_commit = [b"\x14\0\0\0\x06\x0a\0\0\0\0\0\0\0\0\0\0\x02\0\0\0", COMMIT].concat();
         assert_eq!(parse_commits(&rule_and_commit).collect::<Vec<_>>(), told);
-        let anonymous = b"\x14\0\0\0\x0f\x0a\0\0\0\0\0\0\0\0\0\0\x02\0\0\0";
-        assert_eq!(parse_commits(anonymous).collect::<Vec<_>>(), [Commit { pid: 0, name: vec![] }]);
+        let anonymous = b"\x1c\0\0\0\x0f\x0a\0\0\0\0\0\0\0\0\0\0\x02\0\0\0\x08\0\x01\0\0\0\0\x07";
+        assert_eq!(parse_commits(anonymous).collect::<Vec<_>>(), [Commit { generation: 7, pid: 0, name: vec![] }]);
     }
 
     proptest! {

@@ -3,22 +3,21 @@
 //! It belongs to the fanotify sensor's thread. Each source is opened by itself; one that is refused takes nothing from the others, and its
 //! coverage says so. A notice is of a kind and not of an item: all of the kind is read again.
 
-mod firewall;
 mod uevents;
 
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use trueline_drift::{GapReason, ItemKind};
 
 use super::Generation;
-use super::coverage::{ACTORS, Coverage};
-use crate::collect::mount;
+use super::coverage::{ACTORS, Coverage, POLL};
+use crate::collect::{Root, firewall, mount};
+use crate::kernel::connector::is_first_pid_namespace;
 use crate::kernel::fanotify::{EventPidfd, Group, MOUNTED, Reach, Report};
-use firewall::{Commit, FirewallNews, News};
+use crate::kernel::netfilter::{Commit, FirewallNews};
 use uevents::{Uevent, Uevents};
 
 pub(super) const NAME: &str = "notices";
@@ -26,8 +25,6 @@ pub(super) const NAME: &str = "notices";
 const MOUNT_NAMESPACES: [&str; 2] = ["/proc/1/ns/mnt", "/proc/self/ns/mnt"];
 /// Holds several events of mounts.
 const BUFFER: usize = 1 << 10;
-/// `PROC_PID_INIT_INO`: inode of the host's first pid namespace.
-const FIRST_PIDS: u64 = 0xEFFF_FFFC;
 pub(super) const OTHER_NUMBERS: &str = "the process lies outside of the agent's pid namespace, or had started before the agent did";
 
 #[derive(Debug)]
@@ -37,6 +34,7 @@ pub(super) struct Notices {
     /// The table that can be waited for; the first process's where it may be read.
     mounts: io::Result<File>,
     modules: io::Result<Uevents>,
+    /// To hear of it would load it: it is not asked before it is there.
     firewall: io::Result<FirewallNews>,
     is_first_namespace: bool,
 }
@@ -77,8 +75,7 @@ impl Notices {
         });
         let table = |path: &&str| File::open(path);
         let mounts = mount::TABLES.iter().find_map(|path| table(path).ok()).map_or_else(|| table(&mount::TABLES[1]), Ok);
-        let pids = std::fs::metadata("/proc/self/ns/pid").map_or(0, |namespace| namespace.ino());
-        Self { mounters, mounts, modules: Uevents::open(), firewall: FirewallNews::open(), is_first_namespace: pids == FIRST_PIDS }
+        Self { mounters, mounts, modules: Uevents::open(), firewall: hear_of_firewall(), is_first_namespace: is_first_pid_namespace() }
     }
 
     /// What to wait for: the table of mounts as an exception, the others for reading.
@@ -113,32 +110,43 @@ impl Notices {
         }
         while let Ok(modules) = &self.modules {
             match modules.read() {
-                Ok(Uevent::Module) => noticed.notices.push(unsaid(ItemKind::KernelModule)),
+                Ok(Uevent::Module) => {
+                    noticed.notices.push(unsaid(ItemKind::KernelModule));
+                    if self.firewall.is_err() {
+                        self.firewall = hear_of_firewall();
+                        // What was done before it could be heard.
+                        noticed.notices.extend(self.firewall.is_ok().then(|| unsaid(ItemKind::Firewall)));
+                    }
+                }
                 Ok(Uevent::Other) => {}
                 Ok(Uevent::Overflow) => noticed.lost.push((ItemKind::KernelModule, GapReason::QueueOverflow)),
                 Ok(Uevent::None) => break,
                 Err(error) => self.modules = Err(error),
             }
         }
-        while let Ok(firewall) = &mut self.firewall {
-            match firewall.read() {
-                Ok(News::Commits(commits)) => noticed.notices.extend(commits.into_iter().map(|commit| self.of(commit))),
-                Ok(News::Overflow) => noticed.lost.push((ItemKind::Firewall, GapReason::QueueOverflow)),
-                Ok(News::None) => break,
+        if let Ok(firewall) = &self.firewall {
+            match firewall.read(&mut [0; FirewallNews::BUFFER]) {
+                Ok(news) => {
+                    if news.is_incomplete {
+                        noticed.lost.push((ItemKind::Firewall, GapReason::QueueOverflow));
+                    }
+                    let notices: Vec<Notice> = news.commits.iter().map(|commit| self.of(commit)).collect();
+                    noticed.notices.extend(notices);
+                }
                 Err(error) => self.firewall = Err(error),
             }
         }
         noticed
     }
 
-    fn of(&self, commit: Commit) -> Notice {
-        let author = match process_of(&commit) {
+    fn of(&self, commit: &Commit) -> Notice {
+        let author = match process_of(commit) {
             Some(pid) if self.is_first_namespace => Author::Process(pid, EventPidfd::Absent),
             Some(number) => Author::First(number),
             // By the kernel itself, as when a network namespace or an interface goes.
             None => Author::Unsaid,
         };
-        Notice { kind: ItemKind::Firewall, author, generation: Some(commit.generation) }
+        Notice { kind: ItemKind::Firewall, author, generation: Some(Generation(commit.generation)) }
     }
 
     pub fn covered(&self) -> Vec<Coverage> {
@@ -159,14 +167,27 @@ impl Notices {
             row("mountinfo", ItemKind::Mount, self.mounts.as_ref().err()),
             mounters,
             row("uevent", ItemKind::KernelModule, self.modules.as_ref().err()),
-            row("netlink", ItemKind::Firewall, self.firewall.as_ref().err()),
+            match &self.firewall {
+                // Nothing to be told of, until a module's coming is.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    Coverage { name: POLL, scope: "firewall:*".to_owned(), watching: false, reason: Some(error.to_string()) }
+                }
+                firewall => row("netlink", ItemKind::Firewall, firewall.as_ref().err()),
+            },
         ]
     }
 }
 
+fn hear_of_firewall() -> io::Result<FirewallNews> {
+    if !firewall::is_present(&Root::host())? {
+        return Err(io::Error::new(io::ErrorKind::NotFound, "the kernel has not loaded nf_tables"));
+    }
+    FirewallNews::open()
+}
+
 /// Whose thread made it. One that is still there says so itself; of one that is gone the number is its process's, or names nobody.
 fn process_of(commit: &Commit) -> Option<u32> {
-    let thread = commit.thread;
+    let thread = commit.pid;
     let of_thread = |what: &str| std::fs::read(format!("/proc/{thread}/{what}")).ok();
     let is_it = of_thread("comm").is_some_and(|name| name.trim_ascii_end() == commit.name);
     let leader = || of_thread("status").and_then(|status| number_in(&status, b"Tgid:"));

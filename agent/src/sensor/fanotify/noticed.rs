@@ -13,7 +13,7 @@ use crate::process::event::BootTime;
 use crate::process::order::Sighting;
 use crate::sensor::coverage::Coverage;
 use crate::sensor::hooks::Hooks;
-use crate::sensor::notices::{Author, Notice, OTHER_NUMBERS};
+use crate::sensor::notices::{self, Author, Notice, OTHER_NUMBERS};
 use crate::sensor::outlet::{Closed, now};
 use crate::sensor::{Depth, Generation, Signal, Target, Touch};
 
@@ -37,6 +37,10 @@ impl Worker {
             }
             self.outlet.counters.count(|counters| &counters.overflows);
             self.outlet.lose(format!("{kind}:*"), reason, self.caught_up, None)?;
+        }
+        if noticed.notices.iter().any(|notice| notice.kind == ItemKind::KernelModule) {
+            // With it something else may be heard of.
+            self.coverage.replace(notices::NAME, self.notices_covered());
         }
         for Notice { kind, author, generation } in noticed.notices {
             self.outlet.counters.count(|counters| &counters.events);
