@@ -16,7 +16,9 @@ macro_rules! kinds {
         }
 
         impl ItemKind {
-            pub const ALL: [Self; [$($name),+].len()] = [$(Self::$kind),+];
+            pub const NAMES: [&'static str; [$($name),+].len()] = [$($name),+];
+
+            pub const ALL: [Self; Self::NAMES.len()] = [$(Self::$kind),+];
 
             pub const fn name(self) -> &'static str {
                 match self {
@@ -87,7 +89,7 @@ impl ItemKind {
 
     /// All names, for a message.
     pub fn names() -> String {
-        let [names @ .., last] = Self::ALL.map(Self::name);
+        let [names @ .., last] = Self::NAMES;
         format!("{} or {last}", names.join(", "))
     }
 }

@@ -36,9 +36,14 @@ const ACTS: [Act; 8] = [
         kind: "modified",
         program: "/usr/sbin/sysctl",
     },
-    Act { command: "nft add table inet probe{}", item: "firewall:inet probe{}", kind: "created", program: "/usr/sbin/nft" },
-    Act { command: "nft add chain inet probe{} early", item: "firewall:inet probe{} early", kind: "created", program: "/usr/sbin/nft" },
-    Act { command: "nft delete table inet probe{}", item: "firewall:inet probe{}", kind: "removed", program: "/usr/sbin/nft" },
+    Act { command: "nft add table inet probe{}", item: "firewall:table inet probe{}", kind: "created", program: "/usr/sbin/nft" },
+    Act {
+        command: "nft add chain inet probe{} early",
+        item: "firewall:chain inet probe{} early",
+        kind: "created",
+        program: "/usr/sbin/nft",
+    },
+    Act { command: "nft delete table inet probe{}", item: "firewall:table inet probe{}", kind: "removed", program: "/usr/sbin/nft" },
 ];
 
 #[tokio::test]
