@@ -9,18 +9,21 @@
 //! Invariants: the same rules give the same items, however often they were loaded. What counts, what was numbered by the kernel and
 //! what packets put into sets is no setting, and is left out. Every text is printable.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 
 use sha2::{Digest, Sha256};
 
 use crate::{FieldName, Fields, Value, text};
 use attribute::{find, number};
 use datum::quotable;
+pub use legacy::{Family as LegacyFamily, Hooks as LegacyHooks};
 use rule::Sets;
 use set::Set;
 
 pub mod attribute;
 mod datum;
+mod extension;
+mod legacy;
 mod object;
 mod register;
 mod rule;
@@ -44,6 +47,11 @@ const KEY_WORDS: usize = 400;
 
 /// Elements of all sets together that are taken.
 const ELEMENT_LIMIT: usize = 1 << 17;
+
+/// Whether an item with this key is of iptables-legacy, of whose changes the kernel tells nobody.
+pub fn is_legacy(key: &str) -> bool {
+    key.split(' ').nth(1).is_some_and(|family| [LegacyFamily::Ip, LegacyFamily::Ip6].iter().any(|legacy| legacy.word() == family))
+}
 
 /// The protocol that a network header is of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,14 +97,16 @@ type Table = (u8, Vec<u8>);
 pub struct Ruleset {
     items: Vec<(String, Fields)>,
     sets: HashMap<Table, Sets>,
-    /// Of each chain the last rule's words, and how often each words were there.
-    chains: BTreeMap<(Table, Vec<u8>), Chain>,
+    /// By the beginning of their rules' keys.
+    chains: HashMap<String, Chain>,
     elements: usize,
 }
 
 #[derive(Debug, Default)]
 struct Chain {
+    /// The last rule that was told.
     last: Option<String>,
+    /// How often there was one of these words.
     seen: HashMap<[u8; 16], u32>,
 }
 
@@ -225,11 +235,15 @@ impl Ruleset {
     }
 
     fn rule(&mut self, family: u8, table: &[u8], chain: &[u8], message: &[u8]) {
-        let (none, of_table) = (Sets::new(), (family, table.to_vec()));
-        let sets = self.sets.get(&of_table).unwrap_or(&none);
+        let none = Sets::new();
+        let sets = self.sets.get(&(family, table.to_vec())).unwrap_or(&none);
         let words = rule::written(family, find(message, 4).unwrap_or_default(), sets);
-        let chain_key = (of_table, chain.to_vec());
-        let of_chain = self.chains.entry(chain_key).or_default();
+        self.next_rule(key("rule", family, &[table, chain]), words, comment(find(message, 7), 0));
+    }
+
+    /// The rule after the last one of its chain. `chain`: how the keys of the chain's rules begin.
+    fn next_rule(&mut self, chain: String, words: String, comment: Option<Vec<u8>>) {
+        let of_chain = self.chains.entry(chain.clone()).or_default();
         let times = of_chain.seen.entry(Sha256::digest(words.as_bytes())[..16].try_into().unwrap_or_default()).or_default();
         *times += 1;
         let mut short = shortened(&words);
@@ -238,9 +252,9 @@ impl Ruleset {
         }
         let mut fields = Fields::new();
         set_text(&mut fields, "after", of_chain.last.replace(short.clone()).unwrap_or_default());
-        set_comment(&mut fields, comment(find(message, 7), 0));
+        set_comment(&mut fields, comment);
         set_text(&mut fields, "rule", words);
-        self.items.push((format!("{} {short}", key("rule", family, &[table, chain])).trim_end().to_owned(), fields));
+        self.items.push((format!("{chain} {short}").trim_end().to_owned(), fields));
     }
 }
 

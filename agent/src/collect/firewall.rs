@@ -1,21 +1,25 @@
-//! The packet filter: what nf_tables is told to do in the host's network namespace, read from the kernel itself.
+//! The packet filter: what nf_tables is told to do in the host's network namespace, and the older ip_tables and ip6_tables, read
+//! from the kernel itself.
 //!
-//! Invariants: a reading is of one moment, or there is none; a ruleset too large to be read whole is an error and never a part of
-//! it. The agent never makes the kernel load nf_tables.
+//! Invariants: a reading of nf_tables is of one moment, and so is one of an older table, or there is none; a ruleset too large to be
+//! read whole is an error and never a part of it. The agent never makes the kernel load what is not there.
 
 use std::io;
 use std::time::Duration;
 
-use trueline_drift::firewall::Ruleset;
-use trueline_drift::{Fields, ItemKind};
+use trueline_drift::ItemKind;
+use trueline_drift::firewall::{LegacyFamily, LegacyHooks, Ruleset};
 
 use super::{CollectError, Collector, Listing, Place, Root, listing};
 use crate::kernel::netfilter::Netfilter;
+use crate::kernel::xtables;
 use crate::sensor::Generation;
 
 /// All messages of a reading together, in bytes: some 500 for a plain rule.
 const RULESET_LIMIT: usize = 64 << 20;
 const RULE_LIMIT: u64 = 50_000;
+const LEGACY_LIMIT: usize = 16 << 20;
+const TABLES_LIMIT: u64 = 4096;
 const MODULES_LIMIT: u64 = 4 << 20;
 /// Readings that a commit came into the middle of, one after the other, before it is left to the next time.
 const ATTEMPTS: usize = 5;
@@ -38,10 +42,33 @@ fn read(place: &Place<'_>) -> Result<Listing, CollectError> {
     }
     let refused = |error: io::Error| CollectError::database("the packet filter's rules", &error);
     let is_there = is_present(place.root).map_err(refused)?;
-    let Some((items, skipped, generation)) = (if is_there { ruleset().map_err(refused)? } else { None }) else {
-        return Ok(Listing::default());
-    };
-    Ok(Listing { generation: Some(Generation(generation)), ..listing(ItemKind::Firewall, items, skipped) })
+    let Read { mut ruleset, skipped, generation } = if is_there { ruleset().map_err(refused)? } else { Read::default() };
+    legacy(place.root, &mut ruleset).map_err(refused)?;
+    let generation = generation.map(Generation);
+    Ok(Listing { generation, ..listing(ItemKind::Firewall, ruleset.into_items(), skipped) })
+}
+
+/// Takes the tables of iptables-legacy that there are.
+fn legacy(root: &Root, ruleset: &mut Ruleset) -> io::Result<()> {
+    for (family, list) in [(LegacyFamily::Ip, "ip_tables_names"), (LegacyFamily::Ip6, "ip6_tables_names")] {
+        let names = root.read(&format!("/proc/thread-self/net/{list}"), TABLES_LIMIT)?.unwrap_or_default();
+        for name in names.split(|byte| *byte == b'\n').filter(|name| !name.is_empty()) {
+            let (hooks, entries) = legacy_table(family, name)?;
+            let damaged = || io::Error::other(format!("a table of {} makes no sense", family.word()));
+            ruleset.take_legacy(family, name, &hooks, &entries).ok_or_else(damaged)?;
+        }
+    }
+    Ok(())
+}
+
+fn legacy_table(family: LegacyFamily, name: &[u8]) -> io::Result<(LegacyHooks, Vec<u8>)> {
+    for _ in 0..ATTEMPTS {
+        match xtables::table(family, name, LEGACY_LIMIT) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            other => return other,
+        }
+    }
+    Err(io::Error::other("they changed each time they were read"))
 }
 
 /// Whether the kernel has nf_tables already. To ask it for rules where it could have, but has not, would load the module.
@@ -58,22 +85,23 @@ pub fn is_present(root: &Root) -> io::Result<bool> {
     Ok(built_in.split(|byte| *byte == b'\n').any(|path| path.ends_with(b"/nf_tables.ko")))
 }
 
-/// Items, how many made no sense, and the number of the ruleset.
-type Read = (Vec<(Vec<u8>, Fields)>, u64, u32);
+#[derive(Default)]
+struct Read {
+    ruleset: Ruleset,
+    /// Messages that make no sense.
+    skipped: u64,
+    /// The number of the ruleset; absent without nf_tables.
+    generation: Option<u32>,
+}
 
-/// `None` without nf_tables.
-fn ruleset() -> io::Result<Option<Read>> {
+fn ruleset() -> io::Result<Read> {
     for _ in 0..ATTEMPTS {
         match attempt() {
-            Ok(Some(read)) => return Ok(Some(read)),
+            Ok(Some(read)) => return Ok(read),
             Ok(None) => {}
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             // Elements of a set, or its table, that went between one question and the next.
             Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {}
-            // A kernel that knows nothing of it.
-            Err(error) if matches!(error.raw_os_error(), Some(libc::EINVAL | libc::EPROTONOSUPPORT | libc::EOPNOTSUPP)) => {
-                return Ok(None);
-            }
             Err(error) => return Err(error),
         }
     }
@@ -82,9 +110,15 @@ fn ruleset() -> io::Result<Option<Read>> {
 
 /// `None` where a commit came in between.
 fn attempt() -> io::Result<Option<Read>> {
-    let mut netfilter = Netfilter::open(RULESET_LIMIT)?;
-    let before = netfilter.generation()?;
     let (mut ruleset, mut skipped) = (Ruleset::default(), 0);
+    let opened = Netfilter::open(RULESET_LIMIT).and_then(|mut netfilter| Ok((netfilter.generation()?, netfilter)));
+    let (before, mut netfilter) = match opened {
+        // A kernel that knows nothing of it.
+        Err(error) if matches!(error.raw_os_error(), Some(libc::EINVAL | libc::EPROTONOSUPPORT | libc::EOPNOTSUPP)) => {
+            return Ok(Some(Read::default()));
+        }
+        opened => opened?,
+    };
     let mut take = |ruleset: &mut Ruleset, brings, family, attributes: &[u8]| {
         skipped += u64::from(ruleset.take(brings, family, attributes).is_none());
     };
@@ -112,7 +146,7 @@ fn attempt() -> io::Result<Option<Read>> {
     if rules > RULE_LIMIT {
         return Err(io::Error::other(format!("there are more than {RULE_LIMIT} of them")));
     }
-    Ok((netfilter.generation()? == before).then(|| (ruleset.into_items(), skipped, before)))
+    Ok((netfilter.generation()? == before).then_some(Read { ruleset, skipped, generation: Some(before) }))
 }
 
 /// A name as netlink takes it: 16 bits of length and of number, and a zero at the end.
@@ -152,10 +186,12 @@ mod tests {
     }
 
     fn shown() -> String {
-        let (items, skipped, _) = ruleset().unwrap().unwrap();
-        assert_eq!(skipped, 0);
+        let Read { mut ruleset, skipped, .. } = ruleset().unwrap();
+        legacy(&Root::host(), &mut ruleset).unwrap();
+        let listing = listing(ItemKind::Firewall, ruleset.into_items(), skipped);
+        assert_eq!(listing.skipped, 0);
         let mut shown = String::new();
-        for (item, reading) in listing(ItemKind::Firewall, items, 0).items {
+        for (item, reading) in listing.items {
             shown += &format!("{item}\n");
             for (name, value) in reading.fields {
                 shown += &format!("    {name}: {value}\n");
@@ -170,6 +206,33 @@ mod tests {
         match shown {
             Some(Some(shown)) => insta::assert_snapshot!(shown),
             Some(None) => super::super::skipped("rules_that_nft_loaded_are_told_in_its_words", "the kernel lacks some of the expressions"),
+            None => {}
+        }
+    }
+
+    #[test]
+    fn rules_of_iptables_legacy_are_told_as_it_lists_them() {
+        let test = "rules_of_iptables_legacy_are_told_as_it_lists_them";
+        const RULES: &[&str] = &[
+            "iptables-legacy -N own",
+            "iptables-legacy -P FORWARD DROP",
+            "iptables-legacy -A INPUT -i lo -j ACCEPT",
+            "iptables-legacy -A INPUT -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT",
+            "iptables-legacy -A INPUT -s 10.0.0.0/8 ! -d 10.1.2.3 -i eth+ -p tcp --dport 22 -m comment --comment ssh -j ACCEPT",
+            "iptables-legacy -A INPUT -p udp --sport 1:2 ! --dport 53 -g own",
+            "iptables-legacy -A INPUT -p icmp -m limit --limit 5/s",
+            "iptables-legacy -A own -f -j RETURN",
+            "iptables-legacy -A own -j LOG --log-prefix x",
+            "iptables-legacy -A FORWARD -j own",
+            "ip6tables-legacy -A OUTPUT -d fe80::/10 -o eth0 -p tcp -j DROP",
+        ];
+        let run = |command: &&str| {
+            let mut words = command.split(' ');
+            Command::new(words.next().unwrap()).args(words).stderr(Stdio::null()).status().is_ok_and(|status| status.success())
+        };
+        match apart(test, || (nft("flush ruleset") && RULES.iter().all(run)).then(shown)) {
+            Some(Some(shown)) => insta::assert_snapshot!(shown),
+            Some(None) => super::super::skipped(test, "there is no iptables-legacy, or the kernel lacks it"),
             None => {}
         }
     }

@@ -17,3 +17,4 @@ pub mod netfilter;
 pub mod pidfd;
 pub mod process_probe;
 pub mod thread;
+pub mod xtables;

@@ -7,6 +7,7 @@ use std::time::Instant;
 use tracing::warn;
 use trueline_drift::change::ChangeKind;
 use trueline_drift::diff::{Difference, diff};
+use trueline_drift::firewall;
 use trueline_drift::{
     Actor, Cause, Change, Fields, GapReason, ItemId, ItemKey, ItemKind, Observation, Operation, RecordBody, Transaction, text,
 };
@@ -60,6 +61,8 @@ struct Source {
 /// What a file holds can change without a write: through memory, by whoever has mapped it. No event tells of that.
 const UNWRITTEN: &str = "no write was told: it was written through memory, perhaps by another process";
 const CONTENTS: &str = "sha256";
+
+const UNSAID: &str = "the kernel tells nobody of changes by iptables-legacy";
 
 /// The field that changes without any event (ioctl_iflags(2)): it shows when something else has the file read.
 const UNTOLD: &str = "flags";
@@ -311,13 +314,17 @@ impl<S: Sink> Observer<S> {
         self.settle.let_go(kind);
         let mut missing: HashSet<ItemId> = self.known_items(&StateScope::kind(kind))?.into_iter().collect();
         let count = listed.len() as u64;
+        let unsaid = Actor::unknown(UNSAID);
+        let author = |item: &ItemId| if cause == Cause::Event && is_unsaid(item) { &unsaid } else { actor };
         for (item, reading) in listed {
             missing.remove(&item);
+            let actor = author(&item);
             let novelty = novelty.map_or_else(|| self.novelty(&item), |novelty| novelty(&item));
             self.compare_in_time(item, Some(reading), cause, actor, novelty, telling);
         }
         for item in missing {
             if self.parts.policy.watches(&item) {
+                let actor = author(&item);
                 self.compare_in_time(item, None, cause, actor, Novelty::Created, telling);
             } else {
                 self.unwatch(item);
@@ -489,6 +496,11 @@ impl<S: Sink> Observer<S> {
         self.parts.status.read_failures.fetch_add(1, Ordering::Relaxed);
         warn!(subject, %error, "an item could not be read");
     }
+}
+
+/// Told by nobody, and read with what somebody else has changed.
+fn is_unsaid(item: &ItemId) -> bool {
+    item.kind == ItemKind::Firewall && firewall::is_legacy(item.key.as_str())
 }
 
 pub(super) fn is_folder(fields: &Fields) -> bool {

@@ -5,6 +5,7 @@
 
 use super::attribute::{attributes, find, number, text};
 use super::datum::quotable;
+use super::extension::extension;
 
 /// As `struct nft_data` has a verdict.
 pub fn verdict(data: &[u8]) -> String {
@@ -155,24 +156,8 @@ pub fn reject(data: &[u8], family: Option<super::Network>) -> Option<String> {
 /// A match or target of xtables, as iptables-nft makes them where nf_tables has none of its own.
 fn compatible(what: &str, data: &[u8]) -> Option<String> {
     let name = text(data, 1)?;
-    let revision = match number(data, 2).unwrap_or(0) {
-        0 => String::new(),
-        revision => format!(" revision {revision}"),
-    };
-    Some(format!("xt {what} {}{revision}{}", super::name(name), extension(name, find(data, 3).unwrap_or_default())))
-}
-
-/// What an extension of xtables was told: text of a comment, and else its digits, or a digest of many.
-pub fn extension(name: &[u8], data: &[u8]) -> String {
-    const SHOWN: usize = 32;
-    let end = data.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
-    let told = &data[..end];
-    match name {
-        _ if told.is_empty() => String::new(),
-        b"comment" if !told.contains(&0) => format!(" \"{}\"", quotable(told)),
-        _ if told.len() <= SHOWN => format!(" 0x{}", hex::encode(told)),
-        _ => format!(" sha256 {}", super::digest(told)),
-    }
+    let told = extension(name, number(data, 2).unwrap_or(0), find(data, 3).unwrap_or_default());
+    Some(format!("xt {what} {}{told}", super::name(name)))
 }
 
 /// An expression that is not known: its name, and each attribute with its digits.

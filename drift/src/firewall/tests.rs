@@ -122,6 +122,34 @@ proptest! {
     }
 
     #[test]
+    fn no_table_of_the_older_kind_breaks_its_decoder(
+        noise in proptest::collection::vec(any::<u8>(), 0..700),
+        sizes in proptest::collection::vec((100_u16..300, 0_u16..300), 0..4),
+        entry: [u32; 5],
+        is_ip: bool,
+    ) {
+        let family = if is_ip { LegacyFamily::Ip } else { LegacyFamily::Ip6 };
+        let mut bytes = noise.clone();
+        let mut at = 0;
+        let offsets = if is_ip { 88 } else { 140 };
+        for (target, rest) in sizes {
+            if let Some(place) = bytes.get_mut(at + offsets..at + offsets + 4) {
+                place[..2].copy_from_slice(&target.to_ne_bytes());
+                place[2..].copy_from_slice(&(target + rest).to_ne_bytes());
+            }
+            at += usize::from(target + rest);
+        }
+        bytes.truncate(at);
+        let mut ruleset = Ruleset::default();
+        for (bytes, valid) in [(&bytes, 0), (&bytes, 2), (&noise, u32::MAX)] {
+            let hooks = LegacyHooks { valid, entry: entry.map(|offset| offset % 3) };
+            let before = ruleset.items.len();
+            let taken = ruleset.take_legacy(family, b"filter", &hooks, bytes);
+            prop_assert_eq!(taken.is_some(), ruleset.items.len() > before);
+        }
+    }
+
+    #[test]
     fn no_message_breaks_the_decoder(
         taken in proptest::collection::vec((0_u8..25, 0_u8..12, nested(), any::<bool>()), 0..8),
         named in proptest::sample::select(vec!["payload", "cmp", "bitwise", "lookup", "dynset", "exthdr", "nat", "fib", "hash", "queue", "log", "limit", "immediate"]),
@@ -143,5 +171,18 @@ proptest! {
                 prop_assert!(!value.to_string().chars().any(char::is_control));
             }
         }
+    }
+}
+
+#[test]
+fn what_is_of_iptables_legacy_is_told_by_its_key() {
+    for (key, expected) in [
+        ("rule iptables filter INPUT tcp dport 22 accept", true),
+        ("table ip6tables mangle", true),
+        ("table ip iptables", false),
+        ("chain inet filter iptables", false),
+        ("table", false),
+    ] {
+        assert_eq!(is_legacy(key), expected, "{key}");
     }
 }

@@ -2,8 +2,8 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use trueline_drift::firewall::Ruleset;
 use trueline_drift::firewall::attribute::messages;
+use trueline_drift::firewall::{LegacyFamily, LegacyHooks, Ruleset};
 
 fuzz_target!(|bytes: &[u8]| {
     let mut ruleset = Ruleset::default();
@@ -15,7 +15,11 @@ fuzz_target!(|bytes: &[u8]| {
     assert!(ruleset.sets_to_ask().len() <= taken);
     let items = ruleset.into_items();
     assert!(items.len() <= taken);
-    for (key, fields) in items {
+    let mut older = Ruleset::default();
+    for family in [LegacyFamily::Ip, LegacyFamily::Ip6] {
+        let _ = older.take_legacy(family, b"filter", &LegacyHooks { valid: 1, entry: [0; 5] }, bytes);
+    }
+    for (key, fields) in items.into_iter().chain(older.into_items()) {
         assert!(!key.is_empty());
         for (name, value) in fields {
             assert!(!value.to_string().chars().any(char::is_control), "{name}");
