@@ -62,6 +62,11 @@ struct Source {
 const UNWRITTEN: &str = "no write was told: it was written through memory, perhaps by another process";
 const CONTENTS: &str = "sha256";
 
+/// What a remount changes of a mount: fanotify tells of mounts that come and go alone.
+const REMOUNTED: [&str; 2] = ["options", "propagation"];
+/// Of the packet filter's chains and flow tables at interfaces.
+const DEVICES: &str = "devices";
+
 const UNSAID: &str = "the kernel tells nobody of changes by iptables-legacy";
 
 /// The field that changes without any event (ioctl_iflags(2)): it shows when something else has the file read.
@@ -449,18 +454,26 @@ impl<S: Sink> Observer<S> {
         let is_changed = |name: &str| difference.fields.iter().any(|field| field.name.as_str() == name);
         let is_modified = cause == Cause::Event && difference.kind == ChangeKind::Modified;
         match () {
-            () if is_modified && is_changed(UNTOLD) && !self.hears_of_flags() => {
+            () if is_modified && is_changed(UNTOLD) && !self.hears_of(Operation::Flags) => {
                 Some("no event tells of a change of flags: another process may have made it")
             }
             () if is_modified && self.unwritten && is_changed(CONTENTS) => Some(UNWRITTEN),
+            // mount_setattr(2) is told of by nothing.
+            () if is_modified && item.kind == ItemKind::Mount && REMOUNTED.iter().any(|name| is_changed(name)) => {
+                Some("not every remount is told of: another process may have made it")
+            }
+            // An interface that goes takes away what was attached to it, and the kernel tells nobody.
+            () if cause == Cause::Event && item.kind == ItemKind::Firewall && is_changed(DEVICES) => {
+                Some("the kernel does so too where an interface goes, and tells nobody")
+            }
             () if cause == Cause::Event => self.doubt(item, is_first),
             () => None,
         }
     }
 
-    /// Whether a hook tells of each change of flags, as of a write.
-    fn hears_of_flags(&self) -> bool {
-        let tells = |row: &Coverage| row.watching && row.scope.strip_prefix(OPERATION) == Some(Operation::Flags.name());
+    /// Whether a hook tells of each such operation, as of a write.
+    fn hears_of(&self, operation: Operation) -> bool {
+        let tells = |row: &Coverage| row.watching && row.scope.strip_prefix(OPERATION) == Some(operation.name());
         self.parts.sensors.as_ref().is_some_and(|sensors| sensors.coverage().iter().any(tells))
     }
 
