@@ -29,7 +29,7 @@ fn of_protocol(protocol: u8) -> Vec<u8> {
 }
 
 fn words(expressions: &[Vec<u8>]) -> String {
-    rule::written(1, &expressions.concat(), &Sets::new())
+    rule::written(1, &expressions.concat(), &rule::Scope::default())
 }
 
 #[test]
