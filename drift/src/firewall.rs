@@ -17,7 +17,7 @@ use crate::{FieldName, Fields, Value, text};
 use attribute::{find, number};
 use datum::quotable;
 pub use legacy::{Family as LegacyFamily, Hooks as LegacyHooks};
-use rule::Sets;
+use rule::Scope;
 use set::Set;
 
 pub mod attribute;
@@ -96,7 +96,7 @@ type Table = (u8, Vec<u8>);
 #[derive(Debug, Default)]
 pub struct Ruleset {
     items: Vec<(String, Fields)>,
-    sets: HashMap<Table, Sets>,
+    tables: HashMap<Table, Scope>,
     /// By the beginning of their rules' keys.
     chains: HashMap<String, Chain>,
     elements: usize,
@@ -128,10 +128,10 @@ impl Ruleset {
             NEW_CHAIN => self.chain(family, table, named(3)?, message),
             NEW_SET => {
                 let set = Set::decode(message);
-                self.sets.entry((family, table.to_vec())).or_default().insert(named(2)?.to_vec(), set);
+                self.tables.entry((family, table.to_vec())).or_default().sets.insert(named(2)?.to_vec(), set);
             }
             NEW_ELEMENTS => {
-                let set = self.sets.get_mut(&(family, table.to_vec()))?.get_mut(named(2)?)?;
+                let set = self.tables.get_mut(&(family, table.to_vec()))?.sets.get_mut(named(2)?)?;
                 self.elements -= set.count();
                 set.take(message, ELEMENT_LIMIT - self.elements);
                 self.elements += set.count();
@@ -146,8 +146,8 @@ impl Ruleset {
 
     /// The sets whose elements are settings, or stand in a rule.
     pub fn sets_to_ask(&self) -> Vec<SetName> {
-        let all = self.sets.iter().flat_map(|((family, table), sets)| {
-            let asked = sets.iter().filter(|(_, set)| set.has_settings() || set.is_anonymous());
+        let all = self.tables.iter().flat_map(|((family, table), scope)| {
+            let asked = scope.sets.iter().filter(|(_, set)| set.has_settings() || set.is_anonymous());
             asked.map(|(name, _)| SetName { family: *family, table: table.clone(), name: name.clone() })
         });
         all.collect()
@@ -155,13 +155,13 @@ impl Ruleset {
 
     /// Whether a rule has a set within it of more elements than are taken, so that it cannot be told.
     pub fn is_cut(&self) -> bool {
-        self.sets.values().flat_map(HashMap::values).any(|set| set.is_anonymous() && set.is_cut())
+        self.tables.values().flat_map(|scope| scope.sets.values()).any(|set| set.is_anonymous() && set.is_cut())
     }
 
     /// The items by their keys, in bytes.
     pub fn into_items(mut self) -> Vec<(Vec<u8>, Fields)> {
-        for ((family, table), sets) in &self.sets {
-            for (set_name, set) in sets.iter().filter(|(_, set)| !set.is_anonymous()) {
+        for ((family, table), scope) in &self.tables {
+            for (set_name, set) in scope.sets.iter().filter(|(_, set)| !set.is_anonymous()) {
                 let mut fields: Fields =
                     set.settings().into_iter().map(|(name, value)| (FieldName::known(name), Value::text(&value))).collect();
                 let mut elements = if set.has_settings() { set.elements() } else { Vec::new() };
@@ -188,7 +188,8 @@ impl Ruleset {
     fn chain(&mut self, family: u8, table: &[u8], chain: &[u8], message: &[u8]) {
         // That it has a hook is told by the hook.
         const BASE: u64 = 1;
-        const FLAGS: &[(u64, &str)] = &[(2, "offload"), (4, "binding")];
+        const NAMELESS: u64 = 4;
+        const FLAGS: &[(u64, &str)] = &[(2, "offload"), (NAMELESS, "binding")];
         let mut fields = Fields::new();
         match find(message, 4) {
             None => fields.set(FieldName::known("type"), "regular".into()),
@@ -208,9 +209,15 @@ impl Ruleset {
                 set_text(&mut fields, "policy", policy.unwrap_or_default());
             }
         }
-        set_text(&mut fields, "flags", bits(number(message, 10).unwrap_or(0) & !BASE, FLAGS));
+        let flags = number(message, 10).unwrap_or(0);
+        set_text(&mut fields, "flags", bits(flags & !BASE, FLAGS));
         set_comment(&mut fields, comment(find(message, 12), 0));
-        self.items.push((key("chain", family, &[table, chain]), fields));
+        let scope = self.tables.entry((family, table.to_vec())).or_default();
+        if flags & NAMELESS != 0 {
+            scope.nameless.push(chain.to_vec());
+        }
+        let key = format!("{} {}", key("chain", family, &[table]), scope.chain(chain));
+        self.items.push((key, fields));
     }
 
     fn object(&mut self, family: u8, table: &[u8], object: &[u8], message: &[u8]) {
@@ -235,10 +242,10 @@ impl Ruleset {
     }
 
     fn rule(&mut self, family: u8, table: &[u8], chain: &[u8], message: &[u8]) {
-        let none = Sets::new();
-        let sets = self.sets.get(&(family, table.to_vec())).unwrap_or(&none);
-        let words = rule::written(family, find(message, 4).unwrap_or_default(), sets);
-        self.next_rule(key("rule", family, &[table, chain]), words, comment(find(message, 7), 0));
+        let none = Scope::default();
+        let scope = self.tables.get(&(family, table.to_vec())).unwrap_or(&none);
+        let words = rule::written(family, find(message, 4).unwrap_or_default(), scope);
+        self.next_rule(format!("{} {}", key("rule", family, &[table]), scope.chain(chain)), words, comment(find(message, 7), 0));
     }
 
     /// The rule after the last one of its chain. `chain`: how the keys of the chain's rules begin.
@@ -272,6 +279,8 @@ fn set_comment(fields: &mut Fields, comment: Option<Vec<u8>>) {
 
 fn set_devices(fields: &mut Fields, mut devices: Vec<String>) {
     devices.sort_unstable();
+    // The kernel tells of an only one twice.
+    devices.dedup();
     if !devices.is_empty() {
         fields.set(FieldName::known("devices"), Value::list(devices));
     }

@@ -240,7 +240,20 @@ mod tests {
     #[test]
     fn a_ruleset_loaded_again_is_the_same_and_a_rule_inserted_is_one_that_comes() {
         let test = "a_ruleset_loaded_again_is_the_same_and_a_rule_inserted_is_one_that_comes";
-        const LOAD: &str = "flush ruleset\ntable ip f {\n set s { type inet_service\n elements = { 1, 2 }\n }\n chain c {\n tcp dport { 1, 2 } accept\n counter\n tcp dport 22 accept\n }\n}\n";
+        const LOAD: &str = "flush ruleset
+            table ip f {
+              set s { type inet_service; elements = { 1, 2 }
+              }
+              chain c {
+                tcp dport { 1, 2 } accept
+                counter
+                tcp dport 22 accept
+                jump {
+                  drop
+                }
+              }
+            }
+            ";
         let Some((first, again, inserted)) = apart(test, || {
             assert!(nft(LOAD));
             let first = shown();

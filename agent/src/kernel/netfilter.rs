@@ -241,7 +241,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_bytes_break_the_parser(bytes in proptest::collection::vec(any::<u8>(), 0..128), at in 0_usize..44, byte: u8, cut in 0_usize..46) {
+        fn no_bytes_break_the_parser(
+            bytes in proptest::collection::vec(any::<u8>(), 0..128),
+            at in 0_usize..44,
+            byte: u8,
+            cut in 0_usize..46,
+        ) {
             let mut damaged = COMMIT.to_vec();
             damaged[at] = byte;
             damaged.truncate(cut);

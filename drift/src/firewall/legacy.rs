@@ -9,7 +9,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use super::attribute::until_zero;
 use super::datum::{Datatype, prefix, quotable};
 use super::extension::extension;
-use super::{Ruleset, name, set_text};
+use super::{Network, Ruleset, name, set_text};
 use crate::Fields;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -212,13 +212,13 @@ fn rule(family: Family, entry: &Entry<'_>, all: &[Entry<'_>], chains: &BTreeMap<
             words.push(format!("[damaged {}]", hex::encode(&bytes[at..entry.target])));
             break;
         };
-        words.push(format!("-m {}", extension_words(&bytes[at..at + length])));
+        words.push(format!("-m {}", extension_words(family, &bytes[at..at + length])));
         at += length;
     }
     let target = &bytes[entry.target..];
     let go = if flags & GOTO != 0 { "-g" } else { "-j" };
     match standard(entry) {
-        None => words.push(format!("{go} {}", extension_words(target))),
+        None => words.push(format!("{go} {}", extension_words(family, target))),
         // On to the next: it only counts.
         Some(on) if on >= 0 && Some(on as usize) == next.or(Some(entry.offset + bytes.len())) => {}
         Some(told) => {
@@ -234,9 +234,10 @@ fn rule(family: Family, entry: &Entry<'_>, all: &[Entry<'_>], chains: &BTreeMap<
     words.join(" ")
 }
 
-fn extension_words(bytes: &[u8]) -> String {
+fn extension_words(family: Family, bytes: &[u8]) -> String {
+    let network = if family == Family::Ip { Network::Ip } else { Network::Ip6 };
     let (own, revision) = (extension_name(bytes), bytes[EXTENSION_HEADER - 1]);
-    format!("{}{}", name(own), extension(own, revision.into(), &bytes[EXTENSION_HEADER..]))
+    format!("{}{}", name(own), extension(own, revision.into(), &bytes[EXTENSION_HEADER..], Some(network)))
 }
 
 fn written(address: &[u8]) -> String {

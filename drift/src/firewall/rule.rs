@@ -6,20 +6,35 @@
 
 use std::collections::HashMap;
 
-use super::Network;
 use super::attribute::{attributes, find, number, text};
 use super::datum::{Datatype, hexadecimal, number as value_of, prefix, quotable};
 use super::register::{Origin, Registers, Source};
 use super::selector::{self, Field};
 use super::set::Set;
-use super::statement::{raw, reject, standing, verdict};
+use super::statement::{compatible, raw, reject, standing, verdict};
+use super::{Network, name};
 
 mod computed;
 mod lookup;
 mod translation;
 
-/// Sets of the rule's own table, by name.
-pub type Sets = HashMap<Vec<u8>, Set>;
+/// What a rule can name: all of it is its own table's.
+#[derive(Debug, Default)]
+pub struct Scope {
+    pub sets: HashMap<Vec<u8>, Set>,
+    /// Chains that were written within a rule. The kernel gives each a number of its own, another after each load of the same file.
+    pub nameless: Vec<Vec<u8>>,
+}
+
+impl Scope {
+    /// The name of a chain, or its place among those that have none.
+    pub fn chain(&self, chain: &[u8]) -> String {
+        match self.nameless.iter().position(|nameless| nameless == chain) {
+            Some(at) => format!("{{{}}}", at + 1),
+            None => name(chain),
+        }
+    }
+}
 
 pub struct Rule<'a> {
     network: Option<Network>,
@@ -28,12 +43,12 @@ pub struct Rule<'a> {
     protocol: Option<u8>,
     protocol_clause: Option<usize>,
     registers: Registers,
-    sets: &'a Sets,
+    scope: &'a Scope,
     clauses: Vec<String>,
 }
 
 /// The rule with these expressions, in a table of this family.
-pub fn written(family: u8, expressions: &[u8], sets: &Sets) -> String {
+pub fn written(family: u8, expressions: &[u8], scope: &Scope) -> String {
     let network = Network::of_family(family);
     let mut rule = Rule {
         network,
@@ -41,7 +56,7 @@ pub fn written(family: u8, expressions: &[u8], sets: &Sets) -> String {
         protocol: None,
         protocol_clause: None,
         registers: Registers::default(),
-        sets,
+        scope,
         clauses: Vec::new(),
     };
     let parts = |expression| (text(expression, 1).unwrap_or_default(), find(expression, 2).unwrap_or_default());
@@ -115,7 +130,7 @@ impl Rule<'_> {
                 self.registers.store(number(data, 2)?, source);
             }
             b"immediate" => match (number(data, 1)?, find(data, 2)?) {
-                (0, told) => self.clauses.push(verdict(find(told, 2)?)),
+                (0, told) => self.clauses.push(verdict(find(told, 2)?, |chain| self.scope.chain(chain))),
                 (register, told) => {
                     let constant = find(told, 1)?.to_vec();
                     let length = constant.len();
@@ -142,6 +157,7 @@ impl Rule<'_> {
             b"reject" => self.clauses.push(reject(data, self.network)?),
             b"exthdr" => self.extension_header(data)?,
             b"fib" | b"rt" | b"socket" | b"numgen" | b"hash" | b"osf" | b"xfrm" | b"tunnel" => self.computed(name, data)?,
+            b"match" | b"target" => self.clauses.push(compatible(name, data, self.network)?),
             _ => self.clauses.push(standing(name, data)?),
         }
         Some(())

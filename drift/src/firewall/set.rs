@@ -122,7 +122,7 @@ impl Set {
             rest += &format!(" : \"{}\"", quotable(object));
         } else if let Some(data) = find(element, 2) {
             let data = match (find(data, 2), find(data, VALUE)) {
-                (Some(told), _) => verdict(told),
+                (Some(told), _) => verdict(told, super::name),
                 (None, value) => concatenated(&self.data, value.unwrap_or_default(), false),
             };
             rest += &format!(" : {data}");

@@ -8,10 +8,10 @@ use super::datum::quotable;
 use super::extension::extension;
 
 /// As `struct nft_data` has a verdict.
-pub fn verdict(data: &[u8]) -> String {
+pub fn verdict(data: &[u8], named: impl Fn(&[u8]) -> String) -> String {
     const CODE: u16 = 1;
     const CHAIN: u16 = 2;
-    let chain = || text(data, CHAIN).map(super::name).unwrap_or_default();
+    let chain = || text(data, CHAIN).map(&named).unwrap_or_default();
     match number(data, CODE).map(|code| (code as u32).cast_signed()) {
         Some(0) => "drop".to_owned(),
         Some(1) => "accept".to_owned(),
@@ -39,8 +39,6 @@ pub fn standing(name: &[u8], data: &[u8]) -> Option<String> {
         b"log" => log(data),
         b"queue" => queue(data)?,
         b"flow_offload" => format!("flow add @{}", super::name(text(data, 1)?)),
-        b"match" => compatible("match", data)?,
-        b"target" => compatible("target", data)?,
         _ => return None,
     })
 }
@@ -154,10 +152,10 @@ pub fn reject(data: &[u8], family: Option<super::Network>) -> Option<String> {
 }
 
 /// A match or target of xtables, as iptables-nft makes them where nf_tables has none of its own.
-fn compatible(what: &str, data: &[u8]) -> Option<String> {
+pub fn compatible(what: &[u8], data: &[u8], network: Option<super::Network>) -> Option<String> {
     let name = text(data, 1)?;
-    let told = extension(name, number(data, 2).unwrap_or(0), find(data, 3).unwrap_or_default());
-    Some(format!("xt {what} {}{told}", super::name(name)))
+    let told = extension(name, number(data, 2).unwrap_or(0), find(data, 3).unwrap_or_default(), network);
+    Some(format!("xt {} {}{told}", super::name(what), super::name(name)))
 }
 
 /// An expression that is not known: its name, and each attribute with its digits.

@@ -29,7 +29,7 @@ fn of_protocol(protocol: u8) -> Vec<u8> {
 }
 
 fn words(expressions: &[Vec<u8>]) -> String {
-    rule::written(1, &expressions.concat(), &Sets::new())
+    rule::written(1, &expressions.concat(), &rule::Scope::default())
 }
 
 #[test]
@@ -114,6 +114,9 @@ fn nested() -> impl Strategy<Value = Vec<u8>> {
     })
 }
 
+const EXPRESSIONS: [&str; 13] =
+    ["payload", "cmp", "bitwise", "lookup", "dynset", "exthdr", "nat", "fib", "hash", "queue", "log", "limit", "immediate"];
+
 proptest! {
     #[test]
     fn other_ports_are_other_words(a: [u8; 2], b: [u8; 2]) {
@@ -152,7 +155,7 @@ proptest! {
     #[test]
     fn no_message_breaks_the_decoder(
         taken in proptest::collection::vec((0_u8..25, 0_u8..12, nested(), any::<bool>()), 0..8),
-        named in proptest::sample::select(vec!["payload", "cmp", "bitwise", "lookup", "dynset", "exthdr", "nat", "fib", "hash", "queue", "log", "limit", "immediate"]),
+        named in proptest::sample::select(&EXPRESSIONS[..]),
         bytes in proptest::collection::vec(any::<u8>(), 0..64),
     ) {
         let _ = messages(&bytes).count();

@@ -11,7 +11,7 @@ use crate::firewall::statement::{raw, standing};
 impl Rule<'_> {
     /// What is looked up in a set, which says how much of the registers that is.
     pub(super) fn concatenation(&mut self, register: u64, set: &[u8]) -> Option<String> {
-        let length = match self.sets.get(set) {
+        let length = match self.scope.sets.get(set) {
             Some(set) => set.key_length,
             None => self.registers.at(register)?.length,
         };
@@ -20,7 +20,7 @@ impl Rule<'_> {
     }
 
     pub(super) fn set(&self, set: &[u8]) -> String {
-        match self.sets.get(set) {
+        match self.scope.sets.get(set) {
             Some(anonymous) if anonymous.is_anonymous() => format!("{{ {} }}", anonymous.elements().join(", ")),
             _ => format!("@{}", name(set)),
         }
@@ -33,7 +33,7 @@ impl Rule<'_> {
         match number(data, 3) {
             Some(0) => self.clauses.push(format!("{key} vmap {shown}")),
             Some(register) => {
-                let (datatype, length) = self.sets.get(set).map_or((Datatype::Integer, 4), |set| (set.data(), set.data_length()));
+                let (datatype, length) = self.scope.sets.get(set).map_or((Datatype::Integer, 4), |set| (set.data(), set.data_length()));
                 self.registers.store(register, Source::named(format!("{key} map {shown}"), datatype, length));
             }
             None => {
@@ -57,7 +57,7 @@ impl Rule<'_> {
             element += &format!(" {}", standing(name, data).unwrap_or_else(|| raw(name, data)));
         }
         if let Some(register) = number(data, 5) {
-            let datatype = self.sets.get(set).map_or(Datatype::Integer, Set::data);
+            let datatype = self.scope.sets.get(set).map_or(Datatype::Integer, Set::data);
             element += &format!(" : {}", self.value(register, datatype)?);
         }
         self.clauses.push(format!("{word} {not}@{} {{ {element} }}", name(set)));
