@@ -121,6 +121,12 @@ pub fn classify(item: &ItemId, field: &str, actual: Option<&Value>) -> (Severity
             "gecos" | "home" => (Warning, Functional),
             _ => (Critical, Security),
         },
+        ItemKind::Kernel => match field {
+            "release" | "version" => (Warning, Functional),
+            "lockdown" | "secure_boot" => (Critical, Security),
+            _ => (Warning, Security),
+        },
+        ItemKind::BlockDevice if matches!(field, "encrypted" | "luks") => (Critical, Security),
         // Who may enter, act as whom or reach what, what the host trusts, and what runs on it by itself.
         ItemKind::Group
         | ItemKind::AuthorizedKey
@@ -133,7 +139,7 @@ pub fn classify(item: &ItemId, field: &str, actual: Option<&Value>) -> (Severity
         | ItemKind::Certificate
         | ItemKind::CronJob
         | ItemKind::AtJob => (Critical, Security),
-        ItemKind::KernelModule | ItemKind::Kernel | ItemKind::Mount | ItemKind::Fstab | ItemKind::Listener => (Warning, Security),
+        ItemKind::KernelModule | ItemKind::Mount | ItemKind::Fstab | ItemKind::Listener => (Warning, Security),
         ItemKind::Unit
         | ItemKind::Timer
         | ItemKind::Interface

@@ -9,10 +9,22 @@ use trueline_drift::{ItemId, ItemKind, text};
 
 use super::file::Known;
 use super::{CollectError, Collector, FileReader, Listing, Place, Reading, Root, group, package, rpm, session, sysctl, unit, user};
+use super::{block_device, fstab, kernel, lsm, swap};
 
 /// Every kind but files, which only a scan can list. A new kind is a file of this folder and a line here.
-const KINDS: &[&Collector] =
-    &[&package::COLLECTOR, &sysctl::COLLECTOR, &user::COLLECTOR, &group::COLLECTOR, &unit::COLLECTOR, &session::COLLECTOR];
+const KINDS: &[&Collector] = &[
+    &package::COLLECTOR,
+    &sysctl::COLLECTOR,
+    &user::COLLECTOR,
+    &group::COLLECTOR,
+    &unit::COLLECTOR,
+    &session::COLLECTOR,
+    &fstab::COLLECTOR,
+    &swap::COLLECTOR,
+    &block_device::COLLECTOR,
+    &kernel::COLLECTOR,
+    &lsm::COLLECTOR,
+];
 
 pub struct Collectors {
     root: Root,

@@ -5,10 +5,15 @@
 
 pub mod account;
 pub mod attributes;
+pub mod block_device;
 mod collectors;
 pub mod file;
 pub mod filesystem;
+pub mod folder;
+pub mod fstab;
 pub mod group;
+pub mod kernel;
+pub mod lsm;
 pub mod manifest;
 pub mod names;
 pub mod pace;
@@ -19,6 +24,7 @@ pub mod root;
 pub mod rpm;
 pub mod run;
 pub mod session;
+pub mod swap;
 pub mod sysctl;
 pub mod unit;
 pub mod user;

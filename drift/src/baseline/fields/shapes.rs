@@ -104,6 +104,58 @@ const UNIT: Shape = Shape {
     example: "{ enabled: enabled }",
 };
 
+const FSTAB: Shape = Shape {
+    fields: &[("dump", Number), ("options", List), ("pass", Number), ("source", Text), ("type", Text)],
+    example: "{ type: ext4, options: [nodev, nosuid] }",
+};
+
+const SWAP: Shape = Shape { fields: &[("priority", Number), ("size", Number), ("type", Text)], example: "{ type: partition }" };
+
+const BLOCK_DEVICE: Shape = Shape {
+    fields: &[
+        ("backing_file", Text),
+        ("encrypted", Boolean),
+        ("lies_on", Set),
+        ("luks", Boolean),
+        ("made_by", Text),
+        ("model", Text),
+        ("partition_of", Text),
+        ("read_only", Boolean),
+        ("removable", Boolean),
+        ("size", Number),
+        ("type", Word(&["disk", "mapper", "partition"])),
+    ],
+    example: "{ read_only: false }",
+};
+
+const KERNEL: Shape = Shape {
+    fields: &[
+        ("lockdown", Word(&["none", "integrity", "confidentiality"])),
+        ("parameters", List),
+        ("release", Text),
+        ("secure_boot", Boolean),
+        ("taint", Set),
+        ("version", Text),
+    ],
+    example: "{ lockdown: integrity }",
+};
+
+const LSM: Shape = Shape {
+    fields: &[
+        ("complain", Set),
+        ("configured", Text),
+        ("enabled", Boolean),
+        ("enforce", Set),
+        ("kill", Set),
+        ("mode", Word(&["enforcing", "permissive", "disabled"])),
+        ("modules", List),
+        ("policy", Text),
+        ("prompt", Set),
+        ("unconfined", Set),
+    ],
+    example: "{ mode: enforcing }",
+};
+
 pub(super) const fn of(kind: ItemKind) -> Shape {
     match kind {
         ItemKind::File => FILE,
@@ -114,6 +166,11 @@ pub(super) const fn of(kind: ItemKind) -> Shape {
         ItemKind::Unit => UNIT,
         ItemKind::Session => SESSION,
         ItemKind::Run => RUN,
+        ItemKind::Fstab => FSTAB,
+        ItemKind::Swap => SWAP,
+        ItemKind::BlockDevice => BLOCK_DEVICE,
+        ItemKind::Kernel => KERNEL,
+        ItemKind::Lsm => LSM,
         _ => Shape { fields: &[], example: "{ }" },
     }
 }
