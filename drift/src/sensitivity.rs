@@ -126,6 +126,12 @@ pub fn classify(item: &ItemId, field: &str, actual: Option<&Value>) -> (Severity
             "lockdown" | "secure_boot" => (Critical, Security),
             _ => (Warning, Security),
         },
+        ItemKind::Repository if field == "files" => (Warning, Functional),
+        ItemKind::Container => match field {
+            "capabilities" | "mounts" | "pid_mode" | "privileged" | "security_options" => (Critical, Security),
+            "image" | "image_digest" | "network" | "ports" | "user" => (Warning, Security),
+            _ => (Info, Functional),
+        },
         ItemKind::BlockDevice if matches!(field, "encrypted" | "luks") => (Critical, Security),
         // Who may enter, act as whom or reach what, what the host trusts, and what runs on it by itself.
         ItemKind::Group
@@ -155,7 +161,7 @@ pub fn classify(item: &ItemId, field: &str, actual: Option<&Value>) -> (Severity
         | ItemKind::Locale
         | ItemKind::TimeSync => (Warning, Functional),
         ItemKind::Session => (Info, Security),
-        ItemKind::Run | ItemKind::Hardware | ItemKind::Container => (Info, Functional),
+        ItemKind::Run | ItemKind::Hardware => (Info, Functional),
     }
 }
 

@@ -9,7 +9,7 @@ use trueline_drift::{ItemId, ItemKind, text};
 
 use super::file::Known;
 use super::{CollectError, Collector, FileReader, Listing, Place, Reading, Root, group, package, rpm, session, sysctl, unit, user};
-use super::{block_device, fstab, kernel, lsm, swap};
+use super::{block_device, certificate, container, fstab, kernel, lsm, repository, swap};
 
 /// Every kind but files, which only a scan can list. A new kind is a file of this folder and a line here.
 const KINDS: &[&Collector] = &[
@@ -24,6 +24,9 @@ const KINDS: &[&Collector] = &[
     &block_device::COLLECTOR,
     &kernel::COLLECTOR,
     &lsm::COLLECTOR,
+    &repository::COLLECTOR,
+    &certificate::COLLECTOR,
+    &container::COLLECTOR,
 ];
 
 pub struct Collectors {

@@ -4,9 +4,12 @@
 //! device or a FIFO, and never holds more than a bounded part of a file.
 
 pub mod account;
+pub mod apk;
 pub mod attributes;
 pub mod block_device;
+pub mod certificate;
 mod collectors;
+pub mod container;
 pub mod file;
 pub mod filesystem;
 pub mod folder;
@@ -20,6 +23,7 @@ pub mod pace;
 pub mod package;
 pub mod program;
 pub mod refusal;
+pub mod repository;
 pub mod root;
 pub mod rpm;
 pub mod run;

@@ -28,7 +28,14 @@ const FILE: Shape = Shape {
 };
 
 const PACKAGE: Shape = Shape {
-    fields: &[("architecture", TextOrSet), ("source", TextOrSet), ("status", TextOrSet), ("version", TextOrSet)],
+    fields: &[
+        ("architecture", TextOrSet),
+        ("hold", Boolean),
+        ("obsolete_conffiles", Set),
+        ("source", TextOrSet),
+        ("status", TextOrSet),
+        ("version", TextOrSet),
+    ],
     example: "{ version: \"1.2-3\" }",
 };
 
@@ -156,6 +163,64 @@ const LSM: Shape = Shape {
     example: "{ mode: enforcing }",
 };
 
+const REPOSITORY: Shape = Shape {
+    fields: &[
+        ("addresses", Set),
+        ("components", Set),
+        ("credentials", Set),
+        ("enabled", Boolean),
+        ("expires", Set),
+        ("files", Set),
+        ("fingerprints", Set),
+        ("gpgcheck", Boolean),
+        ("options", Set),
+        ("repo_gpgcheck", Boolean),
+        ("revoked", Set),
+        ("sha256", Digest),
+        ("signed_by", Set),
+        ("type", Word(&["apk", "apt", "dnf", "keyring"])),
+        ("types", Set),
+        ("users", Set),
+    ],
+    example: "{ components: [main], enabled: true }",
+};
+
+const CERTIFICATE: Shape = Shape {
+    fields: &[
+        ("begins_at", Text),
+        ("ca", Boolean),
+        ("expires_at", Text),
+        ("files", Set),
+        ("issuer", Text),
+        ("names", Set),
+        ("sha256", Digest),
+        ("subject", Text),
+    ],
+    example: "{ files: [/etc/ssl/certs/ca-certificates.crt] }",
+};
+
+const CONTAINER: Shape = Shape {
+    fields: &[
+        ("capabilities", Set),
+        ("command", List),
+        ("id", Text),
+        ("image", Text),
+        ("image_digest", Text),
+        ("mounts", Set),
+        ("network", Text),
+        ("paused", Boolean),
+        ("pid_mode", Text),
+        ("ports", Set),
+        ("privileged", Boolean),
+        ("restart", Text),
+        ("running", Boolean),
+        ("runtime", Word(&["containerd", "docker", "podman"])),
+        ("security_options", Set),
+        ("user", Text),
+    ],
+    example: "{ running: true, privileged: false }",
+};
+
 pub(super) const fn of(kind: ItemKind) -> Shape {
     match kind {
         ItemKind::File => FILE,
@@ -171,6 +236,9 @@ pub(super) const fn of(kind: ItemKind) -> Shape {
         ItemKind::BlockDevice => BLOCK_DEVICE,
         ItemKind::Kernel => KERNEL,
         ItemKind::Lsm => LSM,
+        ItemKind::Repository => REPOSITORY,
+        ItemKind::Certificate => CERTIFICATE,
+        ItemKind::Container => CONTAINER,
         _ => Shape { fields: &[], example: "{ }" },
     }
 }
