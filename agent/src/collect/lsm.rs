@@ -14,11 +14,19 @@ const SELINUX_CONFIG: &str = "/etc/selinux/config";
 const SELINUX_ENFORCE: &str = "/sys/fs/selinux/enforce";
 const APPARMOR_ENABLED: &str = "/sys/module/apparmor/parameters/enabled";
 const APPARMOR_PROFILES: &str = "/sys/kernel/security/apparmor/profiles";
+/// The same as folders, each with the files `name` and `mode`, and a folder `profiles` for those within it.
+const APPARMOR_POLICY: &str = "/sys/kernel/security/apparmor/policy/profiles";
 
 const LIMIT: u64 = 4 * 1024 * 1024;
 
-/// Modes and profiles are the kernel's, and neither securityfs nor selinuxfs tells of a change: four small reads.
+/// Modes and profiles are the kernel's, and neither securityfs nor selinuxfs tells of a change. Four small reads, and where only
+/// root may read the list of AppArmor's profiles two more for each of them.
 const POLL: Duration = Duration::from_secs(30);
+
+/// Many times what a distribution ships.
+const PROFILES_LIMIT: usize = 4096;
+/// How deep profiles may lie in each other; the kernel itself has one within another.
+const DEPTH: usize = 4;
 
 /// What a profile can be in.
 const MODES: &[&str] = &["complain", "enforce", "kill", "prompt", "unconfined"];
@@ -77,22 +85,51 @@ fn apparmor(root: &Root, skipped: &mut u64) -> io::Result<Option<Fields>> {
     let Some(enabled) = folder::word(root, APPARMOR_ENABLED)? else { return Ok(None) };
     let mut fields = Fields::new();
     fields.set(FieldName::known("enabled"), (enabled == "Y").into());
-    match root.read(APPARMOR_PROFILES, LIMIT) {
-        Ok(Some(list)) => {
-            let (profiles, malformed) = profiles(&list);
+    let list = match root.read(APPARMOR_PROFILES, LIMIT) {
+        // Only who may see the policy as a whole may read the list.
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            let mut list = Vec::new();
+            survey(root, APPARMOR_POLICY, "", DEPTH, &mut list).map(|()| Some(list))
+        }
+        other => other,
+    };
+    match list {
+        Ok(list) => {
+            let (profiles, malformed) = profiles(&list.unwrap_or_default());
             *skipped += malformed;
             for (mode, names) in profiles {
                 fields.set(FieldName::known(mode), Value::list(names));
             }
         }
-        Ok(None) => {}
-        // Only who may see the policy may read it.
         Err(error) => {
             let reason = Value::unreadable(refusal::reason(&error));
             ["complain", "enforce"].iter().for_each(|mode| fields.set(FieldName::known(mode), reason.clone()));
         }
     }
     Ok(Some(fields))
+}
+
+/// The profiles beneath a folder, written as the kernel's own list has them.
+fn survey(root: &Root, place: &str, parent: &str, depth: usize, list: &mut Vec<u8>) -> io::Result<()> {
+    for (entry, _) in folder::names(root, place, PROFILES_LIMIT)? {
+        let Some(profile) = folder::beneath(place, &entry) else { continue };
+        let (name, mode) = (root.read(&format!("{profile}/name"), LIMIT), root.read(&format!("{profile}/mode"), LIMIT));
+        // Unloaded since it was listed.
+        let (Some(name), Some(mode)) = (name?, mode?) else { continue };
+        let name = String::from_utf8_lossy(name.trim_ascii()).into_owned();
+        let name = if parent.is_empty() { name } else { format!("{parent}//{name}") };
+        list.extend_from_slice(name.as_bytes());
+        list.extend_from_slice(b" (");
+        list.extend_from_slice(mode.trim_ascii());
+        list.extend_from_slice(b")\n");
+        if list.len() as u64 > LIMIT {
+            return Err(io::Error::other(format!("its profiles are longer than {LIMIT} bytes")));
+        }
+        if depth > 0 {
+            survey(root, &format!("{profile}/profiles"), &name, depth - 1, list)?;
+        }
+    }
+    Ok(())
 }
 
 /// `name (mode)` by line. What a profile that complains learns by itself is not among them.
@@ -153,6 +190,24 @@ mod tests {
             ]
         );
         assert_eq!(read_all(&root).unwrap().skipped, 1);
+    }
+
+    #[test]
+    fn profiles_are_the_same_where_only_root_may_read_their_list() {
+        let policy = |file: &str| format!("{APPARMOR_POLICY}/{file}");
+        let files = [
+            ("usr.bin.man.7/name", "/usr/bin/man\n"),
+            ("usr.bin.man.7/mode", "enforce\n"),
+            ("usr.bin.man.7/profiles/filter.1/name", "filter\n"),
+            ("usr.bin.man.7/profiles/filter.1/mode", "complain\n"),
+            ("gone.2/name", "gone\n"),
+        ]
+        .map(|(file, text)| (policy(file), text));
+        let files: Vec<_> = files.iter().map(|(path, text)| (path.as_str(), *text)).collect();
+        let (_folder, root) = sample(&files);
+        let mut list = Vec::new();
+        survey(&root, APPARMOR_POLICY, "", DEPTH, &mut list).unwrap();
+        assert_eq!(String::from_utf8(list).unwrap(), "/usr/bin/man (enforce)\n/usr/bin/man//filter (complain)\n");
     }
 
     #[test]

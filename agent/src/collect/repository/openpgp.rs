@@ -42,8 +42,10 @@ struct Open {
     key: PublicKey,
     id: [u8; 8],
     created: u32,
-    /// When the signature was made that `expires_at` is from.
+    /// When the certification was made that `expires_at` is from.
     told: u32,
+    /// As it says of itself directly, which counts before what it says with a user id.
+    direct: Option<u32>,
     /// A subkey has begun: what follows is not about the primary key.
     is_past: bool,
 }
@@ -166,15 +168,15 @@ fn opened(body: &[u8]) -> Option<Open> {
     let id = if *version == 4 { &fingerprint[fingerprint.len() - 8..] } else { &fingerprint[..8] };
     let id = id.try_into().ok()?;
     let key = PublicKey { fingerprint: hex::encode_upper(&fingerprint), user: None, expires_at: None, revoked: false };
-    Some(Open { key, id, created, told: 0, is_past: false })
+    Some(Open { key, id, created, told: 0, direct: None, is_past: false })
 }
 
 #[derive(Debug, Default)]
 struct Signature {
     kind: u8,
     created: u32,
-    /// Seconds after the key was made.
-    key_expires: u32,
+    /// Seconds after the key was made; 0 says that it never ends, and absence nothing.
+    key_expires: Option<u32>,
     issuer: Option<[u8; 8]>,
 }
 
@@ -200,7 +202,7 @@ fn signature(body: &[u8]) -> Option<Signature> {
             let seconds = || value.try_into().ok().map(u32::from_be_bytes);
             match name & 0x7f {
                 2 if is_signed => signature.created = seconds()?,
-                9 if is_signed => signature.key_expires = seconds()?,
+                9 if is_signed => signature.key_expires = Some(seconds()?),
                 16 => signature.issuer = value.try_into().ok(),
                 33 => {
                     let (version, fingerprint) = value.split_first()?;
@@ -219,14 +221,25 @@ fn heed(open: &mut Open, signature: &Signature) {
     if signature.issuer != Some(open.id) {
         return;
     }
-    match signature.kind {
-        REVOCATION => open.key.revoked = true,
-        kind if (CERTIFICATIONS.contains(&kind) || kind == DIRECT) && signature.created >= open.told => {
+    match (signature.kind, signature.key_expires) {
+        (REVOCATION, _) => open.key.revoked = true,
+        // Most that are direct name who may revoke the key, and no expiry.
+        (DIRECT, Some(expires)) if signature.created >= open.direct.unwrap_or(0) => {
+            open.direct = Some(signature.created);
+            open.expire(expires);
+        }
+        (kind, expires) if CERTIFICATIONS.contains(&kind) && open.direct.is_none() && signature.created >= open.told => {
             open.told = signature.created;
-            let end = i64::from(open.created) + i64::from(signature.key_expires);
-            open.key.expires_at = (signature.key_expires > 0).then(|| Time::from_seconds(end));
+            open.expire(expires.unwrap_or(0));
         }
         _ => {}
+    }
+}
+
+impl Open {
+    fn expire(&mut self, after: u32) {
+        let end = i64::from(self.created) + i64::from(after);
+        self.key.expires_at = (after > 0).then(|| Time::from_seconds(end));
     }
 }
 
@@ -286,15 +299,24 @@ pub(super) mod tests {
             id: [1; 8],
             created: 100,
             told: 0,
+            direct: None,
             is_past: false,
         };
-        let own = Signature { kind: 0x13, created: 5, key_expires: 50, issuer: Some([1; 8]) };
+        let own = Signature { kind: 0x13, created: 5, key_expires: Some(50), issuer: Some([1; 8]) };
         heed(&mut open, &own);
-        heed(&mut open, &Signature { key_expires: 9, created: 9, kind: DIRECT, issuer: Some([2; 8]) });
+        heed(&mut open, &Signature { key_expires: Some(9), created: 9, kind: DIRECT, issuer: Some([2; 8]) });
         heed(&mut open, &Signature { kind: REVOCATION, issuer: None, ..Signature::default() });
-        heed(&mut open, &Signature { created: 4, key_expires: 0, ..own });
+        heed(&mut open, &Signature { created: 4, key_expires: None, ..own });
         assert_eq!(open.key.expires_at, Some(Time::from_seconds(150)));
+        // It names who may revoke the key, as Debian's own keys do, and says nothing of expiry.
+        heed(&mut open, &Signature { kind: DIRECT, created: 6, key_expires: None, issuer: Some([1; 8]) });
+        assert_eq!(open.key.expires_at, Some(Time::from_seconds(150)));
+        heed(&mut open, &Signature { kind: DIRECT, created: 6, key_expires: Some(7), issuer: Some([1; 8]) });
+        heed(&mut open, &Signature { kind: 0x13, created: 8, key_expires: None, issuer: Some([1; 8]) });
+        assert_eq!(open.key.expires_at, Some(Time::from_seconds(107)));
         assert!(!open.key.revoked);
+        heed(&mut open, &Signature { kind: REVOCATION, issuer: Some([1; 8]), ..Signature::default() });
+        assert!(open.key.revoked);
     }
 
     proptest! {
