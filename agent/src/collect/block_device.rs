@@ -1,7 +1,7 @@
 //! Block devices with a size, from /sys/class/block: disks, their partitions, and what the device mapper makes of them.
 //!
-//! A device is called by its name; one of the device mapper by the name it was given, as in `mapper/vg-root`: its number
-//! depends on the order in which they were found.
+//! A device is called by its name. One of the device mapper is called by the name it was given, as in `mapper/vg-root`, and a loop
+//! device by its file, as in `loop/srv/disk.img`: their numbers depend on the order in which they were made.
 
 use std::io;
 use std::time::Duration;
@@ -62,14 +62,10 @@ fn device(root: &Root, name: &[u8], place: &str) -> io::Result<Option<(Vec<u8>, 
     if let Some(removable) = flag("removable")? {
         fields.set(FieldName::known("removable"), removable.into());
     }
-    for (field, file) in [("model", "device/model"), ("backing_file", "loop/backing_file")] {
-        if let Some(value) = word(file)? {
-            fields.set(FieldName::known(field), Value::text(&value));
-        }
+    if let Some(model) = word("device/model")? {
+        fields.set(FieldName::known("model"), Value::text(&model));
     }
-    let mut key = name.to_vec();
-    if let Some(mapper) = word("dm/name")? {
-        key = [b"mapper/", text::original(&mapper).as_ref()].concat();
+    if word("dm/name")?.is_some() {
         fields.set(FieldName::known("type"), "mapper".into());
         if let Some(uuid) = word("dm/uuid")? {
             // `CRYPT-LUKS2-…`, `LVM-…`, `part1-mpath-…`: who made it, before what is its own.
@@ -82,6 +78,9 @@ fn device(root: &Root, name: &[u8], place: &str) -> io::Result<Option<(Vec<u8>, 
         if let Some(disk) = disk(root, place) {
             fields.set(FieldName::known("partition_of"), Value::bytes(&disk));
         }
+    } else if let Some(file) = word("loop/backing_file")? {
+        fields.set(FieldName::known("type"), "loop".into());
+        fields.set(FieldName::known("backing_file"), Value::text(&file));
     } else {
         fields.set(FieldName::known("type"), "disk".into());
     }
@@ -91,13 +90,21 @@ fn device(root: &Root, name: &[u8], place: &str) -> io::Result<Option<(Vec<u8>, 
         lower.sort_unstable();
         fields.set(FieldName::known("lies_on"), Value::list(lower));
     }
-    Ok(Some((key, fields)))
+    Ok(Some((text::original(&called(root, name)).into_owned(), fields)))
 }
 
-/// A device as its own item is called.
+/// What a device is called, in its printable form.
 fn called(root: &Root, name: &[u8]) -> String {
-    let mapper = folder::beneath(DEVICES, name).and_then(|place| folder::word(root, &format!("{place}/dm/name")).ok().flatten());
-    mapper.map_or_else(|| text::printable(name).into_owned(), |mapper| format!("mapper/{mapper}"))
+    let word = |file: &str| folder::beneath(DEVICES, name).and_then(|place| folder::word(root, &format!("{place}/{file}")).ok().flatten());
+    match (word("dm/name"), word("loop/backing_file")) {
+        (Some(mapper), _) => format!("mapper/{mapper}"),
+        // Of a file there may be several, each from another place of it.
+        (None, Some(file)) => match word("loop/offset").filter(|offset| offset != "0") {
+            Some(offset) => format!("loop{file} at {offset}"),
+            None => format!("loop{file}"),
+        },
+        (None, None) => text::printable(name).into_owned(),
+    }
 }
 
 /// The disk in whose folder a partition lies: `../../devices/…/block/sda/sda1`.
@@ -132,14 +139,21 @@ mod tests {
             ("virtual/block/dm-0/dm/uuid", "CRYPT-LUKS2-0123-sda1_crypt\n"),
             ("virtual/block/dm-0/slaves/sda1/x", ""),
             ("virtual/block/loop0/size", "0\n"),
+            ("virtual/block/loop7/size", "8\n"),
+            ("virtual/block/loop7/ro", "1\n"),
+            ("virtual/block/loop7/loop/backing_file", "/srv/disk.img\n"),
         ] {
             write(path, text);
         }
         let class = folder.path().join("sys/class/block");
         std::fs::create_dir_all(&class).unwrap();
-        for (name, target) in
-            [("sda", "pci/block/sda"), ("sda1", "pci/block/sda/sda1"), ("dm-0", "virtual/block/dm-0"), ("loop0", "virtual/block/loop0")]
-        {
+        for (name, target) in [
+            ("sda", "pci/block/sda"),
+            ("sda1", "pci/block/sda/sda1"),
+            ("dm-0", "virtual/block/dm-0"),
+            ("loop0", "virtual/block/loop0"),
+            ("loop7", "virtual/block/loop7"),
+        ] {
             std::os::unix::fs::symlink(format!("../../devices/{target}"), class.join(name)).unwrap();
         }
         let root = Root::at(folder.path());
@@ -155,6 +169,7 @@ mod tests {
         assert_eq!(
             shown,
             [
+                r#"block_device:loop/srv/disk.img {"backing_file":"/srv/disk.img","read_only":true,"size":4096,"type":"loop"}"#,
                 r#"block_device:mapper/sda1_crypt {"encrypted":true,"lies_on":["sda1"],"luks":true,"made_by":"CRYPT","read_only":true,"removable":false,"size":262144,"type":"mapper"}"#,
                 r#"block_device:sda {"model":"QEMU HARD\\x1b[2JDISK","read_only":false,"removable":false,"size":1048576,"type":"disk"}"#,
                 r#"block_device:sda1 {"partition_of":"sda","read_only":false,"size":524288,"type":"partition"}"#,

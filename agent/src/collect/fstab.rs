@@ -120,6 +120,7 @@ mod tests {
 
     #[test]
     fn a_password_among_the_options_is_not_told() {
+        assert!(shown("//nas/x /x cifs credentials=/etc/nas.cred\n")[0].contains(r#"["credentials=/etc/nas.cred"]"#));
         let shown = shown("//nas/backup /mnt/b.d cifs username=backup,password=hunter2secret,uid=33 0 0\n");
         assert!(!shown[0].contains("hunter2"), "{shown:?}");
         assert!(

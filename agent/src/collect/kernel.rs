@@ -94,7 +94,12 @@ fn parameters(line: &[u8], key: &RedactionKey) -> Vec<String> {
             None => parameter.into_owned(),
         }
     };
-    parts.filter(|part| !part.is_empty()).map(masked).collect()
+    let parts: Vec<_> = parts.filter(|part| !part.is_empty()).collect();
+    // Behind it stand the arguments of the first process.
+    let end = parts.iter().position(|part| *part == b"--").unwrap_or(parts.len());
+    let (own, others) = parts.split_at(end);
+    let others: Vec<_> = others.iter().map(|part| text::printable(part).into_owned()).collect();
+    own.iter().map(|part| masked(part)).chain(redact::arguments(&others)).collect()
 }
 
 fn taints(bits: u64) -> Vec<String> {
@@ -149,14 +154,20 @@ mod tests {
         write(&root, RELEASE, b"6.1.0-37-amd64\n");
         assert_eq!(shown(&root), [r#"kernel:running {"release":"6.1.0-37-amd64"}"#]);
         write(&root, VERSION, b"#1 SMP Debian 6.1.140-1\n");
-        write(&root, COMMAND_LINE, b"root=UUID=1b ro console=tty0 dyndbg=\"file a.c +p\" rd.password=hunter2secret quiet\n");
+        write(
+            &root,
+            COMMAND_LINE,
+            b"root=UUID=1b ro console=tty0 dyndbg=\"file a.c +p\" rd.password=hunter2secret quiet -- --token hunter2secret\n",
+        );
         write(&root, TAINTED, b"4097\n");
         write(&root, LOCKDOWN, b"none [integrity] confidentiality\n");
         write(&root, SECURE_BOOT, &[6, 0, 0, 0, 1]);
         let shown = shown(&root);
         assert!(!shown[0].contains("hunter2"), "{shown:?}");
         let digest = RedactionKey::new([1; 32]).digest(b"hunter2secret");
-        let parameters = format!(r#"["root=UUID=1b","ro","console=tty0","dyndbg=\"file a.c +p\"","rd.password={digest}","quiet"]"#);
+        let parameters = format!(
+            r#"["root=UUID=1b","ro","console=tty0","dyndbg=\"file a.c +p\"","rd.password={digest}","quiet","--","--token","[redacted]"]"#
+        );
         let rest = r##""release":"6.1.0-37-amd64","secure_boot":true,"taint":["out_of_tree_module","proprietary_module"],"version":"#1 SMP Debian 6.1.140-1""##;
         assert_eq!(shown, [format!(r#"kernel:running {{"lockdown":"integrity","parameters":{parameters},{rest}}}"#)]);
     }

@@ -3,10 +3,10 @@
 use std::io;
 use std::time::Duration;
 
-use trueline_drift::{FieldName, Fields, ItemKind, Value};
+use trueline_drift::{FieldName, Fields, ItemKind, Value, text};
 
 use super::fstab::plain;
-use super::{CollectError, Collector, Listing, Root, listing};
+use super::{CollectError, Collector, Listing, Root, folder, listing};
 
 const TABLE: &str = "/proc/swaps";
 const LIMIT: u64 = 1024 * 1024;
@@ -18,10 +18,20 @@ pub const COLLECTOR: Collector = Collector { kind: ItemKind::Swap, sources: &[],
 
 fn read_all(root: &Root) -> Result<Listing, CollectError> {
     let failed = |error: io::Error| CollectError::database(TABLE, &error);
-    Ok(parse(&root.read(TABLE, LIMIT).map_err(failed)?.unwrap_or_default()))
+    let (areas, skipped) = parse(&root.read(TABLE, LIMIT).map_err(failed)?.unwrap_or_default());
+    let named = areas.into_iter().map(|(name, fields)| (mapped(root, &name).unwrap_or(name), fields));
+    Ok(listing(ItemKind::Swap, named, skipped))
 }
 
-fn parse(table: &[u8]) -> Listing {
+/// `/dev/mapper/vg-swap` for `/dev/dm-1`, whose number depends on the order in which devices were found.
+fn mapped(root: &Root, name: &[u8]) -> Option<Vec<u8>> {
+    let device = folder::beneath("/sys/class/block", name.strip_prefix(b"/dev/").filter(|device| device.starts_with(b"dm-"))?)?;
+    let mapper = folder::word(root, &format!("{device}/dm/name")).ok()??;
+    Some([b"/dev/mapper/", text::original(&mapper).as_ref()].concat())
+}
+
+/// The areas, and how many lines made no sense.
+fn parse(table: &[u8]) -> (Vec<(Vec<u8>, Fields)>, u64) {
     let mut skipped = 0;
     let mut areas = Vec::new();
     for line in table.split(|byte| *byte == b'\n').skip(1).filter(|line| !line.trim_ascii().is_empty()) {
@@ -44,7 +54,7 @@ fn parse(table: &[u8]) -> Listing {
         }
         areas.push((plain(name), fields));
     }
-    listing(ItemKind::Swap, areas, skipped)
+    (areas, skipped)
 }
 
 #[cfg(test)]
@@ -56,26 +66,29 @@ mod tests {
     const SAMPLE: &str = "Filename\t\t\t\tType\t\tSize\t\tUsed\t\tPriority\n/dev/dm-1                               partition\t4194300\t\t1024\t\t-2\n\
         /srv/my\\040swap                         file\t\t524284\t\t0\t\t10\n";
 
-    fn shown(listing: &Listing) -> Vec<String> {
-        listing.items.iter().map(|(item, reading)| format!("{item} {}", serde_json::to_string(&reading.fields).unwrap())).collect()
-    }
-
     #[test]
     fn areas_are_told_without_what_is_used_of_them() {
-        assert_eq!(
-            shown(&parse(SAMPLE.as_bytes())),
-            [
-                r#"swap:/dev/dm-1 {"size":4294963200,"type":"partition"}"#,
-                r#"swap:/srv/my swap {"priority":10,"size":536866816,"type":"file"}"#
-            ]
-        );
-        assert_eq!(parse(SAMPLE.as_bytes()), parse(SAMPLE.replace("1024\t\t-2", "4096\t\t-3").as_bytes()));
+        let folder = tempfile::tempdir().unwrap();
+        let root = Root::at(folder.path());
+        let write = |path: &str, text: &str| {
+            std::fs::create_dir_all(root.path(path).parent().unwrap()).unwrap();
+            std::fs::write(root.path(path), text).unwrap();
+        };
+        write(TABLE, SAMPLE);
+        let shown = || -> Vec<_> {
+            let listing = read_all(&root).unwrap();
+            listing.items.iter().map(|(item, reading)| format!("{item} {}", serde_json::to_string(&reading.fields).unwrap())).collect()
+        };
+        let file = r#"swap:/srv/my swap {"priority":10,"size":536866816,"type":"file"}"#;
+        assert_eq!(shown(), [r#"swap:/dev/dm-1 {"size":4294963200,"type":"partition"}"#, file]);
+        write(TABLE, &SAMPLE.replace("1024\t\t-2", "4096\t\t-3"));
+        write("/sys/class/block/dm-1/dm/name", "vg-swap\n");
+        assert_eq!(shown(), [r#"swap:/dev/mapper/vg-swap {"size":4294963200,"type":"partition"}"#, file]);
     }
 
     #[test]
     fn a_line_that_makes_no_sense_is_counted() {
-        let listing = parse(b"Filename Type Size Used Priority\n/dev/sda2 partition x 0 1\n/dev/sda3\n");
-        assert_eq!((listing.items.len(), listing.skipped), (0, 2));
+        assert_eq!(parse(b"Filename Type Size Used Priority\n/dev/sda2 partition x 0 1\n/dev/sda3\n"), (vec![], 2));
     }
 
     #[test]

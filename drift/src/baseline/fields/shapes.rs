@@ -130,7 +130,7 @@ const BLOCK_DEVICE: Shape = Shape {
         ("read_only", Boolean),
         ("removable", Boolean),
         ("size", Number),
-        ("type", Word(&["disk", "mapper", "partition"])),
+        ("type", Word(&["disk", "loop", "mapper", "partition"])),
     ],
     example: "{ read_only: false }",
 };
