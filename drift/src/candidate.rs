@@ -206,7 +206,7 @@ impl Question<'_> {
     fn unit(&self) -> Option<&str> {
         let key = self.item.key.as_str();
         match self.item.kind {
-            ItemKind::Unit | ItemKind::Timer => Some(key),
+            ItemKind::Unit => Some(key),
             ItemKind::File if key.contains("/systemd/") => key.rsplit('/').next(),
             _ => None,
         }

@@ -45,38 +45,15 @@ kinds! {
     KernelModule => "kernel_module",
     /// A table, chain, rule, set or other object of the kernel's packet filter.
     Firewall => "firewall",
-    /// A socket that waits for packets or connections.
-    Listener => "listener",
-    /// A network interface.
-    Interface => "interface",
-    Route => "route",
-    Resolver => "resolver",
-    HostsEntry => "hosts_entry",
     /// A source of packages.
     Repository => "repository",
-    /// A key that lets somebody in over ssh.
-    AuthorizedKey => "authorized_key",
-    SudoRule => "sudo_rule",
-    /// What sshd does with its configuration, by its own word.
-    Sshd => "sshd",
-    CronJob => "cron_job",
-    AtJob => "at_job",
-    Timer => "timer",
     Kernel => "kernel",
     /// A Linux security module.
     Lsm => "lsm",
     Fstab => "fstab",
     Swap => "swap",
     BlockDevice => "block_device",
-    Hardware => "hardware",
     Certificate => "certificate",
-    Environment => "environment",
-    Limits => "limits",
-    PamRule => "pam_rule",
-    Hostname => "hostname",
-    Timezone => "timezone",
-    Locale => "locale",
-    TimeSync => "time_sync",
     Container => "container",
 }
 

@@ -21,6 +21,14 @@ const KINDS: &[&Collector] = &[
     &super::mount::COLLECTOR,
     &super::kernel_module::COLLECTOR,
     &super::firewall::COLLECTOR,
+    &super::fstab::COLLECTOR,
+    &super::swap::COLLECTOR,
+    &super::block_device::COLLECTOR,
+    &super::kernel::COLLECTOR,
+    &super::lsm::COLLECTOR,
+    &super::repository::COLLECTOR,
+    &super::certificate::COLLECTOR,
+    &super::container::COLLECTOR,
 ];
 
 pub struct Collectors {

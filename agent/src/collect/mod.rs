@@ -4,13 +4,21 @@
 //! device or a FIFO, and never holds more than a bounded part of a file.
 
 pub mod account;
+pub mod apk;
 pub mod attributes;
+pub mod block_device;
+pub mod certificate;
 mod collectors;
+pub mod container;
 pub mod file;
 pub mod filesystem;
 pub mod firewall;
+pub mod folder;
+pub mod fstab;
 pub mod group;
+pub mod kernel;
 pub mod kernel_module;
+pub mod lsm;
 pub mod manifest;
 pub mod mount;
 pub mod names;
@@ -18,10 +26,12 @@ pub mod pace;
 pub mod package;
 pub mod program;
 pub mod refusal;
+pub mod repository;
 pub mod root;
 pub mod rpm;
 pub mod run;
 pub mod session;
+pub mod swap;
 pub mod sysctl;
 pub mod unit;
 pub mod user;
