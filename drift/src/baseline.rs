@@ -269,10 +269,7 @@ items:
                 "bad.yaml:3:3: `sysctl:net/ipv4/ip_forward`: write it with full stops, \"sysctl:net.ipv4.ip_forward\"",
             ),
             ("unit:ssh: absent", "bad.yaml:3:3: `unit:ssh`: a unit's name ends in its type, as in \"unit:ssh.service\""),
-            (
-                "fil:/etc/a: absent",
-                "bad.yaml:3:3: `fil` is not a kind of item: use file, package, sysctl, user, group, unit, session or run",
-            ),
+            ("fil:/etc/a: absent", &format!("bad.yaml:3:3: `fil` is not a kind of item: use {}", ItemKind::names())),
             (
                 "file:/a: absnt",
                 "bad.yaml:3:12: `absnt` is nothing that can be expected of an item: write `absent`, or the fields that are expected, as in ",
@@ -293,7 +290,7 @@ items:
             ("{ kind: file, keys: /etc/ }", "bad.yaml:3:25: keys: `/etc/` matches no file: take the `/` at its end away"),
             (
                 "{ kind: fil, keys: /etc/* }",
-                "bad.yaml:3:13: `fil` is not a kind of item: use file, package, sysctl, user, group, unit, session or run; did you mean `file`?",
+                &format!("bad.yaml:3:13: `fil` is not a kind of item: use {}; did you mean `file`?", ItemKind::names()),
             ),
             ("{ kind: file }", "bad.yaml:3:5: the key `keys` is missing: "),
             ("{ kind: file, key: /etc/* }", "bad.yaml:3:19: unknown key `key`: did you mean `keys`? Known here: kind, keys"),

@@ -237,7 +237,7 @@ fn two_that_mount_within_moments_are_not_taken_for_each_other() {
         ItemKind::Mount,
         2 * ROUNDS,
         |_| {},
-        |_| (0..ROUNDS).for_each(|round| both([&mount("a", round), &mount("b", round)], 4 * round)),
+        |_| (0..ROUNDS).for_each(|round| both([&mount("a", round), &mount("b", round)], 20 * round)),
     );
     for round in 0..ROUNDS {
         for name in ["a", "b"] {
@@ -264,7 +264,7 @@ fn two_that_change_the_packet_filter_within_moments_are_not_taken_for_each_other
         ItemKind::Firewall,
         2 * ROUNDS,
         |_| {},
-        |_| (0..ROUNDS).for_each(|round| both([&add("a", round), &add("b", round)], 4 * round)),
+        |_| (0..ROUNDS).for_each(|round| both([&add("a", round), &add("b", round)], 20 * round)),
     );
     let Some(told) = told else { return };
     let table = |key: &str| key.rsplit(' ').next().unwrap_or_default().to_owned();
