@@ -13,6 +13,8 @@ use trueline_drift::text::printable;
 use crate::kernel::fanotify::{Batch, Event, Group, Reach, Report};
 
 const FOLDER: &str = "/proc/sys";
+/// The same in the first process's view, where it may be looked at.
+const HOSTS_FOLDER: &str = "/proc/1/root/proc/sys";
 /// One event for each write; a setting takes effect with it, so closing tells nothing new.
 const MASK: u64 = libc::FAN_MODIFY;
 
@@ -26,7 +28,13 @@ impl Sysctls {
         let group = Group::open(Report::Descriptors)?;
         // The whole procfs, so that writers in mount namespaces of their own (sandboxed services) are
         // seen too; failing that, the mount that we see.
-        group.mark(Reach::Filesystem, MASK, Path::new(FOLDER)).or_else(|_| group.mark(Reach::Mount, MASK, Path::new(FOLDER)))?;
+        let mark = |folder: &str| {
+            let folder = Path::new(folder);
+            group.mark(Reach::Filesystem, MASK, folder).or_else(|_| group.mark(Reach::Mount, MASK, folder))
+        };
+        // The service manager mounts a procfs for a service that it protects the kernel's settings from: the host's is another.
+        let hosts = mark(HOSTS_FOLDER);
+        mark(FOLDER).or(hosts)?;
         Ok(Self { group })
     }
 
