@@ -8,11 +8,24 @@ use trueline_drift::watch::{WatchPolicy, is_beneath};
 use trueline_drift::{ItemId, ItemKind, text};
 
 use super::file::Known;
-use super::{CollectError, Collector, FileReader, Listing, Place, Reading, Root, group, package, rpm, session, sysctl, unit, user};
+use super::{CollectError, Collector, FileReader, Listing, Place, Reading, Root, rpm, sysctl};
 
 /// Every kind but files, which only a scan can list. A new kind is a file of this folder and a line here.
-const KINDS: &[&Collector] =
-    &[&package::COLLECTOR, &sysctl::COLLECTOR, &user::COLLECTOR, &group::COLLECTOR, &unit::COLLECTOR, &session::COLLECTOR];
+const KINDS: &[&Collector] = &[
+    &super::package::COLLECTOR,
+    &super::sysctl::COLLECTOR,
+    &super::user::COLLECTOR,
+    &super::group::COLLECTOR,
+    &super::unit::COLLECTOR,
+    &super::session::COLLECTOR,
+    &super::authorized_key::COLLECTOR,
+    &super::environment::COLLECTOR,
+    &super::limits::COLLECTOR,
+    &super::pam_rule::COLLECTOR,
+    &super::cron_job::COLLECTOR,
+    &super::sudo_rule::COLLECTOR,
+    &super::at_job::COLLECTOR,
+];
 
 pub struct Collectors {
     root: Root,

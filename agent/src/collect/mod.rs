@@ -4,22 +4,30 @@
 //! device or a FIFO, and never holds more than a bounded part of a file.
 
 pub mod account;
+pub mod at_job;
 pub mod attributes;
+pub mod authorized_key;
 mod collectors;
+pub mod cron_job;
+pub mod environment;
 pub mod file;
 pub mod filesystem;
 pub mod group;
+pub mod limits;
 pub mod manifest;
 pub mod names;
 pub mod pace;
 pub mod package;
+pub mod pam_rule;
 pub mod program;
 pub mod refusal;
 pub mod root;
 pub mod rpm;
 pub mod run;
 pub mod session;
+pub mod sudo_rule;
 pub mod sysctl;
+pub mod texts;
 pub mod unit;
 pub mod user;
 
