@@ -19,6 +19,8 @@ enum kind {
 	MAPPED = 3,
 	// Something was mounted or unmounted.
 	MOUNT = 4,
+	// A module was loaded into the kernel, or taken out of it.
+	MODULE = 5,
 };
 
 // What changes a file or folder, in the numbers of fsnotify, which are those of inotify.
@@ -323,6 +325,30 @@ int on_move(u64 *ctx)
 {
 	if (!(int)ctx[2])
 		tell_mount();
+	return 0;
+}
+
+INLINE void tell_module(struct module *module)
+{
+	struct record *record = begin(MODULE);
+	if (!record)
+		return;
+	append_name(record, (unsigned char *)module + FIELD_OFFSET(struct module, name));
+	end(record, RINGBUF_FORCE_WAKEUP);
+}
+
+// Before its own code runs, which may take its time.
+SEC("tp_btf/module_load")
+int on_module(u64 *ctx)
+{
+	tell_module((void *)ctx[0]);
+	return 0;
+}
+
+SEC("tp_btf/module_free")
+int on_module_gone(u64 *ctx)
+{
+	tell_module((void *)ctx[0]);
 	return 0;
 }
 

@@ -77,6 +77,10 @@ struct mnt_namespace {
 	struct ns_common ns;
 };
 
+struct module {
+	char name[56];
+};
+
 struct upid {
 	int nr;
 	struct pid_namespace *ns;

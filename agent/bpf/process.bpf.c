@@ -56,7 +56,8 @@ struct head {
 	u64 queued_since;
 	// How many file events waited at some moment between the two times; UNSET where that is not known.
 	u32 queued;
-	u32 unused;
+	// Its number in the first pid namespace.
+	u32 first_number;
 };
 
 struct program {
@@ -119,8 +120,19 @@ struct {
 	MAP_TYPE(value, struct queue);
 } queue SEC(".maps");
 
+// When a program that started last woke the reader.
+struct {
+	MAP_NUMBER(type, MAP_TYPE_ARRAY);
+	MAP_NUMBER(max_entries, 1);
+	MAP_TYPE(key, u32);
+	MAP_TYPE(value, u64);
+} woken SEC(".maps");
+
 // More data than this in the ring wakes the reader.
 const volatile u64 wake_above = 1 << 17;
+// So does a program that starts so long after the last that did, in nanoseconds. The reader then finds its other queues empty, and what comes in
+// those is known to be younger than the program.
+const volatile u64 wake_after = 300000;
 
 INLINE void count_lost(void)
 {
@@ -130,9 +142,22 @@ INLINE void count_lost(void)
 		__sync_fetch_and_add(count, 1);
 }
 
-INLINE void tell(void *record, u64 size)
+INLINE int is_to_wake(u32 kind)
 {
-	u64 wake = bpf_ringbuf_query(&ring, RINGBUF_AVAILABLE_DATA) > wake_above ? RINGBUF_FORCE_WAKEUP : RINGBUF_NO_WAKEUP;
+	u32 first = 0;
+	u64 *last = kind == EXEC ? bpf_map_lookup_elem(&woken, &first) : 0;
+	u64 now = bpf_ktime_get_boot_ns();
+	if (!last || now - *last < wake_after)
+		return 0;
+	*last = now;
+	return 1;
+}
+
+INLINE void tell(void *record, u64 size, u32 kind)
+{
+	u64 wake = RINGBUF_NO_WAKEUP;
+	if (is_to_wake(kind) || bpf_ringbuf_query(&ring, RINGBUF_AVAILABLE_DATA) > wake_above)
+		wake = RINGBUF_FORCE_WAKEUP;
 	if (bpf_ringbuf_output(&ring, record, size, wake))
 		count_lost();
 }
@@ -181,6 +206,7 @@ INLINE int fill(struct head *head, struct task_struct *task, u32 kind)
 		return 0;
 	head->kind = kind;
 	head->pid = number;
+	head->first_number = leader->tgid;
 	// Of what a process does when it ends nothing comes before or after for certain: it closes its files later.
 	head->queued_since = kind == EXIT ? 0 : bpf_ktime_get_boot_ns();
 	head->queued = kind == EXIT ? UNSET : queued_now();
@@ -201,7 +227,6 @@ INLINE int fill(struct head *head, struct task_struct *task, u32 kind)
 	head->mount_namespace = task->nsproxy->mnt_ns->ns.inum;
 	head->parent = 0;
 	head->parent_started = 0;
-	head->unused = 0;
 	return 1;
 }
 
@@ -305,7 +330,7 @@ int on_fork(u64 *ctx)
 	struct task_struct *leader = maker->group_leader;
 	head.parent = number_of(leader);
 	head.parent_started = head.parent ? leader->start_boottime : 0;
-	tell(&head, sizeof(head));
+	tell(&head, sizeof(head), FORK);
 	return 0;
 }
 
@@ -319,7 +344,7 @@ int on_exit(u64 *ctx)
 	struct head head;
 	if (!fill(&head, task, EXIT))
 		return 0;
-	tell(&head, sizeof(head));
+	tell(&head, sizeof(head), EXIT);
 	return 0;
 }
 
@@ -379,7 +404,7 @@ int on_exec(u64 *ctx)
 	used = record->used;
 	if (used > TEXT_BYTES)
 		used = TEXT_BYTES;
-	tell(record, sizeof(struct head) + sizeof(struct program) + used);
+	tell(record, sizeof(struct head) + sizeof(struct program) + used, EXEC);
 	return 0;
 }
 

@@ -14,6 +14,7 @@ pub mod facts;
 pub mod identity;
 pub mod kernel;
 pub mod link;
+pub mod mount_table;
 pub mod observer;
 pub mod process;
 pub mod run;

@@ -1,7 +1,7 @@
 //! Who may have made a change that no sensor told of: what else went on at that time, by logins, sudo and the package manager's log.
 //!
 //! Invariants: a candidate is never the actor and changes nothing of what is said of one; none is offered where a process was
-//! named. What is offered was going on within the change's window, and depends on what was found alone, in whatever order that
+//! named, but where that was the first process at work on units, which does what others ask it to. What is offered was going on within the change's window, and depends on what was found alone, in whatever order that
 //! came. There are at most [`Candidates::LIMIT`]; how many more there were is said.
 
 #[cfg(test)]
@@ -136,7 +136,10 @@ pub struct Candidates {
     pub more: u32,
 }
 
-/// A change that nobody was seen to make.
+/// How long before a change is told its maker may have been asked for it.
+const ASKED_MICROS: i64 = 5_000_000;
+
+/// A change that nobody was seen to make, or that the first process made for somebody.
 #[derive(Debug, Clone, Copy)]
 pub struct Question<'a> {
     pub item: &'a ItemId,
@@ -163,7 +166,7 @@ impl Candidates {
         }
         let mut found: Vec<(Match, i64, &Activity)> = activities
             .iter()
-            .filter(|activity| activity.overlaps(question.observed_after, question.observed_at))
+            .filter(|activity| activity.overlaps(question.after(), question.observed_at))
             .map(|activity| (activity.what.matched(question), activity.micros_from(question.moment()), activity))
             .collect();
         let more = u32::try_from(found.len().saturating_sub(Self::LIMIT)).unwrap_or(u32::MAX);
@@ -187,9 +190,31 @@ impl Candidates {
 
 impl Question<'_> {
     /// Whether candidates are asked for at all: a named process, however doubtful, is told as the actor and needs no guess beside
-    /// it; and a session or a run begins and ends by itself.
+    /// it, unless it is the first process, which is asked by others; and a session or a run begins and ends by itself.
     pub fn is_open(&self) -> bool {
-        self.actor.certainty == Certainty::Unknown && self.item.kind.is_setting() && self.observed_after <= self.observed_at
+        let is_open = self.actor.certainty == Certainty::Unknown || self.is_of_init();
+        is_open && self.item.kind.is_setting() && self.observed_after <= self.observed_at
+    }
+
+    /// The first process changes units for whoever asks it, and no kernel tells who that was: `systemctl enable`.
+    fn is_of_init(&self) -> bool {
+        let is_init = self.actor.process.as_ref().is_some_and(|process| process.pid == 1);
+        is_init && self.unit().is_some()
+    }
+
+    /// The unit that the item is, or is a file of.
+    fn unit(&self) -> Option<&str> {
+        let key = self.item.key.as_str();
+        match self.item.kind {
+            ItemKind::Unit => Some(key),
+            ItemKind::File if key.contains("/systemd/") => key.rsplit('/').next(),
+            _ => None,
+        }
+    }
+
+    /// When it was made at the earliest. A process that was named did it right before it was told.
+    fn after(&self) -> Time {
+        if self.is_of_init() { self.observed_after.max(self.observed_at.plus_micros(-ASKED_MICROS)) } else { self.observed_after }
     }
 
     /// When the change was most likely made.
@@ -224,7 +249,10 @@ impl Doing {
     fn matched(&self, question: &Question<'_>) -> Match {
         let is_object = match self {
             Self::Login { .. } | Self::Su { .. } => false,
-            Self::Sudo { sudo, .. } => sudo.command.as_deref().is_some_and(|command| names(command, question.item.key.as_str())),
+            Self::Sudo { sudo, .. } => sudo.command.as_deref().is_some_and(|command| {
+                let unit = question.unit().into_iter().flat_map(|unit| [unit, unit.strip_suffix(".service").unwrap_or(unit)]);
+                unit.chain([question.item.key.as_str()]).any(|name| names(command, name))
+            }),
             Self::Package { entry } => entry.is_of(question),
         };
         if is_object { Match::ObjectAndTime } else { Match::Time }

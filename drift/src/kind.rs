@@ -16,7 +16,9 @@ macro_rules! kinds {
         }
 
         impl ItemKind {
-            pub const ALL: [Self; [$($name),+].len()] = [$(Self::$kind),+];
+            pub const NAMES: [&'static str; [$($name),+].len()] = [$($name),+];
+
+            pub const ALL: [Self; Self::NAMES.len()] = [$(Self::$kind),+];
 
             pub const fn name(self) -> &'static str {
                 match self {
@@ -43,39 +45,24 @@ kinds! {
     KernelModule => "kernel_module",
     /// A table, chain, rule, set or other object of the kernel's packet filter.
     Firewall => "firewall",
-    /// A socket that waits for packets or connections.
-    Listener => "listener",
-    /// A network interface.
-    Interface => "interface",
-    Route => "route",
-    Resolver => "resolver",
-    HostsEntry => "hosts_entry",
     /// A source of packages.
     Repository => "repository",
-    /// A key that lets somebody in over ssh.
-    AuthorizedKey => "authorized_key",
-    SudoRule => "sudo_rule",
-    /// What sshd does with its configuration, by its own word.
-    Sshd => "sshd",
-    CronJob => "cron_job",
-    AtJob => "at_job",
-    Timer => "timer",
     Kernel => "kernel",
     /// A Linux security module.
     Lsm => "lsm",
     Fstab => "fstab",
     Swap => "swap",
     BlockDevice => "block_device",
-    Hardware => "hardware",
     Certificate => "certificate",
+    Container => "container",
+    /// A key that lets somebody in over ssh.
+    AuthorizedKey => "authorized_key",
+    SudoRule => "sudo_rule",
+    CronJob => "cron_job",
+    AtJob => "at_job",
     Environment => "environment",
     Limits => "limits",
     PamRule => "pam_rule",
-    Hostname => "hostname",
-    Timezone => "timezone",
-    Locale => "locale",
-    TimeSync => "time_sync",
-    Container => "container",
 }
 
 impl ItemKind {
@@ -87,7 +74,7 @@ impl ItemKind {
 
     /// All names, for a message.
     pub fn names() -> String {
-        let [names @ .., last] = Self::ALL.map(Self::name);
+        let [names @ .., last] = Self::NAMES;
         format!("{} or {last}", names.join(", "))
     }
 }

@@ -12,6 +12,7 @@ pub mod change;
 pub mod coverage;
 pub mod diff;
 pub mod document;
+pub mod firewall;
 pub mod format;
 pub mod host;
 pub mod item;

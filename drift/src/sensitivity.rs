@@ -121,35 +121,38 @@ pub fn classify(item: &ItemId, field: &str, actual: Option<&Value>) -> (Severity
             "gecos" | "home" => (Warning, Functional),
             _ => (Critical, Security),
         },
+        ItemKind::Firewall if field == "comment" => (Info, Functional),
+        // Of every rule that one was put before.
+        ItemKind::Firewall if field == "after" => (Warning, Security),
+        ItemKind::Kernel => match field {
+            "release" | "version" => (Warning, Functional),
+            "lockdown" | "secure_boot" => (Critical, Security),
+            _ => (Warning, Security),
+        },
+        ItemKind::Repository if field == "files" => (Warning, Functional),
+        ItemKind::Container => match field {
+            "capabilities" | "mounts" | "pid_mode" | "privileged" | "security_options" => (Critical, Security),
+            "image" | "image_digest" | "network" | "ports" | "user" => (Warning, Security),
+            _ => (Info, Functional),
+        },
+        ItemKind::BlockDevice if matches!(field, "encrypted" | "luks") => (Critical, Security),
         // Who may enter, act as whom or reach what, what the host trusts, and what runs on it by itself.
+        // Where it is written, and what it is called, decide nothing.
+        ItemKind::AuthorizedKey | ItemKind::SudoRule | ItemKind::CronJob if matches!(field, "comment" | "source") => (Info, Functional),
         ItemKind::Group
-        | ItemKind::AuthorizedKey
-        | ItemKind::SudoRule
-        | ItemKind::Sshd
-        | ItemKind::PamRule
         | ItemKind::Lsm
         | ItemKind::Firewall
         | ItemKind::Repository
         | ItemKind::Certificate
+        | ItemKind::AuthorizedKey
+        | ItemKind::SudoRule
+        | ItemKind::PamRule
         | ItemKind::CronJob
         | ItemKind::AtJob => (Critical, Security),
-        ItemKind::KernelModule | ItemKind::Kernel | ItemKind::Mount | ItemKind::Fstab | ItemKind::Listener => (Warning, Security),
-        ItemKind::Unit
-        | ItemKind::Timer
-        | ItemKind::Interface
-        | ItemKind::Route
-        | ItemKind::Resolver
-        | ItemKind::HostsEntry
-        | ItemKind::Swap
-        | ItemKind::BlockDevice
-        | ItemKind::Environment
-        | ItemKind::Limits
-        | ItemKind::Hostname
-        | ItemKind::Timezone
-        | ItemKind::Locale
-        | ItemKind::TimeSync => (Warning, Functional),
+        ItemKind::KernelModule | ItemKind::Mount | ItemKind::Fstab => (Warning, Security),
+        ItemKind::Unit | ItemKind::Swap | ItemKind::BlockDevice | ItemKind::Environment | ItemKind::Limits => (Warning, Functional),
         ItemKind::Session => (Info, Security),
-        ItemKind::Run | ItemKind::Hardware | ItemKind::Container => (Info, Functional),
+        ItemKind::Run => (Info, Functional),
     }
 }
 

@@ -25,6 +25,17 @@ const KINDS: &[&Collector] = &[
     &super::cron_job::COLLECTOR,
     &super::sudo_rule::COLLECTOR,
     &super::at_job::COLLECTOR,
+    &super::mount::COLLECTOR,
+    &super::kernel_module::COLLECTOR,
+    &super::firewall::COLLECTOR,
+    &super::fstab::COLLECTOR,
+    &super::swap::COLLECTOR,
+    &super::block_device::COLLECTOR,
+    &super::kernel::COLLECTOR,
+    &super::lsm::COLLECTOR,
+    &super::repository::COLLECTOR,
+    &super::certificate::COLLECTOR,
+    &super::container::COLLECTOR,
 ];
 
 pub struct Collectors {
@@ -75,12 +86,12 @@ impl Collectors {
     }
 
     /// All items of a kind but files, which only a scan can list. Malformed entries are logged.
-    pub fn read_kind(&mut self, kind: ItemKind) -> Result<Vec<(ItemId, Reading)>, CollectError> {
+    pub fn read_kind(&self, kind: ItemKind) -> Result<Listing, CollectError> {
         let listing = self.list(kind)?;
         if listing.skipped > 0 {
             tracing::warn!(kind = kind.name(), skipped = listing.skipped, "malformed or repeated entries were left out");
         }
-        Ok(listing.items)
+        Ok(listing)
     }
 
     /// As [`Self::read_kind`], with the count of entries left out.

@@ -4,28 +4,41 @@
 //! device or a FIFO, and never holds more than a bounded part of a file.
 
 pub mod account;
+pub mod apk;
 pub mod at_job;
 pub mod attributes;
 pub mod authorized_key;
+pub mod block_device;
+pub mod certificate;
 mod collectors;
+pub mod container;
 pub mod cron_job;
 pub mod environment;
 pub mod file;
 pub mod filesystem;
+pub mod firewall;
+pub mod folder;
+pub mod fstab;
 pub mod group;
+pub mod kernel;
+pub mod kernel_module;
 pub mod limits;
+pub mod lsm;
 pub mod manifest;
+pub mod mount;
 pub mod names;
 pub mod pace;
 pub mod package;
 pub mod pam_rule;
 pub mod program;
 pub mod refusal;
+pub mod repository;
 pub mod root;
 pub mod rpm;
 pub mod run;
 pub mod session;
 pub mod sudo_rule;
+pub mod swap;
 pub mod sysctl;
 pub mod texts;
 pub mod unit;
@@ -36,6 +49,8 @@ use std::time::Duration;
 use trueline_drift::redact::RedactionKey;
 use trueline_drift::watch::WatchPolicy;
 use trueline_drift::{Fields, ItemId, ItemKey, ItemKind, Time};
+
+use crate::sensor::Generation;
 
 pub use collectors::Collectors;
 pub use file::{FileReader, Known, ReadError};
@@ -90,6 +105,8 @@ pub struct Listing {
     pub items: Vec<(ItemId, Reading)>,
     /// Entries of the host's database that make no sense and were left out.
     pub skipped: u64,
+    /// The version of all that was read, where the kernel counts them.
+    pub generation: Option<Generation>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -118,7 +135,8 @@ fn listing(kind: ItemKind, entries: impl IntoIterator<Item = (Vec<u8>, Fields)>,
             _ => skipped += 1,
         }
     }
-    Listing { items: items.into_iter().map(|(key, reading)| (ItemId::new(kind, key), reading)).collect(), skipped }
+    let items = items.into_iter().map(|(key, reading)| (ItemId::new(kind, key), reading)).collect();
+    Listing { items, skipped, generation: None }
 }
 
 /// Says on standard error why a test cannot run here, or fails if nothing may be left out.

@@ -1,21 +1,24 @@
-//! Packages, from dpkg's own database and, where there is one, from rpm's.
+//! Packages, from dpkg's own database and, where there are such, from apk's and rpm's.
 //!
 //! A package whose entry makes no sense is not gone: as long as its name can be told, what cannot be read
 //! of it is unreadable.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, BufRead, BufReader, Read};
 
-use trueline_drift::{FieldName, Fields, ItemKind, Value};
+use trueline_drift::{FieldName, Fields, ItemKind, Value, text};
 
-use super::{CollectError, Collector, Listing, Root, listing, rpm};
+use super::{CollectError, Collector, Listing, Root, apk, listing, rpm};
 use crate::kernel::file::{EntryType, Pinned};
 
 pub const STATUS: &str = "/var/lib/dpkg/status";
 
 /// Many times what the largest known hosts have.
-const DATABASE_LIMIT: u64 = 256 * 1024 * 1024;
-const LINE_LIMIT: u64 = 16 * 1024;
+pub(super) const DATABASE_LIMIT: u64 = 256 * 1024 * 1024;
+pub(super) const LINE_LIMIT: u64 = 16 * 1024;
+
+/// Most configuration files that a package has left behind.
+const OBSOLETE_LIMIT: usize = 1024;
 
 /// One installed package, as its manager tells it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -23,16 +26,18 @@ pub struct Package {
     pub name: Vec<u8>,
     pub version: Vec<u8>,
     pub architecture: Vec<u8>,
-    /// dpkg's three words, as in `install ok installed`; empty for rpm.
+    /// dpkg's three words, as in `install ok installed`; empty for apk and rpm.
     pub status: Vec<u8>,
     pub source: Vec<u8>,
+    /// Configuration files that an earlier version brought and this one does not.
+    pub obsolete_conffiles: Vec<Vec<u8>>,
     /// Fields that cannot be read, and why.
     pub unreadable: BTreeMap<&'static str, &'static str>,
 }
 
 pub const COLLECTOR: Collector = Collector {
     kind: ItemKind::Package,
-    sources: &[STATUS, rpm::DATABASES[0], rpm::DATABASES[1]],
+    sources: &[STATUS, apk::DATABASES[0], apk::DATABASES[1], rpm::DATABASES[0], rpm::DATABASES[1]],
     poll: None,
     read: |place| read_all(place.root),
 };
@@ -53,6 +58,9 @@ pub fn read_all(root: &Root) -> Result<Listing, CollectError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(failed(error)),
     }
+    let (more, malformed) = apk::read_all(root)?;
+    packages.extend(more);
+    skipped += malformed;
     if let Some(database) = rpm::database(root) {
         let (more, malformed) = rpm::read_all(&database)?;
         packages.extend(more);
@@ -70,6 +78,7 @@ pub fn parse(mut status: impl BufRead) -> io::Result<(Vec<Package>, u64)> {
     let mut line = Vec::new();
     let mut package = Package::default();
     let mut started = false;
+    let mut is_among_conffiles = false;
     loop {
         line.clear();
         let read = status.by_ref().take(LINE_LIMIT).read_until(b'\n', &mut line)?;
@@ -98,6 +107,13 @@ pub fn parse(mut status: impl BufRead) -> io::Result<(Vec<Package>, u64)> {
             continue;
         }
         started = true;
+        if text[0] == b' ' {
+            if is_among_conffiles && !is_cut {
+                package.obsolete_conffiles.extend(obsolete_conffile(text).filter(|_| package.obsolete_conffiles.len() < OBSOLETE_LIMIT));
+            }
+            continue;
+        }
+        is_among_conffiles = text == b"Conffiles:";
         let Some(colon) = text.iter().position(|byte| *byte == b':') else { continue };
         let (place, field) = match &text[..colon] {
             b"Package" => (&mut package.name, "name"),
@@ -113,6 +129,13 @@ pub fn parse(mut status: impl BufRead) -> io::Result<(Vec<Package>, u64)> {
             *place = text[colon + 1..].trim_ascii().to_vec();
         }
     }
+}
+
+/// ` /etc/x 0123… obsolete`, with or without another word behind it.
+fn obsolete_conffile(line: &[u8]) -> Option<Vec<u8>> {
+    let words: Vec<_> = line.trim_ascii().split(|byte| *byte == b' ').collect();
+    let at = words.iter().skip(2).position(|word| *word == b"obsolete")?;
+    Some(words[..=at].join(&b' '))
 }
 
 /// Whether a package with this status has files on the disk; `None` for what is no status.
@@ -171,6 +194,15 @@ fn fields(group: &[Package]) -> Fields {
     set("architecture", group.iter().map(|package| &package.architecture).collect());
     set("status", group.iter().map(|package| &package.status).collect());
     set("source", group.iter().map(|package| &package.source).collect());
+    // What upgrades leave alone. Nearly all are not held, and have no such field.
+    if group.iter().any(|package| package.status.starts_with(b"hold ")) {
+        fields.set(FieldName::known("hold"), true.into());
+    }
+    let obsolete: BTreeSet<_> =
+        group.iter().flat_map(|package| &package.obsolete_conffiles).map(|path| text::printable(path).into_owned()).collect();
+    if !obsolete.is_empty() {
+        fields.set(FieldName::known("obsolete_conffiles"), Value::list(obsolete.into_iter().collect()));
+    }
     fields
 }
 
@@ -199,13 +231,23 @@ mod tests {
             shown(&named(packages)),
             [
                 r#"package:dpkg {"architecture":"amd64","status":"install ok installed","version":"1.21.22"}"#,
-                r#"package:libc6 {"architecture":"amd64","source":"glibc (2.36)","status":"hold ok installed","version":"2.36-9"}"#,
+                r#"package:libc6 {"architecture":"amd64","hold":true,"source":"glibc (2.36)","status":"hold ok installed","version":"2.36-9"}"#,
                 r#"package:libc6:i386 {"architecture":"i386","source":"glibc","status":"install ok installed","version":"2.36-9"}"#,
                 // Left out, it would be told as removed.
                 r#"package:odd {"status":{"unreadable":"it is no status that dpkg has"}}"#,
                 r#"package:torn {"architecture":"all","status":"install reinstreq half-installed","version":"3"}"#,
             ]
         );
+    }
+
+    /// Held back, such a file goes on deciding what happens although no package knows of it any more.
+    #[test]
+    fn configuration_files_that_a_package_left_behind_are_told() {
+        let status = "Package: a\nStatus: install ok installed\nConffiles:\n /etc/a.conf 0123\n /etc/b c.conf 4567 obsolete\n \
+            /etc/a.d 89ab obsolete remove-on-upgrade\nDescription: x\n /etc/no 1 obsolete\nVersion: 1\n";
+        let (packages, _) = parse(status.as_bytes()).unwrap();
+        let obsolete = r#""obsolete_conffiles":["/etc/a.d","/etc/b c.conf"]"#;
+        assert_eq!(shown(&named(packages)), [format!(r#"package:a {{{obsolete},"status":"install ok installed","version":"1"}}"#)]);
     }
 
     #[test]

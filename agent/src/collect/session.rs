@@ -141,7 +141,7 @@ pub fn read_all(root: &Root) -> Result<Listing, CollectError> {
     let book = logins.sessions().read_within(PATIENCE);
     let items =
         book.sessions().map(|session| (session.item(), Reading { fields: session.fields(), stamp: None, changed_at: None })).collect();
-    Ok(Listing { items, skipped: 0 })
+    Ok(Listing { items, ..Listing::default() })
 }
 
 #[cfg(test)]

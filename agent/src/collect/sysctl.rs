@@ -3,6 +3,7 @@
 
 use std::io;
 use std::path::Path;
+use std::time::Duration;
 
 use trueline_drift::watch::WatchPolicy;
 use trueline_drift::{Fields, ItemKey, ItemKind, Value, text};
@@ -11,13 +12,15 @@ use super::{CollectError, Collector, Listing, Reading, Root, listing, refusal};
 use crate::kernel::file::{EntryType, Pinned, entries};
 
 const SETTINGS: &str = "/proc/sys";
+/// For what the kernel changes by itself, and for where no sensor hears of writes.
+const EVERY: Duration = Duration::from_secs(30);
 /// Room for the first read of a value, and the most there ever is for one.
 const FIRST_ROOM: usize = 64 * 1024;
 const VALUE_LIMIT: usize = 1024 * 1024;
 const DEPTH_LIMIT: usize = 16;
 
 pub const COLLECTOR: Collector =
-    Collector { kind: ItemKind::Sysctl, sources: &[], poll: None, read: |place| read_all(place.root, place.policy) };
+    Collector { kind: ItemKind::Sysctl, sources: &[], poll: Some(EVERY), read: |place| read_all(place.root, place.policy) };
 
 pub fn read_all(root: &Root, policy: &WatchPolicy) -> Result<Listing, CollectError> {
     let mut found = Vec::new();

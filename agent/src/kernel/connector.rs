@@ -188,7 +188,7 @@ fn leaves_out_what_is_not_asked_for() -> bool {
 }
 
 /// The inode of the first pid namespace is the same on every kernel (`PROC_PID_INIT_INO`).
-fn is_first_pid_namespace() -> bool {
+pub fn is_first_pid_namespace() -> bool {
     use std::os::unix::fs::MetadataExt;
     const FIRST: u64 = 0xEFFF_FFFC;
     std::fs::metadata("/proc/self/ns/pid").is_ok_and(|namespace| namespace.ino() == FIRST)

@@ -19,7 +19,16 @@ pub enum Report {
     Names,
     /// An open descriptor of the file: works on procfs, but only for reading and writing.
     Descriptors,
+    /// Nothing but that something was mounted or unmounted (Linux 6.14).
+    Mounts,
 }
+
+/// `FAN_REPORT_MNT`, which libc does not know yet.
+const REPORT_MOUNTS: libc::c_uint = 0x4000;
+/// `FAN_MARK_MNTNS`.
+const MARK_NAMESPACE: libc::c_uint = 0x110;
+/// `FAN_MNT_ATTACH` and `FAN_MNT_DETACH`: a mount came to the namespace, or went.
+pub const MOUNTED: u64 = 0x0100_0000 | 0x0200_0000;
 
 /// How far a mark reaches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,6 +36,8 @@ pub enum Reach {
     /// The whole file system, through whichever mount it is used.
     Filesystem,
     Mount,
+    /// A mount namespace, by a path such as `/proc/1/ns/mnt`; with [`Report::Mounts`] alone.
+    Namespace,
 }
 
 #[derive(Debug)]
@@ -45,6 +56,7 @@ impl Group {
             | match report {
                 Report::Names => libc::FAN_REPORT_DFID_NAME,
                 Report::Descriptors => 0,
+                Report::Mounts => REPORT_MOUNTS,
             };
         let event_flags = (libc::O_RDONLY | libc::O_CLOEXEC | libc::O_NONBLOCK | libc::O_LARGEFILE) as libc::c_uint;
         for (flags, names_process) in [(flags | libc::FAN_REPORT_PIDFD, true), (flags, false)] {
@@ -81,6 +93,7 @@ impl Group {
         let reach = match reach {
             Reach::Filesystem => libc::FAN_MARK_FILESYSTEM,
             Reach::Mount => libc::FAN_MARK_MOUNT,
+            Reach::Namespace => MARK_NAMESPACE,
         };
         // SAFETY: `path` is a NUL-terminated string that outlives the call; the rest are integers.
         let result = unsafe { libc::fanotify_mark(self.fd.as_raw_fd(), action | reach, mask, libc::AT_FDCWD, path.as_ptr()) };

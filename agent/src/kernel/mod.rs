@@ -13,6 +13,8 @@ pub mod file;
 pub mod file_probe;
 pub mod handle;
 pub mod memory;
+pub mod netfilter;
 pub mod pidfd;
 pub mod process_probe;
 pub mod thread;
+pub mod xtables;

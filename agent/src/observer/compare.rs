@@ -7,6 +7,7 @@ use std::time::Instant;
 use tracing::warn;
 use trueline_drift::change::ChangeKind;
 use trueline_drift::diff::{Difference, diff};
+use trueline_drift::firewall;
 use trueline_drift::{
     Actor, Cause, Change, Fields, GapReason, ItemId, ItemKey, ItemKind, Observation, Operation, RecordBody, Transaction, text,
 };
@@ -19,7 +20,7 @@ use super::sessions::SESSIONS_PATIENCE;
 use super::settle::{self, Settled};
 use super::{Observer, RIPPLE, Scope, Sink};
 use crate::clock;
-use crate::collect::{CollectError, Known, ReadError, Reading};
+use crate::collect::{CollectError, Known, Listing, ReadError, Reading};
 use crate::sensor::{Coverage, Depth, GRACE, Loss, OPERATION, Target};
 use crate::state::{Scope as StateScope, Seen, StateError, Stored};
 
@@ -61,6 +62,13 @@ struct Source {
 const UNWRITTEN: &str = "no write was told: it was written through memory, perhaps by another process";
 const CONTENTS: &str = "sha256";
 
+/// What a remount changes of a mount: fanotify tells of mounts that come and go alone.
+const REMOUNTED: [&str; 2] = ["options", "propagation"];
+/// Of the packet filter's chains and flow tables at interfaces.
+const DEVICES: &str = "devices";
+
+const UNSAID: &str = "the kernel tells nobody of changes by iptables-legacy";
+
 /// The field that changes without any event (ioctl_iflags(2)): it shows when something else has the file read.
 const UNTOLD: &str = "flags";
 
@@ -87,7 +95,12 @@ impl<S: Sink> Observer<S> {
                             continue;
                         }
                         self.ripple = Some(self.ripple.as_ref().map_or_else(|| actor.clone(), |earlier| settle::together(earlier, &actor)));
-                        self.next_poll = self.next_poll.min(Instant::now() + RIPPLE);
+                        self.polls.soon(ItemKind::Sysctl, Instant::now() + RIPPLE);
+                    }
+                }
+                Target::Kind(kind) => {
+                    if self.parts.policy.watches_kind(kind) {
+                        self.examine_kind(kind, touched, &actor);
                     }
                 }
                 Target::Path(path) => {
@@ -116,7 +129,7 @@ impl<S: Sink> Observer<S> {
         for (kind, Source { actor, touched }) in kinds {
             let Some(mut actor) = actor else { continue };
             let listed = match self.list(kind) {
-                Ok(listed) => listed,
+                Ok(listing) => listing.items,
                 Err(fault) => {
                     self.read_later(Scope::Kind(kind), &fault);
                     continue;
@@ -283,18 +296,18 @@ impl<S: Sink> Observer<S> {
         if kind == ItemKind::Run {
             return self.compare_runs(cause);
         }
-        let listed = self.list(kind)?;
+        let listed = self.list(kind)?.items;
         self.compare_listed(kind, listed, cause, actor, telling, novelty)
     }
 
-    fn list(&mut self, kind: ItemKind) -> Result<Vec<(ItemId, Reading)>, String> {
+    pub(super) fn list(&mut self, kind: ItemKind) -> Result<Listing, String> {
         self.parts.collectors.read_kind(kind).map_err(|error| {
             self.note_failure(kind.name(), &error);
             error.to_string()
         })
     }
 
-    fn compare_listed(
+    pub(super) fn compare_listed(
         &mut self,
         kind: ItemKind,
         listed: Vec<(ItemId, Reading)>,
@@ -303,15 +316,20 @@ impl<S: Sink> Observer<S> {
         telling: Telling,
         novelty: Option<&dyn Fn(&ItemId) -> Novelty>,
     ) -> Result<u64, String> {
+        self.settle.let_go(kind);
         let mut missing: HashSet<ItemId> = self.known_items(&StateScope::kind(kind))?.into_iter().collect();
         let count = listed.len() as u64;
+        let unsaid = Actor::unknown(UNSAID);
+        let author = |item: &ItemId| if cause == Cause::Event && is_unsaid(item) { &unsaid } else { actor };
         for (item, reading) in listed {
             missing.remove(&item);
+            let actor = author(&item);
             let novelty = novelty.map_or_else(|| self.novelty(&item), |novelty| novelty(&item));
             self.compare_in_time(item, Some(reading), cause, actor, novelty, telling);
         }
         for item in missing {
             if self.parts.policy.watches(&item) {
+                let actor = author(&item);
                 self.compare_in_time(item, None, cause, actor, Novelty::Created, telling);
             } else {
                 self.unwatch(item);
@@ -328,14 +346,15 @@ impl<S: Sink> Observer<S> {
         }
     }
 
-    /// Reads all kernel settings, which takes milliseconds and so waits for no sweep.
-    pub(super) fn poll_settings(&mut self) {
-        let actor = match self.ripple.take() {
+    /// Reads all of a kind, which takes milliseconds and so waits for no sweep.
+    pub(super) fn poll_kind(&mut self, kind: ItemKind) {
+        let ripple = if kind == ItemKind::Sysctl { self.ripple.take() } else { None };
+        let actor = match ripple {
             Some(writer) => writer.but("it was found to have changed when this process wrote another setting"),
             None => Why::Schedule.actor(),
         };
-        if let Err(fault) = self.compare_kind(ItemKind::Sysctl, Cause::Rescan, &actor, Telling::CaughtUp, None) {
-            self.read_later(Scope::Kind(ItemKind::Sysctl), &fault);
+        if let Err(fault) = self.compare_kind(kind, Cause::Rescan, &actor, Telling::CaughtUp, None) {
+            self.read_later(Scope::Kind(kind), &fault);
         }
     }
 
@@ -435,18 +454,26 @@ impl<S: Sink> Observer<S> {
         let is_changed = |name: &str| difference.fields.iter().any(|field| field.name.as_str() == name);
         let is_modified = cause == Cause::Event && difference.kind == ChangeKind::Modified;
         match () {
-            () if is_modified && is_changed(UNTOLD) && !self.hears_of_flags() => {
+            () if is_modified && is_changed(UNTOLD) && !self.hears_of(Operation::Flags) => {
                 Some("no event tells of a change of flags: another process may have made it")
             }
             () if is_modified && self.unwritten && is_changed(CONTENTS) => Some(UNWRITTEN),
+            // mount_setattr(2) is told of by nothing.
+            () if is_modified && item.kind == ItemKind::Mount && REMOUNTED.iter().any(|name| is_changed(name)) => {
+                Some("not every remount is told of: another process may have made it")
+            }
+            // An interface that goes takes away what was attached to it, and the kernel tells nobody.
+            () if cause == Cause::Event && item.kind == ItemKind::Firewall && is_changed(DEVICES) => {
+                Some("the kernel does so too where an interface goes, and tells nobody")
+            }
             () if cause == Cause::Event => self.doubt(item, is_first),
             () => None,
         }
     }
 
-    /// Whether a hook tells of each change of flags, as of a write.
-    fn hears_of_flags(&self) -> bool {
-        let tells = |row: &Coverage| row.watching && row.scope.strip_prefix(OPERATION) == Some(Operation::Flags.name());
+    /// Whether a hook tells of each such operation, as of a write.
+    fn hears_of(&self, operation: Operation) -> bool {
+        let tells = |row: &Coverage| row.watching && row.scope.strip_prefix(OPERATION) == Some(operation.name());
         self.parts.sensors.as_ref().is_some_and(|sensors| sensors.coverage().iter().any(tells))
     }
 
@@ -482,6 +509,11 @@ impl<S: Sink> Observer<S> {
         self.parts.status.read_failures.fetch_add(1, Ordering::Relaxed);
         warn!(subject, %error, "an item could not be read");
     }
+}
+
+/// Told by nobody, and read with what somebody else has changed.
+fn is_unsaid(item: &ItemId) -> bool {
+    item.kind == ItemKind::Firewall && firewall::is_legacy(item.key.as_str())
 }
 
 pub(super) fn is_folder(fields: &Fields) -> bool {

@@ -137,7 +137,7 @@ impl<S: Sink> Observer<S> {
         match item.kind {
             ItemKind::File => self.settle.holds(&item.key.bytes()) || self.unpacking.holds(item),
             ItemKind::Sysctl => self.settle.holds_setting(item.key.as_str()),
-            kind => kinds.contains(&kind),
+            kind => kinds.contains(&kind) || self.settle.holds_kind(kind),
         }
     }
 
@@ -186,7 +186,7 @@ impl<S: Sink> Observer<S> {
         use std::collections::btree_map::Entry;
         match listings.entry(kind) {
             Entry::Occupied(listing) => Ok(listing.into_mut()),
-            Entry::Vacant(place) => Ok(place.insert(self.parts.collectors.read_kind(kind)?.into_iter().collect())),
+            Entry::Vacant(place) => Ok(place.insert(self.parts.collectors.read_kind(kind)?.items.into_iter().collect())),
         }
     }
 

@@ -1,20 +1,22 @@
 //! Whether what was read for the event of one process may be what another has done since, of which nothing has been told yet.
 //!
 //! A file's ctime says when it last changed, and the sensors up to when all has been told: what is younger is put back and read again a
-//! moment later, until all is told or [`Settled::limit`] has come. Then whoever is named is so with a doubt. A kernel setting bears no time:
-//! what was read of it is held until all is told of what came before the reading. Invariant: only a file or a setting of which all is
-//! told, or what no sensor names a process for, is compared without a doubt.
+//! moment later, until all is told or [`Settled::limit`] has come. Then whoever is named is so with a doubt. What the kernel holds bears no
+//! time: what was read of it is held until all is told of what came before the reading, or has a version, which its author's touch
+//! tells. Invariant: only that of which all is told, or what no sensor names a process for, is compared without a doubt.
 
 use std::time::Instant;
 
-use trueline_drift::{Actor, Cause, Certainty, ItemId, Time};
+use trueline_drift::{Actor, Cause, Certainty, ItemId, ItemKind, Time};
 
-use super::settle::{Held, Settled};
+use super::compare::Telling;
+use super::settle::{Held, HeldReading, Settled};
 use super::unpacking::changed_ns;
-use super::{Observer, Sink};
+use super::{Observer, Scope, Sink};
 use crate::clock;
 use crate::collect::{CollectError, Reading};
 use crate::sensor::{Entry, GRACE, Target};
+use crate::state::Scope as StateScope;
 
 /// Writes that follow one another without end are told of with the process that was heard of last.
 pub(super) const STILL_WRITTEN: &str =
@@ -74,9 +76,9 @@ impl<S: Sink> Observer<S> {
         self.is_later(at, self.told_until)
     }
 
-    /// As [`Self::is_untold`], of a kernel setting.
-    fn is_setting_untold(&self, at: Time) -> bool {
-        self.is_later(at, self.settings_told_until)
+    /// As [`Self::is_untold`], of what the kernel holds.
+    fn is_kernel_untold(&self, at: Time) -> bool {
+        self.is_later(at, self.kernel_told_until)
     }
 
     fn is_later(&self, at: Time, told_until: Time) -> bool {
@@ -114,35 +116,68 @@ impl<S: Sink> Observer<S> {
     /// A kernel setting that was touched; whether it was told of.
     pub(super) fn examine_setting(&mut self, item: &ItemId, mut touched: Settled, actor: &Actor) -> Look {
         let known = self.stored(item).ok().flatten().map(|stored| stored.fields);
-        let held = match touched.held.take().filter(|held| held.known == known) {
-            Some(held) => Ok(held),
-            None => {
-                let read = self.parts.collectors.read_item(item, None);
-                read.map(|reading| Held { reading, known, read_at: clock::inode_now() })
-            }
+        let held = match touched.held.take() {
+            Some(Held { read: HeldReading::Item { reading, known: then }, read_at }) if then == known => Ok((reading, read_at)),
+            _ => self.parts.collectors.read_item(item, None).map(|reading| (reading, clock::inode_now())),
         };
         let (read, look) = match held {
             Err(error) => (Err(error), Look::Whole),
-            Ok(held) if self.names(actor) && self.differs(item, held.reading.as_ref()) && self.is_setting_untold(held.read_at) => {
+            Ok((reading, read_at)) if self.names(actor) && self.differs(item, reading.as_ref()) && self.is_kernel_untold(read_at) => {
                 let now = Instant::now();
                 if self.may_wait(&touched, now) {
-                    self.settle.put_back(Settled { held: Some(held), ..touched }, GRACE, now);
+                    let held = Some(Held { read: HeldReading::Item { reading, known }, read_at });
+                    self.settle.put_back(Settled { held, ..touched }, GRACE, now);
                     return Look::TooSoon;
                 }
-                (Ok(held.reading), Look::Doubtful)
+                (Ok(reading), Look::Doubtful)
             }
-            Ok(held) => (Ok(held.reading), Look::Whole),
+            Ok((reading, _)) => (Ok(reading), Look::Whole),
         };
         let doubtful = matches!(look, Look::Doubtful).then(|| actor.but(STILL_WRITTEN));
         self.compare_read(item, read, Cause::Event, doubtful.as_ref().unwrap_or(actor));
         look
     }
 
+    /// A kind that was touched as a whole.
+    pub(super) fn examine_kind(&mut self, kind: ItemKind, mut touched: Settled, actor: &Actor) {
+        let read = match touched.held.take() {
+            Some(Held { read: HeldReading::Kind(listing), read_at }) => Ok((listing, read_at)),
+            _ => self.list(kind).map(|listing| (listing, clock::inode_now())),
+        };
+        let (listing, read_at) = match read {
+            Ok(read) => read,
+            Err(fault) => return self.read_later(Scope::Kind(kind), &fault),
+        };
+        let is_anothers = self.names(actor)
+            && self.differ(kind, &listing.items)
+            && match listing.generation {
+                Some(_) => listing.generation != touched.generation,
+                None => self.is_kernel_untold(read_at),
+            };
+        let now = Instant::now();
+        if is_anothers && self.may_wait(&touched, now) {
+            // A version of which nothing was told yet is read again when it has been, and perhaps the next with it.
+            let held = listing.generation.is_none().then_some(Held { read: HeldReading::Kind(listing), read_at });
+            self.settle.put_back(Settled { held, ..touched }, GRACE, now);
+            return;
+        }
+        let doubtful = is_anothers.then(|| actor.but(STILL_WRITTEN));
+        let actor = doubtful.as_ref().unwrap_or(actor);
+        if let Err(fault) = self.compare_listed(kind, listing.items, Cause::Event, actor, Telling::AtOnce, None) {
+            self.read_later(Scope::Kind(kind), &fault);
+        }
+    }
+
+    fn differ(&self, kind: ItemKind, listed: &[(ItemId, Reading)]) -> bool {
+        let is_as_many = self.known_items(&StateScope::kind(kind)).is_ok_and(|known| known.len() == listed.len());
+        !is_as_many || listed.iter().any(|(item, reading)| self.differs(item, Some(reading)))
+    }
+
     /// After a kind was read for these files.
     pub(super) fn look_at_sources(&mut self, touched: Vec<Settled>, actor: &Actor) -> Look {
         let changed_at = |touched: &Settled| match &touched.target {
             Target::Path(path) => changed_ns(path).map(|ns| Time::from_micros(ns.div_euclid(1000))),
-            Target::Sysctl(_) => None,
+            Target::Sysctl(_) | Target::Kind(_) => None,
         };
         if !self.names(actor) || !touched.iter().filter_map(changed_at).any(|at| self.is_untold(at)) {
             return Look::Whole;

@@ -16,6 +16,7 @@ mod findings;
 mod freshness;
 mod offer;
 mod plans;
+mod polls;
 mod runs;
 mod scope;
 mod sessions;
@@ -35,14 +36,14 @@ use std::time::{Duration, Instant};
 
 use tracing::{info, warn};
 use trueline_drift::watch::WatchPolicy;
-use trueline_drift::{Actor, ItemKind, Time};
+use trueline_drift::{Actor, Time};
 
 use crate::actor::candidates::Activities;
 use crate::actor::complete::Completion;
 use crate::clock;
 use crate::collect::Collectors;
 use crate::link::{Configuration, Configured, Errand, ScanAnswer};
-use crate::sensor::{Coverage, Sensors, Signal, View};
+use crate::sensor::{Sensors, Signal, View};
 use crate::state::{InventoryComplete, State, StateError, StoredPolicy};
 use crate::status::{Phase, Progress, Status};
 
@@ -53,6 +54,7 @@ use findings::Findings;
 use offer::{Hold, Offer};
 use plans::Plans;
 pub use plans::{Plan, Why};
+use polls::Polls;
 use runs::Runs;
 pub use scope::Scope;
 pub use settle::{Patience, Settle, Settled};
@@ -66,8 +68,6 @@ const LONGEST_WAIT: Duration = Duration::from_millis(250);
 const OFFER_AGAIN: Duration = Duration::from_millis(250);
 /// How often the agent notes that it is alive: the precision of a gap after a crash.
 const ALIVE_EVERY: Duration = Duration::from_secs(5);
-/// Settings that no sensor watches are read this often; those that one does, ten times less.
-const POLL_UNWATCHED: Duration = Duration::from_secs(30);
 /// Between a written setting and the reading of all: one that the kernel changed with it is then found.
 const RIPPLE: Duration = Duration::from_secs(1);
 /// For the next batch of a scan where nothing else is due.
@@ -108,9 +108,9 @@ pub struct Observer<S> {
     findings: Findings,
     /// No write was told of what is being read for its event.
     unwritten: bool,
-    /// Of files and settings, all that happened before this time was told; by the clock that inodes are stamped with.
+    /// Of files and of what the kernel holds, all that happened before this time was told; by the clock that inodes are stamped with.
     told_until: Time,
-    settings_told_until: Time,
+    kernel_told_until: Time,
     /// It looks for the last time: nothing is put off.
     is_leaving: bool,
     aside: Aside,
@@ -129,7 +129,7 @@ pub struct Observer<S> {
     /// Kept in the state once its record is handed on.
     inventory_to_note: Option<InventoryComplete>,
     next_full_scan: Instant,
-    next_poll: Instant,
+    polls: Polls,
     /// The version of the sessions that was told.
     sessions_told: u64,
     next_sessions: Instant,
@@ -164,7 +164,7 @@ impl<S: Sink> Observer<S> {
             findings: Findings::default(),
             unwritten: false,
             told_until: Time::default(),
-            settings_told_until: Time::default(),
+            kernel_told_until: Time::default(),
             is_leaving: false,
             aside: Aside::default(),
             offer: Offer::default(),
@@ -177,7 +177,7 @@ impl<S: Sink> Observer<S> {
             handed_on: Instant::now(),
             inventory_to_note: None,
             next_full_scan: Instant::now() + full_scan,
-            next_poll: Instant::now() + POLL_UNWATCHED,
+            polls: Polls::default(),
             sessions_told: 0,
             next_sessions: Instant::now(),
             sessions_let_go: None,
@@ -277,7 +277,7 @@ impl<S: Sink> Observer<S> {
         match signal {
             Signal::Image(image) => self.parts.completion.note(*image, &self.parts.state),
             Signal::Touched(touch) => self.settle.touch(touch, Instant::now()),
-            Signal::ToldUntil { files, settings } => (self.told_until, self.settings_told_until) = (files, settings),
+            Signal::ToldUntil { files, kernel } => (self.told_until, self.kernel_told_until) = (files, kernel),
             Signal::CaughtUp(answer) => self.findings.note_caught_up(answer, Instant::now()),
             Signal::Lost(loss) => {
                 warn!(scope = %loss.scope, reason = loss.reason.name(), "events were lost; reading the scope again");
@@ -370,12 +370,11 @@ impl<S: Sink> Observer<S> {
         self.tell_sessions();
         self.look_at_runs(now);
         // Nothing is read while an offer waits.
-        if now >= self.next_poll && self.offer_again.is_none() {
-            let is_watched = |row: &Coverage| row.watching && row.scope.starts_with("sysctl:");
-            let watched = self.parts.sensors.as_ref().is_some_and(|sensors| sensors.coverage().iter().any(is_watched));
-            self.next_poll = now + if watched { POLL_UNWATCHED * 10 } else { POLL_UNWATCHED };
-            if self.parts.policy.watches_kind(ItemKind::Sysctl) {
-                self.poll_settings();
+        if self.offer_again.is_none() {
+            let polled: Vec<_> = self.parts.collectors.polled().collect();
+            let coverage = || self.parts.sensors.as_ref().map_or_else(Vec::new, |sensors| sensors.coverage());
+            if let Some(kind) = self.polls.take_due(&polled, now, coverage) {
+                self.poll_kind(kind);
             }
         }
     }

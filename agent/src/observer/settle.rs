@@ -8,10 +8,10 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use trueline_drift::{Actor, Certainty, Fields, Time};
+use trueline_drift::{Actor, Certainty, Fields, ItemKind, Time};
 
-use crate::collect::Reading;
-use crate::sensor::{Depth, Entry, Target, Touch};
+use crate::collect::{Listing, Reading};
+use crate::sensor::{Depth, Entry, Generation, Target, Touch};
 
 #[derive(Debug, Clone, Copy)]
 pub struct Patience {
@@ -55,6 +55,8 @@ pub struct Settled {
     pub missed_at: Option<Time>,
     /// What was read since the last event, of what bears no time of its own.
     pub held: Option<Held>,
+    /// As [`Touch::generation`], of the last event that told one.
+    pub generation: Option<Generation>,
     /// Until when it may be put back.
     pub limit: Instant,
 }
@@ -62,11 +64,20 @@ pub struct Settled {
 /// A reading that waits until all that came before it has been told.
 #[derive(Debug, Clone)]
 pub struct Held {
-    pub reading: Option<Reading>,
-    /// What the state had then. Once it has something else, another reading was told meanwhile, and this one may be the older.
-    pub known: Option<Fields>,
+    pub read: HeldReading,
     /// When it was over.
     pub read_at: Time,
+}
+
+#[derive(Debug, Clone)]
+pub enum HeldReading {
+    Item {
+        reading: Option<Reading>,
+        /// What the state had then. Once it has something else, another reading was told meanwhile, and this one may be the older.
+        known: Option<Fields>,
+    },
+    /// Of all items of a kind. It is let go of where another is told: see [`Settle::let_go`].
+    Kind(Listing),
 }
 
 #[derive(Debug)]
@@ -83,6 +94,7 @@ struct Waiting {
     touched_at: Time,
     missed_at: Option<Time>,
     held: Option<Held>,
+    generation: Option<Generation>,
 }
 
 #[derive(Debug)]
@@ -115,6 +127,7 @@ impl Settle {
             waiting.held = None;
             waiting.wrote |= touch.wrote;
             waiting.entry = touch.entry.or(waiting.entry);
+            waiting.generation = touch.generation.or(waiting.generation);
             if let Some(actor) = touch.actor {
                 let last = waiting.actor.take();
                 if let Some(program) = last.as_ref().and_then(|last| other_program(last, &actor)) {
@@ -128,9 +141,9 @@ impl Settle {
             }
             return;
         }
-        let Touch { at: touched_at, actor, depth, wrote, entry, .. } = touch;
+        let Touch { at: touched_at, actor, depth, wrote, entry, generation, .. } = touch;
         let (due, shared, before, missed_at, held) = (quiet, false, None, None, None);
-        let waiting = Waiting { first: now, due, depth, actor, shared, wrote, entry, before, touched_at, missed_at, held };
+        let waiting = Waiting { first: now, due, depth, actor, shared, wrote, entry, before, touched_at, missed_at, held, generation };
         self.order.insert((quiet, touch.target.clone()));
         self.waiting.insert(touch.target, waiting);
     }
@@ -165,6 +178,7 @@ impl Settle {
                 touched_at: waiting.touched_at,
                 missed_at: waiting.missed_at,
                 held: waiting.held,
+                generation: waiting.generation,
                 limit: waiting.first + self.patience.limit,
             });
         }
@@ -176,11 +190,12 @@ impl Settle {
         if self.waiting.contains_key(&settled.target) {
             return;
         }
-        let Settled { target, depth, actor, shared, wrote, entry, before, touched_at, missed_at, held, limit } = settled;
+        let Settled { target, depth, actor, shared, wrote, entry, before, touched_at, missed_at, held, generation, limit } = settled;
         let first = limit.checked_sub(self.patience.limit).unwrap_or(now);
         let due = (now + wait.max(self.patience.again)).min(limit);
         self.order.insert((due, target.clone()));
-        self.waiting.insert(target, Waiting { first, due, depth, actor, shared, wrote, entry, before, touched_at, missed_at, held });
+        let waiting = Waiting { first, due, depth, actor, shared, wrote, entry, before, touched_at, missed_at, held, generation };
+        self.waiting.insert(target, waiting);
     }
 
     /// Touches that joined one that waited, since the beginning.
@@ -198,11 +213,23 @@ impl Settle {
         self.waiting.contains_key(&Target::Sysctl(name.to_owned()))
     }
 
+    /// As [`Self::holds`], for what the kernel holds.
+    pub fn holds_kind(&self, kind: ItemKind) -> bool {
+        self.waiting.contains_key(&Target::Kind(kind))
+    }
+
+    /// All of the kind was read and told of: what was read before is the older.
+    pub fn let_go(&mut self, kind: ItemKind) {
+        if let Some(waiting) = self.waiting.get_mut(&Target::Kind(kind)) {
+            waiting.held = None;
+        }
+    }
+
     /// The paths that wait.
     pub fn paths(&self) -> impl Iterator<Item = &[u8]> {
         self.waiting.keys().filter_map(|target| match target {
             Target::Path(path) => Some(&path[..]),
-            Target::Sysctl(_) => None,
+            Target::Sysctl(_) | Target::Kind(_) => None,
         })
     }
 
@@ -292,6 +319,7 @@ mod tests {
             wrote: true,
             entry: None,
             finished,
+            generation: None,
         }
     }
 
@@ -343,7 +371,7 @@ mod tests {
         let after = |millis| start + Duration::from_millis(millis);
         settle.touch(touch("/etc/a", true), start);
         let settled = settle.take_due(after(25), 1).remove(0);
-        let held = Some(Held { reading: None, known: None, read_at: Time::from_seconds(1) });
+        let held = Some(Held { read: HeldReading::Item { reading: None, known: None }, read_at: Time::from_seconds(1) });
         settle.put_back(Settled { held, ..settled }, Duration::ZERO, after(25));
         let settled = settle.take_due(after(50), 1).remove(0);
         assert!(settled.held.is_some());

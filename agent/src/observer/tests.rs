@@ -100,7 +100,7 @@ impl Scene {
 
     fn touch_target(&self, target: Target, process: Option<u32>, depth: Depth) {
         let actor = process.map(strong);
-        let touch = Touch { target, at: clock::now(), actor, depth, wrote: true, entry: None, finished: true };
+        let touch = Touch { target, at: clock::now(), actor, depth, wrote: true, entry: None, finished: true, generation: None };
         self.signals.as_ref().unwrap().send(Signal::Touched(touch)).unwrap();
     }
 

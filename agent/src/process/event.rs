@@ -59,6 +59,8 @@ impl Subject {
 pub struct ProcessEvent {
     pub at: BootTime,
     pub process: Subject,
+    /// Its pid in the first pid namespace, where the feed tells it.
+    pub first_number: Option<u32>,
     pub kind: ProcessEventKind,
 }
 

@@ -208,7 +208,8 @@ fn take_messages(mut receive: impl FnMut() -> io::Result<Option<Received>>, mut 
 fn news(message: Message, at: BootTime, cgroups: &mut Cgroups, pending: Option<u64>, looked_at: &mut HashSet<u32>) -> News {
     let subject = |pid| Subject { pid, started: None };
     let process = subject(message.pid);
-    let told = |process, kind| News { event: ProcessEvent { at, process, kind }, found: None, login: None, pending: None };
+    let told =
+        |process, kind| News { event: ProcessEvent { at, process, first_number: None, kind }, found: None, login: None, pending: None };
     match message.told {
         Told::Fork { parent } => {
             // From here on the pid is another's.

@@ -11,6 +11,7 @@ pub mod event;
 pub mod feed;
 pub mod generation;
 pub mod login;
+mod numbers;
 pub mod order;
 pub(crate) mod survey;
 pub mod table;
@@ -24,6 +25,7 @@ use event::{BootTime, Standing, Subject};
 use feed::{Drain, Feed, FeedChoice, Found, News, Refusal};
 use generation::Ancestor;
 use login::{Login, SelfGiven};
+use numbers::Numbers;
 use order::{Fence, FileQueue, Sighting};
 use table::{Answer, Table};
 
@@ -43,6 +45,7 @@ pub struct Processes {
     own_namespace: Option<u32>,
     refusals: Vec<Refusal>,
     table: Table,
+    numbers: Numbers,
     cgroups: Cgroups,
     /// Of the file events whose readings are noted here.
     pub files: FileQueue,
@@ -75,6 +78,7 @@ impl Processes {
             feed,
             refusals,
             table: Table::default(),
+            numbers: Numbers::default(),
             cgroups: Cgroups::find(),
             files: FileQueue::default(),
             drained: BootTime::now(),
@@ -119,12 +123,17 @@ impl Processes {
     /// Takes what the feed has told. `pending` asks how many file events wait, at most.
     pub fn drain(&mut self, pending: impl Fn() -> Option<u64>) {
         let began = BootTime::now();
-        let Self { feed, users, table, cgroups, files, self_given, .. } = self;
+        let Self { feed, users, table, numbers, cgroups, files, self_given, .. } = self;
         let mut groups = Vec::new();
         let mut take = |news: News| {
             groups.extend(news.cgroup().filter(|group| groups.last() != Some(group)));
             let fence = news.fence(files);
             let pid = news.event.process.pid;
+            match (news.event.first_number.filter(|number| *number != pid), &news.event.kind) {
+                (Some(number), event::ProcessEventKind::Exit { .. }) => numbers.end(number, news.event.at),
+                (Some(number), _) => numbers.note(number, pid),
+                (None, _) => {}
+            }
             // As it stood before it became this user: who logs people in becomes them next.
             news.judge(table, self_given);
             table.apply(news.event, fence);
@@ -197,7 +206,13 @@ impl Processes {
         }
     }
 
+    /// The pid here of the process that has this one in the first pid namespace, where that is another.
+    pub fn number_here(&self, first: u32) -> Option<u32> {
+        self.numbers.here(first, BootTime::now())
+    }
+
     fn lose(&mut self, since: BootTime) {
+        self.numbers.clear();
         self.table.lose(since, BootTime::now());
         self.survey_at.get_or_insert(BootTime::from_nanos(self.surveyed.nanos() + SURVEY_PAUSE.as_nanos() as u64));
     }

@@ -82,7 +82,7 @@ pub struct Known {
 impl Table {
     /// What a feed told.
     pub fn apply(&mut self, event: ProcessEvent, fence: Fence) {
-        let ProcessEvent { at, process, kind } = event;
+        let ProcessEvent { at, process, kind, .. } = event;
         match kind {
             ProcessEventKind::Fork { parent, standing, .. } => self.fork(at, process, parent, standing.map(Arc::new), fence),
             ProcessEventKind::Exec { program, standing, .. } => {

@@ -38,7 +38,7 @@ fn subject(pid: u32, started: u64) -> Subject {
 }
 
 fn event(when: u64, process: Subject, kind: ProcessEventKind) -> ProcessEvent {
-    ProcessEvent { at: at(when), process, kind }
+    ProcessEvent { at: at(when), process, first_number: None, kind }
 }
 
 fn fork(when: u64, pid: u32, parent: Subject, uid: u32) -> ProcessEvent {

@@ -358,7 +358,8 @@ impl Worker {
             if self.policy.as_ref().is_some_and(|policy| policy.watches_path(&printable(&path))) {
                 let (target, actor) = (Target::Path(path), Some(Arc::clone(&actor)));
                 // That a file was opened to be written says nothing of a write.
-                let touch = Touch { target, at: call.at, actor, depth: Depth::Item, wrote: false, entry: None, finished: true };
+                let touch =
+                    Touch { target, at: call.at, actor, depth: Depth::Item, wrote: false, entry: None, finished: true, generation: None };
                 self.outlet.send(Signal::Touched(touch))?;
             }
         }

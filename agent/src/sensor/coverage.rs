@@ -93,7 +93,7 @@ pub fn operations(rows: &[Coverage]) -> Vec<OperationCoverage> {
         },
         processes_less: process.and_then(|row| row.reason.as_deref()).map(bounded),
         settings,
-        audit: rows.iter().any(|row| row.scope.starts_with(ACTORS) && row.watching),
+        audit: rows.iter().any(|row| row.name == "audit" && row.scope.starts_with(ACTORS) && row.watching),
         hooks: rows.iter().filter(|row| row.watching).filter_map(hooked).collect(),
     };
     means.coverage()
@@ -101,7 +101,7 @@ pub fn operations(rows: &[Coverage]) -> Vec<OperationCoverage> {
 
 /// Of a mount a hook does not know which it is, and of memory not what is written there.
 fn hooked(row: &Coverage) -> Option<(Operation, Certainty)> {
-    let name = row.scope.strip_prefix(OPERATION)?;
+    let name = row.scope.strip_prefix(OPERATION).or_else(|| row.scope.strip_prefix(ACTORS))?;
     let operation = Operation::ALL.into_iter().find(|operation| operation.name() == name)?;
     let is_partial = matches!(operation, Operation::Mount | Operation::MmapWrite);
     Some((operation, if is_partial { Certainty::Correlated } else { Certainty::Exact }))

@@ -7,6 +7,7 @@
 
 mod hooked;
 mod marks;
+mod noticed;
 mod pace;
 mod progress;
 mod whose;
@@ -18,6 +19,7 @@ use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use trueline_drift::watch::WatchPolicy;
@@ -28,6 +30,7 @@ use super::directories::{Directories, Directory};
 use super::hooks::{self, Hooks};
 use super::inotify::Inotify;
 use super::mounts::Mount;
+use super::notices::{self, Notices};
 use super::outlet::{Backlog, Closed, Outlet, now};
 use super::resolve::{Found, Place, find_path};
 use super::sensors::SensorError;
@@ -55,6 +58,8 @@ const BUFFER: usize = 4 << 10;
 const SHORT_BUFFER: usize = 1 << 10;
 /// Touches that may wait for the observer, besides those in the channel: four times the kernel's own queue, a few hundred bytes each.
 const BACKLOG: usize = 65_536;
+/// Between two looks at all that the kernel tells of what it holds, where nothing but a process that started asks for them.
+const LOOK_AGAIN: Duration = Duration::from_micros(200);
 /// Reads of one queue before the others are looked at.
 const READS: usize = 64;
 /// Id of the file system, then the longest handle.
@@ -97,6 +102,8 @@ impl Fanotify {
             progress: Progress::new(clock::inode_tick()),
             pace: Pace::default(),
             sysctls: Sysctls::start(),
+            notices: Notices::start(),
+            mounters: Vec::new(),
             mount_table: File::open("/proc/self/mountinfo").map_err(refused)?,
             group,
             view: View::new(policy),
@@ -106,8 +113,8 @@ impl Fanotify {
             marks: HashMap::new(),
             directories: Directories::default(),
             actors: ActorReader::new("fanotify"),
-            sysctls_emptied: BootTime::now(),
-            settings_told: Time::default(),
+            kernel_emptied: BootTime::now(),
+            kernel_told: Time::default(),
             processes,
             hooks,
             is_informed: false,
@@ -119,8 +126,9 @@ impl Fanotify {
             is_stale: false,
             caught_up: now(),
         };
-        worker.processes.files.emptied(worker.sysctls_emptied);
+        worker.processes.files.emptied(worker.kernel_emptied);
         worker.coverage.replace("process", vec![worker.processes_covered()]);
+        worker.coverage.replace(notices::NAME, worker.notices_covered());
         if let Some(in_place) = worker.mark_mounts().map_err(refused)? {
             // An error means that the fallback has stopped, which its coverage tells.
             let _ = in_place.recv();
@@ -184,6 +192,9 @@ struct Worker {
     pace: Pace,
     group: Group,
     sysctls: io::Result<Sysctls>,
+    notices: Notices,
+    /// Who mounted or unmounted since the table of mounts was last looked at.
+    mounters: Vec<Arc<Actor>>,
     mount_table: File,
     policy: WatchPolicy,
     view: View,
@@ -198,10 +209,10 @@ struct Worker {
     hooks: Option<Hooks>,
     /// What the feed of processes told until the last reading of events has been taken.
     is_informed: bool,
-    /// No write to a setting waited at this time,
-    sysctls_emptied: BootTime,
+    /// Nothing that the kernel tells of what it holds waited at this time,
+    kernel_emptied: BootTime,
     /// nor at this one, which is the same or shortly before.
-    settings_told: Time,
+    kernel_told: Time,
     outlet: Outlet,
     coverage: Arc<CoverageTable>,
     rows: Vec<Coverage>,
@@ -253,6 +264,7 @@ impl Worker {
         self.tell_progress()?;
         // The pipe stands in for what there is not, so that the places stay the same.
         let [news, users] = self.processes.descriptors();
+        let [host_mounts, mounters, modules, firewall] = self.notices.descriptors();
         let sysctls = self.sysctls.as_ref().map_or(woken.as_fd(), |sysctls| sysctls.as_fd());
         let began = Moment::now();
         let gathering = self.pace.wait(began.at).filter(|_| self.processes.tells_all());
@@ -265,6 +277,10 @@ impl Worker {
             PollFd::new(news.unwrap_or(woken.as_fd()), PollFlags::POLLIN),
             PollFd::new(users.unwrap_or(woken.as_fd()), PollFlags::POLLIN),
             PollFd::new(self.hooks.as_ref().map_or(woken.as_fd(), Hooks::descriptor), PollFlags::POLLIN),
+            PollFd::new(host_mounts.unwrap_or(woken.as_fd()), PollFlags::POLLPRI),
+            PollFd::new(mounters.unwrap_or(woken.as_fd()), PollFlags::POLLIN),
+            PollFd::new(modules.unwrap_or(woken.as_fd()), PollFlags::POLLIN),
+            PollFd::new(firewall.unwrap_or(woken.as_fd()), PollFlags::POLLIN),
         ];
         // What waits in the backlog is passed on as soon as somebody takes signals again.
         let timeout = match self.outlet.flush()? {
@@ -278,7 +294,7 @@ impl Worker {
             Ok(_) | Err(nix::errno::Errno::EINTR) => {}
             Err(error) => return Err(self.fail("waiting for events", &error.into())),
         }
-        let [ordered, remounted, files, settings, news, users, hooked] =
+        let [ordered, remounted, files, settings, news, users, hooked, mounted, mounters, modules, firewall] =
             waiting.map(|fd| fd.revents().is_some_and(|events| !events.is_empty()));
         if ordered {
             if !matches!(woken.read(&mut [0]), Ok(1)) || self.outlet.is_stopping() {
@@ -298,14 +314,21 @@ impl Worker {
         if !files && gathering.is_none() {
             self.processes.files.emptied(began.at);
         }
-        if !settings {
-            self.no_settings_waited(began);
+        if ![settings, hooked, mounters, modules, firewall].contains(&true) {
+            self.kernel_was_quiet(began);
         }
         if news || users {
             self.take_processes();
+            // Who has just started does nothing that is in doubt, once all from before has been taken.
+            if BootTime::now().since(self.kernel_emptied) > LOOK_AGAIN {
+                self.take_kernel(&mut [0; SHORT_BUFFER])?;
+            }
         }
         if hooked {
             self.take_hooks()?;
+        }
+        if mounted {
+            self.touch_kind(ItemKind::Mount, None, None)?;
         }
         // The order was given before these were found to be ready or not: what is not ready was empty then.
         let files = match () {
@@ -313,7 +336,8 @@ impl Worker {
             () if gathering.is_some() => Queue::MayHoldMore,
             () => Queue::Empty,
         };
-        let settings = if settings { self.take_sysctls(buffer)? } else { Queue::Empty };
+        let is_told = settings || mounters || modules || firewall;
+        let settings = if is_told { self.take_kernel(buffer)? } else { Queue::Empty };
         if let (Queue::Empty, Queue::Empty, Some(question)) = (files, settings, self.catch_up) {
             self.catch_up = None;
             self.outlet.send(Signal::CaughtUp(question))?;
@@ -395,6 +419,18 @@ impl Worker {
         self.touch(Target::Path(path), actor, depth, done, record.mask)
     }
 
+    /// All that the kernel tells of what it holds.
+    fn take_kernel(&mut self, buffer: &mut [u8]) -> Result<Queue, Closed> {
+        let began = Moment::now();
+        let queue = self.take_sysctls(buffer)?;
+        self.take_hooks()?;
+        self.take_notices(began)?;
+        if queue == Queue::Empty {
+            self.kernel_was_quiet(began);
+        }
+        Ok(queue)
+    }
+
     fn take_sysctls(&mut self, buffer: &mut [u8]) -> Result<Queue, Closed> {
         for _ in 0..READS {
             let Ok(sysctls) = &self.sysctls else { return Ok(Queue::Empty) };
@@ -402,17 +438,14 @@ impl Worker {
             let batch = match sysctls.read(buffer) {
                 Ok(batch) => batch,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.no_settings_waited(began);
-                    return Ok(Queue::Empty);
-                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Queue::Empty),
                 Err(error) if matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM)) => {
                     return self.lose("sysctl:*", GapReason::SensorLost, &error).map(|()| Queue::MayHoldMore);
                 }
                 // The event's file belonged to a process that has ended: no setting does.
                 Err(_) => continue,
             };
-            let sighting = Sighting::unplaced(self.sysctls_emptied, began.at, BootTime::now());
+            let sighting = Sighting::unplaced(self.kernel_emptied, began.at, BootTime::now());
             self.is_informed = false;
             for event in batch {
                 self.outlet.counters.count(|counters| &counters.events);
@@ -441,7 +474,7 @@ impl Worker {
         let wrote = mask & (ENTRY_MASK | libc::FAN_MODIFY) != 0;
         let finished = mask & (ENTRY_MASK | libc::FAN_CLOSE_WRITE | libc::FAN_ATTRIB) != 0;
         self.progress.touched(clock::inode_now());
-        self.outlet.send(Signal::Touched(Touch { target, at: now(), actor, depth, wrote, entry, finished }))
+        self.outlet.send(Signal::Touched(Touch { target, at: now(), actor, depth, wrote, entry, finished, generation: None }))
     }
 
     fn tell_progress(&mut self) -> Result<(), Closed> {
@@ -449,8 +482,8 @@ impl Worker {
         match self.progress.told(clock::inode_now(), self.processes.files.taken(), || group.pending()) {
             Some(files) => {
                 // Else it would be as old as the last sleep, and a setting that was just read would wait for the next one.
-                self.take_sysctls(&mut [0; SHORT_BUFFER])?;
-                self.outlet.send(Signal::ToldUntil { files, settings: self.settings_told })
+                self.take_kernel(&mut [0; SHORT_BUFFER])?;
+                self.outlet.send(Signal::ToldUntil { files, kernel: self.kernel_told })
             }
             None => Ok(()),
         }

@@ -12,7 +12,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use trueline_drift::Actor;
+use trueline_drift::{Actor, ItemKind};
 
 use super::audit::{Reach, VALUED};
 use super::coverage::Coverage;
@@ -31,13 +31,12 @@ pub(super) const NAME: &str = "fentry";
 const NOT_FED: &str = "without the eBPF feed of processes there is nothing to join what it tells with";
 const MAPPED: &str =
     "the process mapped the file so that it can write to it through memory: the kernel does not tell of what it writes there";
-const MOUNTED: &str = "the process mounted or unmounted something right before; which one it was is not told";
 const LOST: &str = "others may have done the same: what hooks told then was not all taken";
 /// Folders beneath one of the paths of value.
 const BENEATH: usize = 128;
 
 /// What the functions of the kernel are hooked for. Where several stand for one operation, the rest of it is told of without one of them.
-const OPERATIONS: [(&str, &str); 8] = [
+const OPERATIONS: [(&str, &str); 10] = [
     ("fsnotify", "operation:event"),
     ("__fsnotify_parent", "operation:event"),
     ("vfs_fileattr_set", "operation:flags"),
@@ -46,6 +45,8 @@ const OPERATIONS: [(&str, &str); 8] = [
     ("path_mount", "operation:mount"),
     ("path_umount", "operation:mount"),
     ("security_move_mount", "operation:mount"),
+    ("module_load", "actor:kernel_module"),
+    ("module_free", "actor:kernel_module"),
 ];
 
 #[derive(Debug)]
@@ -54,9 +55,10 @@ pub(super) struct Hooks {
     actors: ActorReader,
     /// Those whose entries are told of.
     folders: HashMap<Inode, PathBuf>,
-    own_mounts: u32,
-    /// Who mounted or unmounted since the table of mounts was last looked at.
-    mounters: Vec<Arc<Actor>>,
+    /// Of the agent and of the host, whose mounts come to the agent too.
+    mount_namespaces: [u32; 2],
+    /// Who changed something of these kinds since this was last asked.
+    authors: Vec<(ItemKind, Arc<Actor>)>,
     dropped: u64,
     is_stale: bool,
 }
@@ -82,14 +84,14 @@ impl Hooks {
             Err(error) => return (None, rows(|_| Some(Some(error.to_string())))),
         };
         let rows = rows(|place| refusal(probe.hooks(), place));
-        let namespace = std::fs::metadata("/proc/self/ns/mnt").map_or(0, |namespace| namespace.ino());
+        let namespace = |of: &str| std::fs::metadata(format!("/proc/{of}/ns/mnt")).map_or(0, |namespace| namespace.ino());
         let hooks = Self {
             dropped: probe.dropped(),
             probe,
             actors: ActorReader::new(NAME),
             folders: HashMap::new(),
-            own_mounts: u32::try_from(namespace).unwrap_or(0),
-            mounters: Vec::new(),
+            mount_namespaces: ["self", "1"].map(|of| u32::try_from(namespace(of)).unwrap_or(0)),
+            authors: Vec::new(),
             is_stale: true,
         };
         (Some(hooks), rows)
@@ -114,10 +116,6 @@ impl Hooks {
         let dropped = self.probe.dropped();
         let is_whole = drained == Drained::All && dropped == self.dropped;
         self.dropped = dropped;
-        if !is_whole {
-            // One of those that were lost may have been another's.
-            self.mounters.clear();
-        }
         if told.is_empty() {
             return Vec::new();
         }
@@ -129,10 +127,15 @@ impl Hooks {
                 OperationKind::Flags(entry) => (path_on(entry, mounts), libc::FAN_ATTRIB),
                 OperationKind::Mapped(entry) => (self.path_of(entry), 0),
                 OperationKind::Mount => {
-                    if operation.mount_namespace == self.own_mounts {
+                    if self.mount_namespaces.contains(&operation.mount_namespace) {
                         let actor = self.actor(processes, &operation, &pending);
-                        self.mounters.push(Arc::new(actor.but(MOUNTED)));
+                        self.note_author(ItemKind::Mount, actor, is_whole);
                     }
+                    continue;
+                }
+                OperationKind::Module(_) => {
+                    let actor = self.actor(processes, &operation, &pending);
+                    self.note_author(ItemKind::KernelModule, actor, is_whole);
                     continue;
                 }
             };
@@ -152,9 +155,6 @@ impl Hooks {
             }
             hooked.push(Hooked { path, actor, events });
         }
-        if !is_whole {
-            self.mounters.clear();
-        }
         hooked
     }
 
@@ -163,16 +163,14 @@ impl Hooks {
         self.actors.take_images()
     }
 
-    pub fn knows_mounter(&self) -> bool {
-        !self.mounters.is_empty()
+    fn note_author(&mut self, kind: ItemKind, actor: Arc<Actor>, is_whole: bool) {
+        let actor = if is_whole { actor } else { Arc::new(actor.but(LOST)) };
+        self.authors.push((kind, actor));
     }
 
-    /// Who made the mounts what they are now, where it was one process alone.
-    pub fn take_mounter(&mut self) -> Option<Arc<Actor>> {
-        let mounters = std::mem::take(&mut self.mounters);
-        let pid = |actor: &Actor| actor.process.as_ref().map(|process| (process.pid, process.started_at));
-        let first = mounters.first()?;
-        mounters.iter().all(|actor| pid(actor) == pid(first)).then(|| Arc::clone(first))
+    /// Who changed something that the kernel holds, each once for each change, in order.
+    pub fn take_authors(&mut self) -> Vec<(ItemKind, Arc<Actor>)> {
+        std::mem::take(&mut self.authors)
     }
 
     fn actor(&mut self, processes: &mut Processes, operation: &Operation, pending: impl Fn() -> Option<u64>) -> Arc<Actor> {

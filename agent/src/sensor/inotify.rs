@@ -366,6 +366,7 @@ impl Worker {
             wrote: true,
             entry: None,
             finished,
+            generation: None,
         }))
     }
 

@@ -8,6 +8,7 @@ mod fanotify;
 mod hooks;
 mod inotify;
 pub mod mounts;
+mod notices;
 mod outlet;
 mod resolve;
 mod sensors;
@@ -16,7 +17,7 @@ mod view;
 
 use std::sync::Arc;
 
-use trueline_drift::{Actor, GapReason, Time};
+use trueline_drift::{Actor, GapReason, ItemKind, Time};
 
 use crate::actor::image::ProcessImage;
 
@@ -37,11 +38,11 @@ pub enum Signal {
     Lost(Loss),
     /// All that happened before this was asked for has been told.
     CaughtUp(CatchUp),
-    /// All that happened before these times has been told, to files and to kernel settings; by the clock of
+    /// All that happened before these times has been told, to files and to what the kernel holds; by the clock of
     /// [`crate::clock::inode_now`].
     ToldUntil {
         files: Time,
-        settings: Time,
+        kernel: Time,
     },
 }
 
@@ -79,7 +80,13 @@ pub struct Touch {
     pub entry: Option<Entry>,
     /// The writer is done: the file was closed, or the operation was atomic.
     pub finished: bool,
+    /// Which version of all that is behind the target the touch made, where the kernel counts them.
+    pub generation: Option<Generation>,
 }
+
+/// A count of the kernel's: of the packet filter's versions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Generation(pub u32);
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Target {
@@ -87,6 +94,8 @@ pub enum Target {
     Path(Vec<u8>),
     /// A kernel setting, as in `net.ipv4.ip_forward`.
     Sysctl(String),
+    /// Something of this kind, which the kernel holds; it does not say what.
+    Kind(ItemKind),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -1,8 +1,9 @@
-//! Which mounts hold what is watched. Parses /proc/self/mountinfo; see proc_pid_mountinfo(5).
+//! Which mounts hold what is watched. From /proc/self/mountinfo.
 
 use std::path::{Path, PathBuf};
 
 use super::view::{as_path, nearest_existing};
+use crate::mount_table::{Entry, entries};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mount {
@@ -38,38 +39,14 @@ const KERNEL_KINDS: [&str; 16] = [
 
 /// Lines that cannot be read are left out.
 pub fn parse_mounts(mountinfo: &[u8]) -> Vec<Mount> {
-    mountinfo.split(|byte| *byte == b'\n').filter_map(parse_mount).collect()
-}
-
-fn parse_mount(line: &[u8]) -> Option<Mount> {
-    let mut fields = line.split(|byte| *byte == b' ');
-    let id = std::str::from_utf8(fields.next()?).ok()?.parse().ok()?;
-    let (major, minor) = std::str::from_utf8(fields.nth(1)?).ok()?.split_once(':')?;
-    let device = nix::sys::stat::makedev(major.parse().ok()?, minor.parse().ok()?);
-    let root = fields.next()?;
-    let point = unescape(fields.next()?);
-    let kind = fields.skip_while(|field| *field != b"-").nth(1)?;
-    Some(Mount { id, point: as_path(&point).to_owned(), device, whole: root == b"/", kind: String::from_utf8_lossy(kind).into_owned() })
-}
-
-/// Blank, tab, newline and backslash are written as three octal digits.
-fn unescape(field: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(field.len());
-    let mut rest = field;
-    while let Some((first, tail)) = rest.split_first() {
-        let digits = tail.first_chunk::<3>().filter(|digits| *first == b'\\' && digits.iter().all(|digit| matches!(digit, b'0'..=b'7')));
-        match digits {
-            Some([a, b, c]) => {
-                out.push((a - b'0').wrapping_mul(64) + (b - b'0') * 8 + (c - b'0'));
-                rest = &tail[3..];
-            }
-            None => {
-                out.push(*first);
-                rest = tail;
-            }
-        }
-    }
-    out
+    let mount = |entry: Entry<'_>| Mount {
+        id: entry.id,
+        point: as_path(&entry.point).to_owned(),
+        device: nix::sys::stat::makedev(entry.major.into(), entry.minor.into()),
+        whole: entry.root == b"/",
+        kind: String::from_utf8_lossy(entry.kind).into_owned(),
+    };
+    entries(mountinfo).flatten().map(mount).collect()
 }
 
 /// The mounts that hold the roots, and those beneath them; each once, none hidden by a later mount on
@@ -134,12 +111,6 @@ mod tests {
         assert_eq!(watched_on(&mounts[0], &roots, &mounts), roots);
         assert_eq!(watched_on(&mounts[2], &roots, &mounts), [PathBuf::from("/nowhere/etc/a b")]);
         assert!(watched_on(&mounts[5], &roots, &mounts).is_empty());
-    }
-
-    #[test]
-    fn escapes_that_are_none_stay() {
-        assert_eq!(unescape(b"a\\040b\\134c\\9\\01"), b"a b\\c\\9\\01");
-        assert_eq!(unescape(b"\\777"), [255]);
     }
 
     #[test]

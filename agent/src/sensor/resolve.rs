@@ -15,6 +15,9 @@ use super::mounts::Mount;
 use super::view::{View, into_bytes};
 use crate::kernel::handle::open_handle;
 
+/// At opening a handle that the kernel has no memory for, as it says.
+const ATTEMPTS: usize = 4;
+
 /// A mount through which handles of its file system are turned into paths.
 #[derive(Debug)]
 pub(super) struct Place {
@@ -41,10 +44,14 @@ impl Place {
     }
 
     pub fn open(&self, handle: &[u8]) -> io::Result<OwnedFd> {
-        match &self.held {
+        let open = || match &self.held {
             Some(held) => open_handle(held, handle),
             None => open_handle(open_point(&self.point)?, handle),
-        }
+        };
+        let is_short_of_memory = |error: &io::Error| error.raw_os_error() == Some(libc::ENOMEM);
+        // Seen now and then of a folder that was being moved or removed, with memory to spare: gone at the next look, unless it is true.
+        let opened = (1..ATTEMPTS).map(|_| open()).find(|opened| !opened.as_ref().is_err_and(is_short_of_memory));
+        opened.unwrap_or_else(open)
     }
 }
 

@@ -4,6 +4,7 @@
 mod actors;
 mod hooked;
 mod mounts;
+mod notices;
 mod whose;
 
 use std::ffi::{OsStr, OsString};

@@ -236,7 +236,7 @@ impl State {
 
     /// Items held, per kind.
     pub fn count(&self, kind: ItemKind) -> Result<u64, StateError> {
-        Ok(self.metadata(COUNTS)?.map(|row| counts(&row)).unwrap_or_default()[usize::from(encoding::kind_byte(kind))])
+        Ok(self.metadata(COUNTS)?.map_or(0, |row| counts(&row)[usize::from(encoding::kind_byte(kind))]))
     }
 
     pub fn inventory_complete(&self) -> Result<Option<InventoryComplete>, StateError> {
@@ -335,7 +335,7 @@ impl State {
             {
                 let mut meta = transaction.open_table(META)?;
                 if !changes.is_empty() {
-                    let mut counts = meta.get(COUNTS)?.map(|row| counts(row.value())).unwrap_or_default();
+                    let mut counts = meta.get(COUNTS)?.map_or([0; KINDS], |row| counts(row.value()));
                     let mut items = transaction.open_table(ITEMS)?;
                     for (item, stored) in changes {
                         let key = encoding::key(item);
@@ -347,7 +347,7 @@ impl State {
                             }
                             None => {
                                 let was_there = items.remove(key.as_slice())?.is_some();
-                                *count -= u64::from(was_there);
+                                *count = count.saturating_sub(u64::from(was_there));
                             }
                         }
                     }
@@ -441,15 +441,17 @@ fn fault(operation: &'static str, path: &Path) -> impl FnOnce(DatabaseError) -> 
 }
 
 /// Places are kind bytes.
-type Counts = [u64; 16];
+type Counts = [u64; KINDS];
 
-/// Older agents kept half as many.
+const KINDS: usize = 64;
+
+const _: () = assert!(ItemKind::ALL.len() < KINDS, "each kind has a place");
+
+/// Agents of other versions keep fewer or more.
 fn counts(row: &[u8]) -> Counts {
-    let mut counts = Counts::default();
-    match (numbers::<16>(row), numbers::<8>(row)) {
-        (Some(all), _) => counts = all,
-        (None, Some(half)) => counts[..8].copy_from_slice(&half),
-        (None, None) => {}
+    let mut counts = [0; KINDS];
+    for (count, bytes) in counts.iter_mut().zip(row.as_chunks::<8>().0) {
+        *count = u64::from_le_bytes(*bytes);
     }
     counts
 }

@@ -20,8 +20,7 @@ pub const LIMIT: Parameter = Parameter::new("limit", "At most this many items: 1
 pub const AFTER: Parameter = Parameter::new("after", "The `next` of the page before.");
 pub const HOST: Parameter = Parameter::new("host", "Of this host, by identity or name.");
 pub const ITEM: Parameter = Parameter::new("item", "Of this item: `kind:key`.");
-pub const KIND: Parameter =
-    Parameter::of("kind", "Of this kind of item.", &["file", "package", "sysctl", "user", "group", "unit", "session", "run"]);
+pub const KIND: Parameter = Parameter::of("kind", "Of this kind of item.", &trueline_drift::ItemKind::NAMES);
 pub const VERDICT: Parameter = Parameter::of("verdict", "With this verdict.", &["expected", "out_of_scope", "notable", "critical"]);
 
 const DEFAULT_LIMIT: u32 = 100;

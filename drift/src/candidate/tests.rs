@@ -184,3 +184,35 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn what_the_first_process_did_to_a_unit_somebody_may_have_asked_for() {
+    let process = |pid| crate::actor::Process {
+        pid,
+        started_at: None,
+        exe: Some("/usr/lib/systemd/systemd".to_owned()),
+        sha256: None,
+        script: None,
+        argv: Vec::new(),
+        cwd: None,
+    };
+    let by = |pid| Actor { certainty: Certainty::Exact, process: Some(process(pid)), ..unknown() };
+    let activities = [
+        login(1, 10, None),
+        login(2, 10, Some(150)),
+        sudo(1, "/usr/bin/systemctl enable probe", 196, 199),
+        sudo(1, "/usr/bin/systemctl enable prober.service", 196, 199),
+        sudo(1, "/usr/bin/systemctl disable probe", 120, 130),
+    ];
+    let offered = |key: &str, pid| {
+        let (item, actor) = (item(key), by(pid));
+        lines(&Candidates::select(&question(&item, &actor), &activities))
+    };
+    let first =
+        "alice's sudo as root: /usr/bin/systemctl enable probe, within ssh session 3f2a9c01d4e7-1 from 10.0.0.9 (object and time, 1 s)";
+    assert_eq!(offered("unit:probe.service", 1).lines().next(), Some(first));
+    assert_eq!(offered("file:/etc/systemd/system/multi-user.target.wants/probe.service", 1).lines().count(), 3);
+    for (key, pid) in [("unit:probe.service", 2), ("file:/etc/hostname", 1), ("user:alice", 1)] {
+        assert_eq!(offered(key, pid), "", "{key} by {pid}");
+    }
+}

@@ -7,7 +7,7 @@ use std::os::unix::fs::MetadataExt;
 
 use aya::maps::{Array, HashMap, Map, MapData};
 use aya::programs::links::FdLink;
-use aya::programs::{FEntry, FExit, Program};
+use aya::programs::{BtfTracePoint, FEntry, FExit, Program};
 use aya::{Btf, Ebpf, EbpfLoader, VerifierLogLevel};
 
 use super::record::{Operation, decode};
@@ -17,8 +17,8 @@ use crate::kernel::process_probe::attached::{KERNEL_TYPES, told};
 use crate::kernel::process_probe::ring::Ring;
 use crate::kernel::process_probe::{Drained, Hook};
 
-/// The programs' names, and the functions of the kernel that they stand at.
-const PROGRAMS: [(&str, &str); 8] = [
+/// The programs' names, and the functions and tracepoints of the kernel that they stand at.
+const PROGRAMS: [(&str, &str); 10] = [
     ("on_event", "fsnotify"),
     ("on_child", INSTEAD),
     ("on_flags", "vfs_fileattr_set"),
@@ -27,6 +27,8 @@ const PROGRAMS: [(&str, &str); 8] = [
     ("on_mount", "path_mount"),
     ("on_unmount", "path_umount"),
     ("on_move", "security_move_mount"),
+    ("on_module", "module_load"),
+    ("on_module_gone", "module_free"),
 ];
 /// For where the one before it cannot be had.
 const INSTEAD: &str = "__fsnotify_parent";
@@ -152,6 +154,7 @@ fn attach(loaded: &mut Ebpf, program: &str, place: &str, types: &Btf) -> Result<
     match loaded.program_mut(program) {
         Some(Program::FEntry(program)) => attach_entry(program, place, types),
         Some(Program::FExit(program)) => attach_exit(program, place, types),
+        Some(Program::BtfTracePoint(program)) => attach_tracepoint(program, place, types),
         _ => return Err("the object has no such program".to_owned()),
     }
     .map_err(|error| reason(&error))
@@ -164,6 +167,12 @@ fn attach_entry(program: &mut FEntry, place: &str, types: &Btf) -> Result<FdLink
 }
 
 fn attach_exit(program: &mut FExit, place: &str, types: &Btf) -> Result<FdLink, aya::programs::ProgramError> {
+    program.load(place, types)?;
+    let id = program.attach()?;
+    program.take_link(id).map(FdLink::from)
+}
+
+fn attach_tracepoint(program: &mut BtfTracePoint, place: &str, types: &Btf) -> Result<FdLink, aya::programs::ProgramError> {
     program.load(place, types)?;
     let id = program.attach()?;
     program.take_link(id).map(FdLink::from)

@@ -10,6 +10,7 @@ const EVENT: u32 = 1;
 const FLAGS: u32 = 2;
 const MAPPED: u32 = 3;
 const MOUNT: u32 = 4;
+const MODULE: u32 = 5;
 
 /// The names go up to the top of the file system.
 const WHOLE: u32 = 1;
@@ -37,6 +38,8 @@ pub enum OperationKind {
     Mapped(Entry),
     /// A mount came, went or was moved; which one is not told.
     Mount,
+    /// The module of this name was loaded or taken out.
+    Module(Vec<u8>),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,6 +71,7 @@ pub fn decode(bytes: &[u8]) -> Result<Operation, DecodeError> {
         FLAGS => OperationKind::Flags(entry),
         MAPPED => OperationKind::Mapped(entry),
         MOUNT => OperationKind::Mount,
+        MODULE => OperationKind::Module(entry.name),
         other => return Err(DecodeError::Kind(other)),
     };
     Ok(Operation { kind, at, pid, started, uid, euid, mount_namespace })

@@ -59,7 +59,7 @@ fn what_is_refused_is_refused_hook_by_hook_with_a_reason() {
     match FileProbe::start() {
         Ok(probe) => assert_eq!(probe.hooks().iter().filter(|hook| hook.name.contains("fsnotify") && hook.refused.is_none()).count(), 1),
         Err(FileProbeError::Attach(hooks)) => {
-            assert_eq!(hooks.len(), 8);
+            assert_eq!(hooks.len(), 10);
             assert!(hooks.iter().all(|hook| hook.refused.as_ref().is_some_and(|reason| !reason.is_empty())), "{hooks:?}");
         }
         Err(error) => eprintln!("skipped: {error}"),

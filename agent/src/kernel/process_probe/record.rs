@@ -43,7 +43,7 @@ pub fn decode(bytes: &[u8]) -> Result<ProcessEvent, DecodeError> {
     let [uid, euid, login_uid, session, terminal, pid_namespace, mount_namespace, parent] = record.u32s()?;
     let parent_started = record.u64()?;
     let since = BootTime::from_nanos(record.u64()?);
-    let [queued, _] = record.u32s()?;
+    let [queued, first_number] = record.u32s()?;
     let queued = (queued != UNSET).then_some(Queued { events: queued, since });
     let known = |number: u32| (number != 0).then_some(number);
     let standing = Some(Standing {
@@ -65,7 +65,7 @@ pub fn decode(bytes: &[u8]) -> Result<ProcessEvent, DecodeError> {
         EXIT => ProcessEventKind::Exit { standing },
         other => return Err(DecodeError::Kind(other)),
     };
-    Ok(ProcessEvent { at, process: Subject { pid, started: Some(started) }, kind })
+    Ok(ProcessEvent { at, process: Subject { pid, started: Some(started) }, first_number: known(first_number), kind })
 }
 
 fn program(record: &mut Record<'_>) -> Result<Program, DecodeError> {

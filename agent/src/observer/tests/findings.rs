@@ -130,6 +130,7 @@ fn contents_that_changed_without_a_write_are_nobodys_for_certain() {
             touched_at: clock::now(),
             missed_at: None,
             held: None,
+            generation: None,
             limit: Instant::now(),
         };
         observer.examine(vec![settled]);
@@ -176,6 +177,7 @@ fn what_may_have_changed_again_before_it_was_read_is_read_once_that_is_known() {
             touched_at,
             missed_at: None,
             held: None,
+            generation: None,
             limit,
         };
         observer.told_until = told_until;

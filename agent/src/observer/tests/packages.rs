@@ -203,6 +203,7 @@ fn what_a_package_manager_writes_without_end_is_told_after_a_minute() {
             touched_at: clock::now(),
             missed_at: None,
             held: None,
+            generation: None,
             limit: Instant::now(),
         };
         observer.hold_back(vec![settled], start + Duration::from_secs(seconds)).len()

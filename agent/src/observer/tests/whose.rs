@@ -13,9 +13,20 @@ const END: &str = "end";
 /// The changes told while `work` goes on in a folder that sensors watch, and in the host's settings, of which all is known that was
 /// prepared; nothing where they name no processes. So many changes at least are waited for.
 fn told_during(test: &str, least: usize, prepare: impl FnOnce(&Scene), work: impl FnOnce(&Scene) + Send) -> Option<Vec<Change>> {
+    told_of(test, ItemKind::Sysctl, least, prepare, work)
+}
+
+/// As [`told_during`], with another kind than settings.
+fn told_of(
+    test: &str,
+    kind: ItemKind,
+    least: usize,
+    prepare: impl FnOnce(&Scene),
+    work: impl FnOnce(&Scene) + Send,
+) -> Option<Vec<Change>> {
     let scene = Scene::new();
     prepare(&scene);
-    let policy = WatchPolicy { kinds: vec![ItemKind::File, ItemKind::Sysctl], ..scene.policy() };
+    let policy = WatchPolicy { kinds: vec![ItemKind::File, kind], ..scene.policy() };
     let (sender, signals) = sync_channel(1024);
     let sensors = Sensors::start_with(Preference::Best, &policy, sender, Arc::new(SensorCounters::default())).unwrap();
     if !sensors.names_processes() {
@@ -185,4 +196,79 @@ fn flags_that_a_hook_told_of_are_told_with_who_changed_them() {
     let told = told.expect("fanotify is there");
     let change = told.iter().find(flags).unwrap_or_else(|| panic!("no change of flags: {told:?}"));
     assert_eq!((pid(change), change.actor.certainty), (Some(changer), Certainty::Exact), "{change:?}");
+}
+
+/// Rounds in which two do the same within moments.
+const ROUNDS: usize = 25;
+
+/// Whoever is named surely for an item of this kind is the one whose command has its name; how many were.
+fn surely_named(told: &[Change], kind: ItemKind, name: impl Fn(&str) -> String) -> usize {
+    let sure = told.iter().filter(|change| change.item.kind == kind && change.actor.certainty <= Certainty::Strong);
+    sure.inspect(|change| {
+        let process = change.actor.process.as_ref().expect("who is sure is named");
+        // Of one that did it right after it started the program is not always known.
+        let named = name(change.item.key.as_str());
+        assert!(process.argv.is_empty() || process.argv.contains(&named), "{} by {:?}", change.item, change.actor);
+    })
+    .count()
+}
+
+/// The second begins so many milliseconds after the first: now within the moments that a touch waits, now after them.
+fn both(commands: [&str; 2], apart: usize) {
+    let [first, second] = commands;
+    let scripts = [format!("exec {first}"), format!("sleep 0.{apart:03}; exec {second}")];
+    let children = scripts.map(|script| Command::new("/bin/sh").args(["-c", &script]).spawn().unwrap());
+    for mut child in children {
+        assert!(child.wait().unwrap().success(), "{commands:?}");
+    }
+}
+
+#[test]
+fn two_that_mount_within_moments_are_not_taken_for_each_other() {
+    let test = "two_that_mount_within_moments_are_not_taken_for_each_other";
+    let points = tempfile::tempdir().unwrap();
+    let point = |name: &str, round: usize| format!("{}/{name}{round}", points.path().canonicalize().unwrap().display());
+    for round in 0..ROUNDS {
+        ["a", "b"].iter().for_each(|name| std::fs::create_dir(point(name, round)).unwrap());
+    }
+    let mount = |name, round| format!("mount -t tmpfs -o size=16k none {}", point(name, round));
+    let told = told_of(
+        test,
+        ItemKind::Mount,
+        2 * ROUNDS,
+        |_| {},
+        |_| (0..ROUNDS).for_each(|round| both([&mount("a", round), &mount("b", round)], 4 * round)),
+    );
+    for round in 0..ROUNDS {
+        for name in ["a", "b"] {
+            let _ = nix::mount::umount(point(name, round).as_str());
+        }
+    }
+    let Some(told) = told else { return };
+    let ours = points.path().canonicalize().unwrap();
+    let made: Vec<Change> = told.into_iter().filter(|change| Path::new(change.item.key.as_str()).starts_with(&ours)).collect();
+    assert_eq!(made.len(), 2 * ROUNDS, "each mount is told of once");
+    assert_ne!(surely_named(&made, ItemKind::Mount, str::to_owned), 0, "those that are far enough apart are named");
+}
+
+#[test]
+fn two_that_change_the_packet_filter_within_moments_are_not_taken_for_each_other() {
+    let test = "two_that_change_the_packet_filter_within_moments_are_not_taken_for_each_other";
+    // A network of this test's own. Its thread ends with the test.
+    if let Err(error) = nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET) {
+        return crate::collect::skipped(test, &error.to_string());
+    }
+    let add = |name, round| format!("nft add table inet {name}{round}");
+    let told = told_of(
+        test,
+        ItemKind::Firewall,
+        2 * ROUNDS,
+        |_| {},
+        |_| (0..ROUNDS).for_each(|round| both([&add("a", round), &add("b", round)], 4 * round)),
+    );
+    let Some(told) = told else { return };
+    let table = |key: &str| key.rsplit(' ').next().unwrap_or_default().to_owned();
+    let made = told.iter().filter(|change| change.item.kind == ItemKind::Firewall && change.kind == ChangeKind::Created).count();
+    assert_eq!(made, 2 * ROUNDS, "each table is told of once");
+    assert_ne!(surely_named(&told, ItemKind::Firewall, table), 0, "those that are far enough apart are named");
 }

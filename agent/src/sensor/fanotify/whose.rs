@@ -8,7 +8,7 @@ use std::sync::Arc;
 use trueline_drift::Actor;
 
 use super::{Moment, Worker};
-use crate::kernel::fanotify::Event;
+use crate::kernel::fanotify::{Event, EventPidfd};
 use crate::process::order::Sighting;
 use crate::sensor::Signal;
 use crate::sensor::coverage::Coverage;
@@ -21,12 +21,15 @@ const CROWDED: &str = "more processes lived at once than there was room for, and
 impl Worker {
     /// The actor of an event; first told is which file its process runs.
     pub(super) fn actor(&mut self, event: &Event<'_>, sighting: &Sighting) -> Result<Option<Arc<Actor>>, Closed> {
+        self.actor_of(u32::try_from(event.record.pid).unwrap_or(0), &event.pidfd, sighting)
+    }
+
+    pub(super) fn actor_of(&mut self, pid: u32, pidfd: &EventPidfd, sighting: &Sighting) -> Result<Option<Arc<Actor>>, Closed> {
         if !self.is_informed || self.processes.is_pressing() {
             self.take_processes();
         }
         let group = &self.group;
-        let pid = u32::try_from(event.record.pid).unwrap_or(0);
-        let actor = self.actors.attribute(&mut self.processes, pid, &event.pidfd, *sighting, || group.pending());
+        let actor = self.actors.attribute(&mut self.processes, pid, pidfd, *sighting, || group.pending());
         for image in self.actors.take_images() {
             self.outlet.send(Signal::Image(Box::new(image)))?;
         }
@@ -52,9 +55,9 @@ impl Worker {
         }
     }
 
-    /// No event of a setting waited then.
-    pub(super) fn no_settings_waited(&mut self, then: Moment) {
-        (self.sysctls_emptied, self.settings_told) = (then.at, then.stamped);
+    /// Nothing waited then of what the kernel tells of what it holds.
+    pub(super) fn kernel_was_quiet(&mut self, then: Moment) {
+        (self.kernel_emptied, self.kernel_told) = (then.at, then.stamped);
     }
 
     pub(super) fn processes_covered(&self) -> Coverage {

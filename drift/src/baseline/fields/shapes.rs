@@ -28,7 +28,14 @@ const FILE: Shape = Shape {
 };
 
 const PACKAGE: Shape = Shape {
-    fields: &[("architecture", TextOrSet), ("source", TextOrSet), ("status", TextOrSet), ("version", TextOrSet)],
+    fields: &[
+        ("architecture", TextOrSet),
+        ("hold", Boolean),
+        ("obsolete_conffiles", Set),
+        ("source", TextOrSet),
+        ("status", TextOrSet),
+        ("version", TextOrSet),
+    ],
     example: "{ version: \"1.2-3\" }",
 };
 
@@ -152,6 +159,152 @@ const PAM_RULE: Shape = Shape {
     example: "{ auth: [required pam_unix.so] }",
 };
 
+const MOUNT: Shape = Shape {
+    fields: &[
+        ("layers", Number),
+        ("options", Set),
+        ("propagation", Word(&["private", "shared"])),
+        ("root", Text),
+        ("source", Text),
+        ("type", Text),
+    ],
+    example: "{ type: ext4, source: /dev/sda1 }",
+};
+
+const KERNEL_MODULE: Shape =
+    Shape { fields: &[("source_version", Text), ("taint", Text), ("version", Text)], example: "{ version: \"1.2\" }" };
+
+/// Of all that a firewall is made of: which of them an item has depends on what it is, see `firewall.rs`.
+const FIREWALL: Shape = Shape {
+    fields: &[
+        ("after", Text),
+        ("comment", Text),
+        ("devices", Set),
+        ("elements", Set),
+        ("family", Text),
+        ("flags", Text),
+        ("hook", Text),
+        ("policy", Text),
+        ("priority", Text),
+        ("rule", Text),
+        ("size", Text),
+        ("timeout", Text),
+        ("type", Text),
+        ("value", Text),
+    ],
+    example: "{ hook: input, policy: drop }",
+};
+
+const FSTAB: Shape = Shape {
+    fields: &[("dump", Number), ("options", List), ("pass", Number), ("source", Text), ("type", Text)],
+    example: "{ type: ext4, options: [nodev, nosuid] }",
+};
+
+const SWAP: Shape = Shape { fields: &[("priority", Number), ("size", Number), ("type", Text)], example: "{ type: partition }" };
+
+const BLOCK_DEVICE: Shape = Shape {
+    fields: &[
+        ("backing_file", Text),
+        ("encrypted", Boolean),
+        ("lies_on", Set),
+        ("luks", Boolean),
+        ("made_by", Text),
+        ("model", Text),
+        ("partition_of", Text),
+        ("read_only", Boolean),
+        ("removable", Boolean),
+        ("size", Number),
+        ("type", Word(&["disk", "loop", "mapper", "partition"])),
+    ],
+    example: "{ read_only: false }",
+};
+
+const KERNEL: Shape = Shape {
+    fields: &[
+        ("lockdown", Word(&["none", "integrity", "confidentiality"])),
+        ("parameters", List),
+        ("release", Text),
+        ("secure_boot", Boolean),
+        ("taint", Set),
+        ("version", Text),
+    ],
+    example: "{ lockdown: integrity }",
+};
+
+const LSM: Shape = Shape {
+    fields: &[
+        ("complain", Set),
+        ("configured", Text),
+        ("enabled", Boolean),
+        ("enforce", Set),
+        ("kill", Set),
+        ("mode", Word(&["enforcing", "permissive", "disabled"])),
+        ("modules", List),
+        ("policy", Text),
+        ("prompt", Set),
+        ("unconfined", Set),
+    ],
+    example: "{ mode: enforcing }",
+};
+
+const REPOSITORY: Shape = Shape {
+    fields: &[
+        ("addresses", Set),
+        ("components", Set),
+        ("credentials", Set),
+        ("enabled", Boolean),
+        ("expires", Set),
+        ("files", Set),
+        ("fingerprints", Set),
+        ("gpgcheck", Boolean),
+        ("options", Set),
+        ("repo_gpgcheck", Boolean),
+        ("revoked", Set),
+        ("sha256", Digest),
+        ("signed_by", Set),
+        ("type", Word(&["apk", "apt", "dnf", "keyring"])),
+        ("types", Set),
+        ("users", Set),
+    ],
+    example: "{ components: [main], enabled: true }",
+};
+
+const CERTIFICATE: Shape = Shape {
+    fields: &[
+        ("begins_at", Text),
+        ("ca", Boolean),
+        ("expires_at", Text),
+        ("files", Set),
+        ("issuer", Text),
+        ("names", Set),
+        ("sha256", Digest),
+        ("subject", Text),
+    ],
+    example: "{ files: [/etc/ssl/certs/ca-certificates.crt] }",
+};
+
+const CONTAINER: Shape = Shape {
+    fields: &[
+        ("capabilities", Set),
+        ("command", List),
+        ("id", Text),
+        ("image", Text),
+        ("image_digest", Text),
+        ("mounts", Set),
+        ("network", Text),
+        ("paused", Boolean),
+        ("pid_mode", Text),
+        ("ports", Set),
+        ("privileged", Boolean),
+        ("restart", Text),
+        ("running", Boolean),
+        ("runtime", Word(&["containerd", "docker", "podman"])),
+        ("security_options", Set),
+        ("user", Text),
+    ],
+    example: "{ running: true, privileged: false }",
+};
+
 pub(super) const fn of(kind: ItemKind) -> Shape {
     match kind {
         ItemKind::File => FILE,
@@ -169,6 +322,16 @@ pub(super) const fn of(kind: ItemKind) -> Shape {
         ItemKind::Environment => ENVIRONMENT,
         ItemKind::Limits => LIMITS,
         ItemKind::PamRule => PAM_RULE,
-        _ => Shape { fields: &[], example: "{ }" },
+        ItemKind::Mount => MOUNT,
+        ItemKind::KernelModule => KERNEL_MODULE,
+        ItemKind::Firewall => FIREWALL,
+        ItemKind::Fstab => FSTAB,
+        ItemKind::Swap => SWAP,
+        ItemKind::BlockDevice => BLOCK_DEVICE,
+        ItemKind::Kernel => KERNEL,
+        ItemKind::Lsm => LSM,
+        ItemKind::Repository => REPOSITORY,
+        ItemKind::Certificate => CERTIFICATE,
+        ItemKind::Container => CONTAINER,
     }
 }
