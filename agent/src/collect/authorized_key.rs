@@ -3,17 +3,17 @@
 //! Homes belong to users: no link beneath one is followed and nothing but a regular file is opened. A file that is there
 //! and cannot be read is an item of its own, since it may let anybody in; one user's cannot hide another's.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::os::unix::ffi::OsStrExt;
 use std::time::Duration;
 
 use sha2::{Digest, Sha256};
-use trueline_drift::redact::{self, RedactionKey, Rules};
+use trueline_drift::redact::{RedactionKey, Rules};
 use trueline_drift::{FieldName, Fields, ItemKind, Value, text};
 
 use super::account::records;
 use super::texts::{Links, read};
-use super::{CollectError, Collector, Listing, Place, Root, listing, refusal};
+use super::{CollectError, Collector, Listing, Place, Root, command, listing, refusal};
 
 const DATABASE_LIMIT: u64 = 16 * 1024 * 1024;
 const FILE_LIMIT: u64 = 1024 * 1024;
@@ -29,15 +29,22 @@ pub const COLLECTOR: Collector = Collector {
     read: read_all,
 };
 
-type Keys = BTreeMap<Vec<u8>, Fields>;
+#[derive(Debug, Default)]
+struct Keys {
+    items: BTreeMap<Vec<u8>, Fields>,
+    /// How often each name was wanted.
+    wanted: HashMap<Vec<u8>, u32>,
+}
 
 fn read_all(place: &Place<'_>) -> Result<Listing, CollectError> {
     let passwd = place.root.read("/etc/passwd", DATABASE_LIMIT).map_err(|error| CollectError::database("/etc/passwd", &error))?;
-    let mut keys = Keys::new();
+    let mut keys = Keys::default();
     let mut skipped = 0;
-    for record in records(&passwd.unwrap_or_default()) {
+    let passwd = passwd.unwrap_or_default();
+    let mut users = HashSet::new();
+    for record in records(&passwd) {
         let [user, _, _, _, _, home, _] = record[..] else { continue };
-        if home.first() != Some(&b'/') {
+        if home.first() != Some(&b'/') || !users.insert(user) {
             continue;
         }
         let home = settled(place.root, home);
@@ -51,7 +58,7 @@ fn read_all(place: &Place<'_>) -> Result<Listing, CollectError> {
             }
         }
     }
-    Ok(listing(ItemKind::AuthorizedKey, keys, skipped))
+    Ok(listing(ItemKind::AuthorizedKey, keys.items, skipped))
 }
 
 /// Where a home lies: an administrator may have put a link in its place, as /home itself often is one.
@@ -69,7 +76,7 @@ fn unread(user: &[u8], path: &str, reason: &str, keys: &mut Keys) {
     }
     fields.set(FieldName::known("source"), Value::text(path));
     fields.set(FieldName::known("user"), Value::bytes(user));
-    keys.insert([user, b" ", text::original(path).as_ref()].concat(), fields);
+    keys.items.insert([user, b" ", text::original(path).as_ref()].concat(), fields);
 }
 
 /// Takes the keys of one file. Tells how many of its lines are no key, which sshd passes over too.
@@ -103,9 +110,9 @@ fn take(user: &[u8], path: &str, contents: &[u8], key: &RedactionKey, keys: &mut
         fields.set(FieldName::known("user"), Value::bytes(user));
         // sshd goes on to the next line with the same key where the options of the first refuse.
         let name = [user, b" ", entry.fingerprint.as_bytes()].concat();
-        let numbered = (2..).map(|number| [name.as_slice(), format!(" ({number})").as_bytes()].concat());
-        let free = std::iter::once(name.clone()).chain(numbered).find(|name| !keys.contains_key(name));
-        keys.insert(free.expect("one of ever more names is free"), fields);
+        let wanted = keys.wanted.entry(name.clone()).and_modify(|count| *count += 1).or_insert(1);
+        let name = if *wanted == 1 { name } else { [name.as_slice(), format!(" ({wanted})").as_bytes()].concat() };
+        keys.items.insert(name, fields);
     }
     skipped
 }
@@ -116,8 +123,7 @@ fn told(option: &[u8], key: &RedactionKey) -> String {
     let shown = text::printable(option);
     let Some((name, value)) = shown.split_once('=') else { return shown.into_owned() };
     let value = value.strip_prefix('"').and_then(|value| value.strip_suffix('"')).unwrap_or(value);
-    let masked = redact::line(value, &rules, key);
-    format!("{name}={}", redact::free_text(&masked))
+    format!("{name}={}", command::masked(value, &rules, key))
 }
 
 struct Entry<'a> {
@@ -284,8 +290,8 @@ mod tests {
         #[test]
         fn hostile_lines_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200), text in "(a|\"|\\\\|,|=| |AAAA|ssh-rsa){0,40}") {
             let key = RedactionKey::new([7; 32]);
-            take(b"u", "/f", &bytes, &key, &mut Keys::new());
-            take(b"u", "/f", text.as_bytes(), &key, &mut Keys::new());
+            take(b"u", "/f", &bytes, &key, &mut Keys::default());
+            take(b"u", "/f", text.as_bytes(), &key, &mut Keys::default());
         }
 
         #[test]

@@ -9,7 +9,7 @@ use trueline_drift::redact::{self, RedactionKey, Rules};
 use trueline_drift::{FieldName, Fields, ItemKind, Value, text};
 
 use super::texts::{Entry, Links, files, read};
-use super::{CollectError, Collector, Listing, Place, listing, refusal};
+use super::{CollectError, Collector, Listing, Place, command, listing, refusal};
 
 const FILE_LIMIT: u64 = 1024 * 1024;
 /// Of a longer command the key has the beginning, and a digest.
@@ -153,14 +153,12 @@ impl<'a> Found<'a> {
     }
 
     fn job(&mut self, user: &str, command: &str, schedule: &str, source: &str, environment: &[&str]) {
-        let masked = redact::line(command, &self.rules, self.key);
-        let masked = redact::free_text(&masked);
+        let masked = command::masked(command, &self.rules, self.key);
         let digest = || self.key.digest(command.as_bytes());
-        let shown =
-            if masked.len() <= KEY_LIMIT { masked.to_string() } else { format!("{} {}", text::bounded(&masked, KEY_LIMIT), digest()) };
+        let shown = if masked.len() <= KEY_LIMIT { masked.clone() } else { format!("{} {}", text::bounded(&masked, KEY_LIMIT), digest()) };
         let secret = (masked != command).then(digest);
         let job = self.jobs.entry(format!("{user} {shown}")).or_default();
-        job.command = masked.into_owned();
+        job.command = masked;
         job.user = user.to_owned();
         job.schedules.insert(schedule.to_owned());
         job.sources.insert(source.to_owned());
@@ -283,7 +281,15 @@ mod tests {
         assert_eq!(read.skipped, 1);
         let shown: Vec<_> =
             read.items.iter().map(|(item, reading)| format!("{item} {}", serde_json::to_string(&reading.fields).unwrap())).collect();
-        insta::assert_snapshot!(shown.join("\n"), @"");
+        let expected = [
+            r#"cron_job:alice /home/alice/up {"command":"/home/alice/up","environment":["MAILTO="],"schedule":["*/5 * * * *","@reboot"],"source":"/var/spool/cron/crontabs/alice","user":"alice"}"#,
+            r#"cron_job:mallory /var/spool/cron/crontabs/mallory {"command":{"unreadable":"it is a symlink, not a regular file"},"schedule":{"unreadable":"it is a symlink, not a regular file"},"source":"/var/spool/cron/crontabs/mallory","user":"mallory"}"#,
+            r#"cron_job:root /etc/cron.daily/logrotate {"command":"/etc/cron.daily/logrotate","schedule":"@daily","source":"/etc/cron.daily","user":"root"}"#,
+            r#"cron_job:root cd / && run-parts --report /etc/cron.hourly {"command":"cd / && run-parts --report /etc/cron.hourly","environment":["SHELL=/bin/sh"],"schedule":"17 * * * *","source":"/etc/crontab","user":"root"}"#,
+            r#"cron_job:root run-parts /etc/cron.daily {"command":"run-parts /etc/cron.daily","environment":["RANDOM_DELAY=45"],"schedule":"anacron 1 5","source":"/etc/anacrontab","user":"root"}"#,
+            r#"cron_job:root test -e /run/systemd/system || /usr/sbin/e2scrub_all {"command":"test -e /run/systemd/system || /usr/sbin/e2scrub_all","schedule":"30 3 * * 0","source":"/etc/cron.d/e2scrub_all","user":"root"}"#,
+        ];
+        assert_eq!(shown, expected);
     }
 
     #[test]

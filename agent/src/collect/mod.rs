@@ -11,6 +11,7 @@ pub mod authorized_key;
 pub mod block_device;
 pub mod certificate;
 mod collectors;
+pub mod command;
 pub mod container;
 pub mod cron_job;
 pub mod environment;

@@ -10,7 +10,7 @@ use trueline_drift::redact::{self, RedactionKey, Rules};
 use trueline_drift::{FieldName, Fields, ItemKind, Value, text};
 
 use super::texts::{Links, files, read};
-use super::{CollectError, Collector, Listing, Place, Root, listing, refusal};
+use super::{Collector, Listing, Place, Root, command, listing, refusal};
 
 const TOP: &str = "/etc/sudoers";
 const FILE_LIMIT: u64 = 1024 * 1024;
@@ -144,10 +144,11 @@ impl<'a> Found<'a> {
             let value = match &setting[end..] {
                 "" if setting.starts_with('!') => "false".to_owned(),
                 "" => "true".to_owned(),
-                // `=` shows only where it adds or takes away.
-                value => {
-                    let value = value.strip_prefix('=').unwrap_or(value);
-                    redact::setting(name, value.trim().trim_matches('"'), &self.rules, self.key).into_owned()
+                given => {
+                    let (sign, value) = given.split_once('=').unwrap_or(("", given));
+                    let value = redact::setting(name, value.trim().trim_matches('"'), &self.rules, self.key);
+                    // A list that is added to or taken from.
+                    if sign.is_empty() { value.into_owned() } else { format!("{sign}= {value}") }
                 }
             };
             let Some(item) = self.item(format!("{scope} {name}"), "defaults", path) else { return false };
@@ -233,7 +234,7 @@ impl<'a> Found<'a> {
     }
 
     fn told(&self, command: &str) -> String {
-        redact::free_text(&redact::line(command, &self.rules, self.key)).into_owned()
+        command::masked(command, &self.rules, self.key)
     }
 
     /// Who a list of users stands for. An alias that names itself stands for nobody more.

@@ -38,7 +38,19 @@ fn rules_defaults_and_aliases_are_told_with_what_is_included() {
     let root = Root::at(folder.path());
     let listing = read_all(&Place { root: &root, policy: &policy, key: &key() });
     assert_eq!(listing.skipped, 1);
-    insta::assert_snapshot!(shown(&listing), @"");
+    let told = shown(&listing);
+    let expected = [
+        r##"sudo_rule:ADMINS,#1007 ALL,web=(root) /usr/bin/apt update {"command":"/usr/bin/apt update","hosts":["ALL","web"],"run_as":"root","source":"/etc/sudoers","tags":["NOPASSWD"],"type":"rule","users":["#1007","alice","bob"]}"##,
+        r##"sudo_rule:ADMINS,#1007 ALL,web=(root) /usr/bin/dpkg {"command":"/usr/bin/dpkg","hosts":["ALL","web"],"run_as":"root","source":"/etc/sudoers","tags":["PASSWD"],"type":"rule","users":["#1007","alice","bob"]}"##,
+        r##"sudo_rule:Defaults env_reset {"source":"/etc/sudoers","type":"defaults","value":["true"]}"##,
+        r##"sudo_rule:Defaults lecture {"source":"/etc/sudoers","type":"defaults","value":["false"]}"##,
+        r##"sudo_rule:Defaults:alice secure_path {"source":"/etc/sudoers","type":"defaults","value":["/usr/sbin:/usr/bin"]}"##,
+        r##"sudo_rule:User_Alias ADMINS {"members":["alice","bob"],"source":"/etc/sudoers","type":"alias"}"##,
+        r##"sudo_rule:deploy ALL=(root) /usr/bin/systemctl restart app {"command":"/usr/bin/systemctl restart app","hosts":["ALL"],"run_as":"root","source":"/etc/sudoers.d/deploy","tags":["NOPASSWD"],"type":"rule","users":["deploy"]}"##,
+        r##"sudo_rule:file /etc/sudoers.d/looped {"source":"/etc/sudoers.d/looped","type":"file","users":{"unreadable":"files are included in each other too deeply"}}"##,
+        r##"sudo_rule:root ALL=(ALL:ALL) ALL {"command":"ALL","hosts":["ALL"],"run_as":"ALL:ALL","source":"/etc/sudoers","type":"rule","users":["root"]}"##,
+    ];
+    assert_eq!(told.lines().collect::<Vec<_>>(), expected);
 }
 
 #[test]
