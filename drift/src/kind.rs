@@ -55,6 +55,14 @@ kinds! {
     BlockDevice => "block_device",
     Certificate => "certificate",
     Container => "container",
+    /// A key that lets somebody in over ssh.
+    AuthorizedKey => "authorized_key",
+    SudoRule => "sudo_rule",
+    CronJob => "cron_job",
+    AtJob => "at_job",
+    Environment => "environment",
+    Limits => "limits",
+    PamRule => "pam_rule",
 }
 
 impl ItemKind {

@@ -137,9 +137,20 @@ pub fn classify(item: &ItemId, field: &str, actual: Option<&Value>) -> (Severity
         },
         ItemKind::BlockDevice if matches!(field, "encrypted" | "luks") => (Critical, Security),
         // Who may enter, act as whom or reach what, what the host trusts, and what runs on it by itself.
-        ItemKind::Group | ItemKind::Lsm | ItemKind::Firewall | ItemKind::Repository | ItemKind::Certificate => (Critical, Security),
+        // Where it is written, and what it is called, decide nothing.
+        ItemKind::AuthorizedKey | ItemKind::SudoRule | ItemKind::CronJob if matches!(field, "comment" | "source") => (Info, Functional),
+        ItemKind::Group
+        | ItemKind::Lsm
+        | ItemKind::Firewall
+        | ItemKind::Repository
+        | ItemKind::Certificate
+        | ItemKind::AuthorizedKey
+        | ItemKind::SudoRule
+        | ItemKind::PamRule
+        | ItemKind::CronJob
+        | ItemKind::AtJob => (Critical, Security),
         ItemKind::KernelModule | ItemKind::Mount | ItemKind::Fstab => (Warning, Security),
-        ItemKind::Unit | ItemKind::Swap | ItemKind::BlockDevice => (Warning, Functional),
+        ItemKind::Unit | ItemKind::Swap | ItemKind::BlockDevice | ItemKind::Environment | ItemKind::Limits => (Warning, Functional),
         ItemKind::Session => (Info, Security),
         ItemKind::Run => (Info, Functional),
     }

@@ -1,6 +1,6 @@
 //! The table itself: one shape for each kind.
 
-use super::FieldType::{Boolean, Digest, List, Mode, Number, Set, Setting, Text, TextOrSet, Word};
+use super::FieldType::{AnyText, Boolean, Digest, List, Mode, Number, Set, Setting, Text, TextOrSet, Word};
 use super::Shape;
 use crate::ItemKind;
 use crate::transaction::TransactionKind;
@@ -109,6 +109,54 @@ const UNIT: Shape = Shape {
         ("sha256", Digest),
     ],
     example: "{ enabled: enabled }",
+};
+
+const AUTHORIZED_KEY: Shape = Shape {
+    fields: &[("comment", Text), ("fingerprint", Text), ("options", List), ("source", Text), ("type", Text), ("user", Text)],
+    example: "{ user: alice }",
+};
+
+const AT_JOB: Shape =
+    Shape { fields: &[("at", Text), ("contents", Text), ("queue", Text), ("source", Text), ("user", Text)], example: "{ user: alice }" };
+
+const CRON_JOB: Shape = Shape {
+    fields: &[
+        ("command", Text),
+        ("environment", Set),
+        ("schedule", TextOrSet),
+        ("secret", TextOrSet),
+        ("source", TextOrSet),
+        ("user", Text),
+    ],
+    example: "{ schedule: \"0 3 * * *\" }",
+};
+
+const SUDO_RULE: Shape = Shape {
+    fields: &[
+        ("command", Text),
+        ("hosts", Set),
+        ("members", Set),
+        ("options", Set),
+        ("run_as", Text),
+        ("source", TextOrSet),
+        ("tags", Set),
+        ("type", Word(&["alias", "defaults", "file", "rule"])),
+        ("users", Set),
+        ("value", List),
+    ],
+    example: "{ run_as: root }",
+};
+
+const ENVIRONMENT: Shape = Shape {
+    fields: &[("default", Text), ("override", Text), ("source", Text), ("value", AnyText)],
+    example: "{ value: \"/usr/bin:/bin\" }",
+};
+
+const LIMITS: Shape = Shape { fields: &[("source", Text), ("value", Text)], example: "{ value: \"4096\" }" };
+
+const PAM_RULE: Shape = Shape {
+    fields: &[("account", List), ("auth", List), ("left_out", Number), ("password", List), ("session", List), ("source", Text)],
+    example: "{ auth: [required pam_unix.so] }",
 };
 
 const MOUNT: Shape = Shape {
@@ -267,6 +315,13 @@ pub(super) const fn of(kind: ItemKind) -> Shape {
         ItemKind::Unit => UNIT,
         ItemKind::Session => SESSION,
         ItemKind::Run => RUN,
+        ItemKind::AuthorizedKey => AUTHORIZED_KEY,
+        ItemKind::AtJob => AT_JOB,
+        ItemKind::CronJob => CRON_JOB,
+        ItemKind::SudoRule => SUDO_RULE,
+        ItemKind::Environment => ENVIRONMENT,
+        ItemKind::Limits => LIMITS,
+        ItemKind::PamRule => PAM_RULE,
         ItemKind::Mount => MOUNT,
         ItemKind::KernelModule => KERNEL_MODULE,
         ItemKind::Firewall => FIREWALL,
