@@ -19,6 +19,7 @@ pub mod root;
 pub mod rpm;
 pub mod run;
 pub mod session;
+pub mod settings;
 pub mod sysctl;
 pub mod unit;
 pub mod user;
