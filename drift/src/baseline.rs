@@ -433,7 +433,7 @@ items:
           config.PermitEmptyPasswords: absent -> yes
         /etc/default/ssh: "A=1\n" -> "A=1\nrm -rf /tmp/x\n"
           sha256: one -> another
-          size: 4 -> 19
+          size: 4 -> 18
         "##);
     }
 
