@@ -15,6 +15,7 @@ use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use trueline_drift::redact::RedactionKey;
 use trueline_drift::watch::{WatchPolicy, is_beneath};
 use trueline_drift::{Fields, ItemId, text};
 
@@ -74,10 +75,11 @@ pub enum ScanError {
 }
 
 /// Reads every file that the policy has in view. Dropping the receiver stops the scan at its next batch,
-/// [`ScanProgress::give_up`] at once. `lookup` answers in quick mode what is known of an item.
+/// [`ScanProgress::give_up`] at once. Secrets are masked by `key`; `lookup` answers in quick mode what is known of an item.
 pub fn scan<L>(
     policy: &WatchPolicy,
     options: &ScanOptions,
+    key: &RedactionKey,
     lookup: L,
     sink: SyncSender<Batch>,
     progress: &ScanProgress,
@@ -95,6 +97,7 @@ where
     let shared = Shared {
         policy,
         mode: options.mode,
+        key,
         lookup: &lookup,
         pace: Pace::new(options.bytes_per_second).map(Arc::new),
         nested: nested(&roots),
@@ -136,6 +139,7 @@ fn nested(roots: &HashSet<Vec<u8>>) -> HashSet<Vec<u8>> {
 struct Shared<'a, L> {
     policy: &'a WatchPolicy,
     mode: ScanMode,
+    key: &'a RedactionKey,
     lookup: &'a L,
     pace: Option<Arc<Pace>>,
     nested: HashSet<Vec<u8>>,

@@ -36,7 +36,8 @@ fn options(threads: usize) -> ScanOptions {
 fn found(place: &Path, policy: &WatchPolicy, threads: usize) -> (BTreeMap<String, Reading>, ScanSummary) {
     let (sink, batches) = sync_channel(1);
     std::thread::scope(|scope| {
-        let scanning = scope.spawn(|| scan(policy, &options(threads), |_| None, sink, &ScanProgress::default()).unwrap());
+        let scanning =
+            scope.spawn(|| scan(policy, &options(threads), &RedactionKey::new([0; 32]), |_| None, sink, &ScanProgress::default()).unwrap());
         let mut found = BTreeMap::new();
         for (item, reading) in batches.into_iter().flatten() {
             let path = item.key.as_str().strip_prefix(&place.display().to_string()).unwrap_or(item.key.as_str());
@@ -103,7 +104,7 @@ fn a_scan_reads_what_the_reader_of_one_file_reads() {
     fs::write(place.join("file"), "x").unwrap();
     symlink("file", place.join("link")).unwrap();
     let (found, _) = found(&place, &policy(&[&place]), 1);
-    let mut reader = FileReader::new(&Root::host(), None);
+    let mut reader = FileReader::new(&Root::host(), RedactionKey::new([0; 32]), None);
     for (path, reading) in found {
         let alone = reader.read(format!("{}{path}", place.display()).as_bytes(), None).unwrap().unwrap();
         assert_eq!(alone.fields, reading.fields, "{path}");
@@ -118,7 +119,7 @@ fn a_quick_scan_takes_what_is_known() {
     let known = |item: &ItemId| item.key.as_str().ends_with("/file").then(|| (stamp, Fields::new().with("sha256", "known")));
     let (sink, batches) = sync_channel(8);
     let options = ScanOptions { mode: ScanMode::Quick, ..options(1) };
-    let summary = scan(&policy(&[&place]), &options, known, sink, &ScanProgress::default()).unwrap();
+    let summary = scan(&policy(&[&place]), &options, &RedactionKey::new([0; 32]), known, sink, &ScanProgress::default()).unwrap();
     let digests: Vec<_> = batches.into_iter().flatten().filter_map(|(_, reading)| reading.fields.value("sha256").cloned()).collect();
     assert_eq!((digests, summary.bytes), (vec![trueline_drift::Value::text("known")], 0));
 }
@@ -131,7 +132,7 @@ fn a_receiver_that_leaves_stops_the_scan() {
     }
     let (sink, batches) = sync_channel(1);
     drop(batches);
-    let ended = scan(&policy(&[&place]), &options(2), |_| None, sink, &ScanProgress::default());
+    let ended = scan(&policy(&[&place]), &options(2), &RedactionKey::new([0; 32]), |_| None, sink, &ScanProgress::default());
     assert!(matches!(ended, Err(ScanError::Stopped)), "{ended:?}");
 }
 
@@ -147,7 +148,7 @@ fn a_scan_that_would_take_hours_sends_what_it_has_and_ends_when_it_is_stopped() 
     // Not in a scope, which would wait for a scan that does not end.
     let scanning = std::thread::spawn({
         let progress = Arc::clone(&progress);
-        move || scan(&policy, &options, |_| None, sink, &progress)
+        move || scan(&policy, &options, &RedactionKey::new([0; 32]), |_| None, sink, &progress)
     });
     let mut sent = await_some("what it has", || batches.try_recv().ok());
     progress.give_up.store(true, Ordering::Relaxed);

@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::format::{self, Format};
 use crate::pattern::Pattern;
 use crate::{FieldName, Fields, ItemId, ItemKind, Value};
 
@@ -40,6 +41,9 @@ const OPTIONAL: &[&str] = &[
 
 /// Extended attributes are optional too, whatever their name.
 const XATTR: &str = "xattr.";
+
+/// Fields of a file that any edit moves, one of a comment too.
+const BY_CONTENTS: &[&str] = &["sha256", "size"];
 
 /// What a baseline says of one item.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -130,18 +134,30 @@ pub fn unlisted(closed: &[ClosedScope], item: &ItemId) -> Expectation {
 }
 
 /// What a captured baseline says of an item, from how it was then. Of a field that could not be read it says nothing, not
-/// even that it should be absent: see [`departures`].
+/// even that it should be absent: see [`departures`]. Of a file whose settings say all there is to say it holds those and no
+/// digest: comments and order are nobody's decision.
 pub fn captured(fields: &Fields) -> Fields {
     let is_folder = fields.value("type") == Some(&Value::text("folder"));
+    let is_told_whole = is_told_whole(fields);
     fields
         .iter()
         .filter(|(name, _)| {
             // A folder's size is its file system's affair.
             let is_volatile = VOLATILE.contains(&name.as_str()) || (is_folder && name.as_str() == "size");
-            !is_volatile
+            !is_volatile && !(is_told_whole && BY_CONTENTS.contains(&name.as_str()))
         })
         .map(|(name, value)| (name.clone(), value.clone()))
         .collect()
+}
+
+/// Whether the settings of a file were read, all of them, and stand for its contents.
+fn is_told_whole(fields: &Fields) -> bool {
+    let format = match fields.value("format") {
+        Some(Value::Text(name)) => Format::named(name),
+        _ => None,
+    };
+    let is_cut = ["format_error", "config_left_out"].iter().any(|name| fields.value(name).is_some());
+    format.is_some_and(Format::tells_all) && !is_cut
 }
 
 /// A field that departs from the baseline.
@@ -186,7 +202,10 @@ fn differing(expected: &Fields, actual: &Fields) -> Vec<Departure> {
 
 /// Fields that came to an item although nothing is said of them.
 fn unasked(expected: &Fields, actual: &Fields) -> impl Iterator<Item = Departure> {
-    let is_optional = |name: &str| OPTIONAL.binary_search(&name).is_ok() || name.starts_with(XATTR);
+    // A baseline from before agents told settings says nothing of any.
+    let speaks_of_settings = expected.iter().any(|(name, _)| format::is_of_settings(name.as_str()));
+    let is_setting = move |name: &str| speaks_of_settings && name != "format" && format::is_of_settings(name);
+    let is_optional = move |name: &str| OPTIONAL.binary_search(&name).is_ok() || name.starts_with(XATTR) || is_setting(name);
     actual
         .iter()
         .filter(move |(name, value)| is_optional(name.as_str()) && expected.value(name.as_str()).is_none() && !value.is_unreadable())
@@ -365,6 +384,70 @@ items:
         assert!(OPTIONAL.is_sorted());
         let is_known = |name: &&str| ItemKind::ALL.into_iter().any(|kind| fields::type_of(kind, name).is_ok());
         assert!(OPTIONAL.iter().all(is_known));
+    }
+
+    /// As an agent tells a file of a format.
+    fn configured(path: &str, text: &str) -> Fields {
+        let format = Format::of(path).unwrap();
+        let mut fields: Fields = format.read(text.as_bytes()).unwrap().fields(|_, value| value.to_owned()).into_iter().collect();
+        let digest = hex::encode(<sha2::Sha256 as sha2::Digest>::digest(text));
+        fields.set(FieldName::known("format"), Value::text(format.name()));
+        fields.with("mode", "0644").with("sha256", digest.as_str()).with("size", i64::try_from(text.len()).unwrap())
+    }
+
+    #[test]
+    fn a_captured_configuration_file_departs_by_what_it_sets() {
+        const SSHD: &str = "/etc/ssh/sshd_config";
+        let mut story = String::new();
+        for (path, before, after) in [
+            (SSHD, "PermitRootLogin no\n", "# who?\nPermitRootLogin  no\n"),
+            (SSHD, "PermitRootLogin no\nX11Forwarding no\n", "X11Forwarding no\nPermitRootLogin no\n"),
+            (SSHD, "PermitRootLogin no\n", "PermitRootLogin yes\n"),
+            (SSHD, "PermitRootLogin no\n", "PermitRootLogin no\nPermitRootLogin yes\n"),
+            (SSHD, "PermitRootLogin no\n", "PermitRootLogin no\nMatch User bob\nPermitRootLogin yes\n"),
+            (SSHD, "# nothing\n", "PermitEmptyPasswords yes\n"),
+            ("/etc/default/ssh", "A=1\n", "A=1\nrm -rf /tmp/x\n"),
+        ] {
+            let expected = Expectation::Whole(captured(&configured(path, before)));
+            story.push_str(&format!("{path}: {before:?} -> {after:?}\n"));
+            for departure in departures(&expected, Some(&configured(path, after))) {
+                let shown = |value: Option<Value>| value.map_or_else(|| "absent".to_owned(), |value| value.to_string());
+                let actual = if departure.field.as_str() == "sha256" { "another".to_owned() } else { shown(departure.actual) };
+                let expected = if departure.field.as_str() == "sha256" { "one".to_owned() } else { shown(departure.expected) };
+                story.push_str(&format!("  {}: {expected} -> {actual}\n", departure.field));
+            }
+        }
+        insta::assert_snapshot!(story, @r##"
+        /etc/ssh/sshd_config: "PermitRootLogin no\n" -> "# who?\nPermitRootLogin  no\n"
+        /etc/ssh/sshd_config: "PermitRootLogin no\nX11Forwarding no\n" -> "X11Forwarding no\nPermitRootLogin no\n"
+        /etc/ssh/sshd_config: "PermitRootLogin no\n" -> "PermitRootLogin yes\n"
+          config.PermitRootLogin: no -> yes
+        /etc/ssh/sshd_config: "PermitRootLogin no\n" -> "PermitRootLogin no\nPermitRootLogin yes\n"
+          conflict.PermitRootLogin: absent -> [no, yes]
+        /etc/ssh/sshd_config: "PermitRootLogin no\n" -> "PermitRootLogin no\nMatch User bob\nPermitRootLogin yes\n"
+          config.Match User bob.PermitRootLogin: absent -> yes
+        /etc/ssh/sshd_config: "# nothing\n" -> "PermitEmptyPasswords yes\n"
+          config.PermitEmptyPasswords: absent -> yes
+        /etc/default/ssh: "A=1\n" -> "A=1\nrm -rf /tmp/x\n"
+          sha256: one -> another
+          size: 4 -> 18
+        "##);
+    }
+
+    #[test]
+    fn a_digest_that_somebody_wrote_counts_and_a_baseline_from_before_settings_asks_for_none() {
+        let path = "/etc/ssh/sshd_config";
+        let now = configured(path, "# c\nPermitRootLogin no\n");
+        let before: Fields = configured(path, "PermitRootLogin no\n");
+        let digest = before.value("sha256").unwrap().to_string();
+        let text = format!("name: web\nwhole: true\nitems:\n  file:{path}: {{ sha256: {digest}, config.PermitRootLogin: \"no\" }}\n");
+        let written = BaselineDocument::parse("web.yaml", &text).unwrap().expectation(&format!("file:{path}").parse().unwrap());
+        let departed: Vec<String> = departures(&written, Some(&now)).iter().map(|departure| departure.field.to_string()).collect();
+        assert_eq!(departed, ["sha256"]);
+        let older: Fields = before.clone().into_iter().filter(|(name, _)| !format::is_of_settings(name.as_str())).collect();
+        assert_eq!(departures(&Expectation::Whole(captured(&older)), Some(&before)), []);
+        let cut = before.with("config_left_out", 3);
+        assert!(captured(&cut).value("sha256").is_some(), "what is not told must show somehow");
     }
 
     #[test]

@@ -174,6 +174,15 @@ fn told_name(name: &str) -> Cow<'_, str> {
     Cow::Owned(format!("{} sha256 {digest}", text::bounded(name, NAME_LIMIT)))
 }
 
+/// Beginnings of the fields of a file that tell what it sets: `config.NAME`, and `conflict.NAME` where it is set again otherwise.
+pub const CONFIG: &str = "config.";
+pub const CONFLICT: &str = "conflict.";
+
+/// Whether a file's field comes from reading the file as settings.
+pub fn is_of_settings(name: &str) -> bool {
+    name.starts_with(CONFIG) || name.starts_with(CONFLICT) || matches!(name, "config_left_out" | "format" | "format_error")
+}
+
 /// A format of configuration files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Format {
@@ -286,6 +295,42 @@ impl Format {
             Self::Apache => "apache",
             Self::Logrotate => "logrotate",
             Self::Rsyslog => "rsyslog",
+        }
+    }
+
+    /// The format with this name.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|format| format.name() == name)
+    }
+
+    /// Whether two files that set the same mean the same to whoever reads them, so that the digest says nothing more. Not where
+    /// lines are passed over that some reader runs (a file in /etc/default is a script), nor where a part is kept back.
+    pub fn tells_all(self) -> bool {
+        match self {
+            Self::Fstab
+            | Self::Hosts
+            | Self::Limits
+            | Self::LoginDefs
+            | Self::Nsswitch
+            | Self::ResolvConf
+            | Self::SshdConfig
+            | Self::Sysctl
+            | Self::Modprobe
+            | Self::Pam
+            | Self::Unit
+            | Self::Json
+            | Self::Toml => true,
+            Self::KeyValue
+            | Self::Group
+            | Self::Gshadow
+            | Self::Passwd
+            | Self::Shadow
+            | Self::Yaml
+            | Self::Xml
+            | Self::Nginx
+            | Self::Apache
+            | Self::Logrotate
+            | Self::Rsyslog => false,
         }
     }
 

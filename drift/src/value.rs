@@ -177,7 +177,7 @@ impl Value {
     }
 
     /// Bytes of text in it.
-    fn size(&self) -> usize {
+    pub fn size(&self) -> usize {
         match self {
             Self::Boolean(_) | Self::Integer(_) => 8,
             Self::Text(text) | Self::Unreadable { unreadable: text } => text.len(),

@@ -93,13 +93,14 @@ fn inventory(policy: &WatchPolicy, output: Output, threads: usize) -> anyhow::Re
     let bar = bar();
     let mut out = BufWriter::with_capacity(256 * 1024, io::stdout().lock());
     let mut totals = Totals::default();
-    // Accounts are told from the others without their digests: the key would be new in each run.
-    let collectors = Collectors::new(Arc::new(policy.clone()), RedactionKey::new([0; 32]));
+    // Secrets are told from each other within this run and in no other: the agent's own key is not for whoever looks.
+    let key = RedactionKey::new(rand::random());
+    let collectors = Collectors::new(Arc::new(policy.clone()), key.clone());
     let options = ScanOptions { threads, mode: ScanMode::Full, bytes_per_second: 0 };
     let mut failures = 0;
     let summary = std::thread::scope(|scope| -> anyhow::Result<ScanSummary> {
         let (sink, batches) = sync_channel(QUEUED);
-        let scanning = scope.spawn(|| scan(policy, &options, |_| None, sink, &progress));
+        let scanning = scope.spawn(|| scan(policy, &options, &key, |_| None, sink, &progress));
         let mut written = Ok(());
         for batch in &batches {
             for (item, reading) in &batch {

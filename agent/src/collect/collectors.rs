@@ -52,7 +52,7 @@ impl Collectors {
 
     /// As [`Self::new`], with the host's databases beneath `root`. Files are read where their path says.
     pub fn with_root(root: Root, policy: Arc<WatchPolicy>, key: RedactionKey) -> Self {
-        let files = FileReader::new(&root, None);
+        let files = FileReader::new(&root, key.clone(), None);
         Self { root, policy, key, files }
     }
 
@@ -63,6 +63,11 @@ impl Collectors {
 
     pub fn set_policy(&mut self, policy: Arc<WatchPolicy>) {
         self.policy = policy;
+    }
+
+    /// What secrets are masked by.
+    pub fn key(&self) -> &RedactionKey {
+        &self.key
     }
 
     /// Where the host's databases are.

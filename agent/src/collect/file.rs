@@ -1,6 +1,7 @@
 //! Reads one file: what it is, who owns it, who may use it, and a digest of what it holds.
 //!
-//! Contents pass through a fixed buffer into the digest and nowhere else. Whatever cannot be read
+//! Contents pass through a fixed buffer into the digest, and those of a configuration file, up to a limit, through the reader
+//! of its format, from the same read: settings and digest are of the same bytes. Whatever cannot be read
 //! becomes an unreadable field; only what the agent itself lacks (descriptors, memory) is an error.
 
 use std::ffi::CStr;
@@ -11,13 +12,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use sha2::{Digest, Sha256};
+use trueline_drift::format::Format;
+use trueline_drift::redact::{RedactionKey, Rules};
 use trueline_drift::{FieldName, Fields, ItemId, Time, Value, text};
 
 use super::names::Names;
 use super::pace::Pace;
 use super::refusal::{is_own_want, is_unsupported, refused, unreadable};
 use super::root::Root;
-use super::{Reading, Stamp, attributes};
+use super::{Reading, Stamp, attributes, settings};
 use crate::kernel::file::{Contents, EntryType, Metadata, Pinned};
 
 const BUFFER: usize = 128 * 1024;
@@ -80,6 +83,8 @@ impl Stamp {
 /// One thread's reader, with its buffers.
 pub struct FileReader {
     names: Names,
+    key: RedactionKey,
+    rules: Rules,
     pace: Option<Arc<Pace>>,
     /// Larger files are refused, unless they are known.
     at_most: u64,
@@ -92,10 +97,13 @@ pub struct FileReader {
 }
 
 impl FileReader {
-    pub fn new(root: &Root, pace: Option<Arc<Pace>>) -> Self {
+    /// Secrets among settings are masked by the host's key.
+    pub fn new(root: &Root, key: RedactionKey, pace: Option<Arc<Pace>>) -> Self {
         let buffer = |length| vec![0; length].into_boxed_slice();
         Self {
             names: Names::new(root),
+            key,
+            rules: Rules::default(),
             pace,
             at_most: u64::MAX,
             give_up: None,
@@ -128,35 +136,40 @@ impl FileReader {
             return Err(ReadError::Path { path: printable(path) });
         }
         self.names.refresh();
+        let format = Format::of(&text::printable(path));
         let read = match Pinned::open(path) {
             Ok(pinned) => {
                 let Metadata { entry_type, size, .. } = pinned.metadata;
-                let is_known = known.is_some_and(|(stamp, _)| *stamp == Stamp::of(&pinned.metadata));
+                let is_known = of_stamp(known, &pinned.metadata, format).is_some();
                 if entry_type == EntryType::File && size > self.at_most && !is_known {
                     return Err(ReadError::Large { path: printable(path), size });
                 }
-                self.read_pinned(&pinned, known).map(Some)
+                self.read_pinned(&pinned, format, known).map(Some)
             }
             Err(error) => refused(error),
         };
         read.map_err(|source| ReadError::Resources { path: printable(path), source })
     }
 
-    /// The entry of an open folder.
-    pub fn read_at(&mut self, folder: BorrowedFd<'_>, name: &CStr, known: Known<'_>) -> Result<Option<Reading>, ReadError> {
+    /// The entry of an open folder; if that is a file, one of this format.
+    pub fn read_at(
+        &mut self,
+        folder: BorrowedFd<'_>,
+        name: &CStr,
+        format: Option<Format>,
+        known: Known<'_>,
+    ) -> Result<Option<Reading>, ReadError> {
         let read = match Pinned::at(folder, name) {
-            Ok(pinned) => self.read_pinned(&pinned, known).map(Some),
+            Ok(pinned) => self.read_pinned(&pinned, format, known).map(Some),
             Err(error) => refused(error),
         };
         read.map_err(|source| ReadError::Resources { path: printable(name.to_bytes()), source })
     }
 
-    /// What lies behind a pinned name. The error is one of the agent's own resources.
-    pub fn read_pinned(&mut self, pinned: &Pinned, known: Known<'_>) -> io::Result<Reading> {
+    /// What lies behind a pinned name; if that is a file, one of this format. The error is one of the agent's own resources.
+    pub fn read_pinned(&mut self, pinned: &Pinned, format: Option<Format>, known: Known<'_>) -> io::Result<Reading> {
         let now_ns = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as i64);
-        if let Some((stamp, fields)) = known
-            && *stamp == Stamp::of(&pinned.metadata)
-        {
+        if let Some((stamp, fields)) = of_stamp(known, &pinned.metadata, format) {
             let mut fields = fields.clone();
             // The names are not the file's own: its times say nothing of them.
             fields.remove("owner");
@@ -165,7 +178,7 @@ impl FileReader {
             return Ok(Reading { fields, stamp: Some(*stamp), changed_at: changed_at(&pinned.metadata) });
         }
         let (fields, metadata) = match pinned.metadata.entry_type {
-            EntryType::File => self.read_file(pinned)?,
+            EntryType::File => self.read_file(pinned, format)?,
             EntryType::Folder => self.read_folder(pinned)?,
             _ => self.read_other(pinned),
         };
@@ -180,7 +193,7 @@ impl FileReader {
         Reading { fields, stamp: None, changed_at: changed_at(metadata) }
     }
 
-    fn read_file(&mut self, pinned: &Pinned) -> io::Result<(Fields, Metadata)> {
+    fn read_file(&mut self, pinned: &Pinned, format: Option<Format>) -> io::Result<(Fields, Metadata)> {
         let mut metadata = pinned.metadata;
         let mut fields = Fields::new();
         let contents = match pinned.contents() {
@@ -193,12 +206,13 @@ impl FileReader {
                 return Ok((fields, metadata));
             }
         };
+        let mut held = format.map(|_| Vec::new());
         let mut digest = Value::unreadable("it kept changing while it was read");
         for _ in 0..ATTEMPTS {
             fields = Fields::new();
             self.set_xattrs(&mut fields, &contents);
             set_flags(&mut fields, &contents);
-            let read = self.digest(&contents, &Stamp::of(&metadata));
+            let read = self.digest(&contents, &Stamp::of(&metadata), held.as_mut());
             let after = contents.metadata()?;
             let is_same = Stamp::of(&after) == Stamp::of(&metadata);
             metadata = after;
@@ -209,6 +223,9 @@ impl FileReader {
                 digest = read.unwrap_or_else(|error| unreadable(&error));
                 break;
             }
+        }
+        if let Some((format, held)) = format.zip(held).filter(|_| !digest.is_unreadable()) {
+            settings::set(&mut fields, format, &held, &self.key, &self.rules);
         }
         fields.set(FieldName::known("sha256"), digest);
         self.set_metadata(&mut fields, &metadata);
@@ -244,7 +261,11 @@ impl FileReader {
     }
 
     /// SHA-256 of the bytes that were there at the stamp: what is appended meanwhile shows in the times.
-    fn digest(&mut self, contents: &Contents, stamp: &Stamp) -> io::Result<Value> {
+    /// `held` takes the bytes too, at most one buffer beyond what is read as settings.
+    fn digest(&mut self, contents: &Contents, stamp: &Stamp, mut held: Option<&mut Vec<u8>>) -> io::Result<Value> {
+        if let Some(held) = &mut held {
+            held.clear();
+        }
         let size = stamp.size;
         let mut hasher = Sha256::new();
         let mut offset = 0;
@@ -257,6 +278,9 @@ impl FileReader {
                 Err(error) => return Err(error),
             };
             hasher.update(&self.contents[..read]);
+            if let Some(held) = held.as_mut().filter(|held| held.len() <= settings::LIMIT) {
+                held.extend_from_slice(&self.contents[..read]);
+            }
             offset += read as u64;
             self.hashed += read as u64;
             if let Some(pace) = &self.pace {
@@ -352,6 +376,15 @@ impl FileReader {
             }
         }
     }
+}
+
+/// What was read before, where its stamp still holds. A file that is now read by a format, but was not then, must be read again.
+fn of_stamp<'a>(known: Known<'a>, metadata: &Metadata, format: Option<Format>) -> Known<'a> {
+    let format = format.filter(|_| metadata.entry_type == EntryType::File);
+    known.filter(|(stamp, fields)| {
+        let is_read = format.is_none_or(|format| matches!(fields.value("format"), Some(Value::Text(name)) if name == format.name()));
+        is_read && **stamp == Stamp::of(metadata)
+    })
 }
 
 /// Attributes are read through an open descriptor where there is one, which is cheaper.

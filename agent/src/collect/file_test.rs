@@ -25,7 +25,7 @@ fn folder() -> (tempfile::TempDir, PathBuf) {
 }
 
 fn reader() -> FileReader {
-    FileReader::new(&Root::host(), None)
+    FileReader::new(&Root::host(), RedactionKey::new([0; 32]), None)
 }
 
 fn read(path: &Path) -> Option<Reading> {
@@ -217,7 +217,7 @@ fn a_file_that_keeps_changing_has_no_digest_and_no_stamp() {
     fs::write(&path, vec![0; 1 << 20]).unwrap();
     let done = AtomicBool::new(false);
     // Slowed down, so that the writer gets its turn in each attempt.
-    let mut reader = FileReader::new(&Root::host(), Pace::new(8 << 20).map(Arc::new));
+    let mut reader = FileReader::new(&Root::host(), RedactionKey::new([0; 32]), Pace::new(8 << 20).map(Arc::new));
     let reading = std::thread::scope(|scope| {
         let _ended = Done(&done);
         scope.spawn(|| {
@@ -352,4 +352,49 @@ fn attributes_of_files_and_links_are_told() {
         assert_eq!(shown(&read(&link).unwrap(), "xattr.trusted.mark"), "of the link");
         assert_eq!(shown(&read(&path).unwrap(), "xattr.trusted.mark"), "-");
     }
+}
+
+/// One configuration file as it is read with a format, whatever its path.
+fn read_as(format: Option<Format>, path: &Path, known: Known<'_>) -> (Reading, u64) {
+    let mut reader = reader();
+    let pinned = Pinned::open(path.as_os_str().as_bytes()).unwrap();
+    let reading = reader.read_pinned(&pinned, format, known).unwrap();
+    (reading, reader.hashed())
+}
+
+#[test]
+fn a_file_of_a_known_format_has_its_settings_beside_the_digest_and_any_other_has_none() {
+    let (_folder, place) = folder();
+    let path = place.join("sshd_config");
+    fs::write(&path, "PermitRootLogin no\n").unwrap();
+    let (reading, hashed) = read_as(Some(Format::SshdConfig), &path, None);
+    assert_eq!(shown(&reading, "config.PermitRootLogin"), "no");
+    assert_eq!((shown(&reading, "format").as_str(), hashed), ("sshd_config", 19));
+    assert_eq!(shown(&reading, "sha256"), hex::encode(Sha256::digest("PermitRootLogin no\n")));
+    let (other, _) = read_as(None, &path, None);
+    assert!(!other.fields.iter().any(|(name, _)| trueline_drift::format::is_of_settings(name.as_str())), "{other:?}");
+}
+
+#[test]
+fn a_file_too_long_for_settings_keeps_its_digest() {
+    let (_folder, place) = folder();
+    let path = place.join("long");
+    let text = "# \n".repeat(settings::LIMIT / 2);
+    fs::write(&path, &text).unwrap();
+    let (reading, _) = read_as(Some(Format::Sysctl), &path, None);
+    assert_eq!(shown(&reading, "sha256"), hex::encode(Sha256::digest(&text)));
+    assert_eq!(shown(&reading, "format_error"), "it is longer than 256 KiB");
+}
+
+#[test]
+fn what_is_known_from_before_the_format_was_is_read_again_and_then_spared() {
+    let (_folder, place) = folder();
+    let path = place.join("sysctl.conf");
+    fs::write(&path, "vm.swappiness = 1\n").unwrap();
+    let stamp = Stamp::of(&Pinned::open(path.as_os_str().as_bytes()).unwrap().metadata);
+    let known = Fields::new().with("sha256", "of an older agent");
+    let (reading, hashed) = read_as(Some(Format::Sysctl), &path, Some((&stamp, &known)));
+    assert_eq!((shown(&reading, "config.vm.swappiness").as_str(), hashed), ("1", 18));
+    let (again, hashed) = read_as(Some(Format::Sysctl), &path, Some((&stamp, &reading.fields)));
+    assert_eq!((&again.fields, hashed), (&reading.fields, 0));
 }

@@ -38,6 +38,7 @@ pub mod root;
 pub mod rpm;
 pub mod run;
 pub mod session;
+pub mod settings;
 pub mod sudo_rule;
 pub mod swap;
 pub mod sysctl;

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use trueline_drift::redact::RedactionKey;
 use trueline_drift::{Actor, Cause, ItemId};
 
 use super::settle::together;
@@ -57,14 +58,19 @@ struct Work {
     thread: JoinHandle<Read>,
 }
 
-#[derive(Default)]
 pub struct Aside {
+    key: RedactionKey,
     waiting: VecDeque<Request>,
     at_work: Option<Work>,
     give_up: Arc<AtomicBool>,
 }
 
 impl Aside {
+    /// Secrets in what is read are masked by the host's key.
+    pub fn new(key: RedactionKey) -> Self {
+        Self { key, waiting: VecDeque::new(), at_work: None, give_up: Arc::default() }
+    }
+
     /// A file that waits already is read once for all that asked.
     pub fn ask(&mut self, request: Request) -> Result<(), Crowded> {
         if let Some(waiting) = self.waiting.iter_mut().find(|waiting| waiting.item == request.item) {
@@ -109,12 +115,12 @@ impl Aside {
     }
 
     fn begin(&mut self, request: Request, pace: u64) {
-        let give_up = Arc::clone(&self.give_up);
+        let (give_up, key) = (Arc::clone(&self.give_up), self.key.clone());
         let path = request.item.key.bytes().into_owned();
         let read = move || {
             // Where the kernel refuses, it only competes with others.
             let _ = read_behind_others();
-            FileReader::new(&Root::host(), Pace::new(pace).map(Arc::new)).until(give_up).read(&path, None)
+            FileReader::new(&Root::host(), key, Pace::new(pace).map(Arc::new)).until(give_up).read(&path, None)
         };
         match std::thread::Builder::new().name("large file".to_owned()).spawn(read) {
             Ok(thread) => self.at_work = Some(Work { request, thread }),
@@ -151,7 +157,7 @@ mod tests {
     #[test]
     fn a_file_that_waits_is_read_once_for_all_who_touched_it() {
         let joined = |first: Request, later: Request| {
-            let mut aside = Aside::default();
+            let mut aside = Aside::new(RedactionKey::new([0; 32]));
             aside.ask(first).unwrap();
             aside.ask(later).unwrap();
             assert_eq!(aside.waiting.len(), 1);

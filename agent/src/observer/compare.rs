@@ -18,7 +18,7 @@ use super::freshness::{Look, STILL_WRITTEN};
 use super::plans::{Plan, Why};
 use super::sessions::SESSIONS_PATIENCE;
 use super::settle::{self, Settled};
-use super::{Observer, RIPPLE, Scope, Sink};
+use super::{Observer, RIPPLE, Scope, Sink, learnt};
 use crate::clock;
 use crate::collect::{CollectError, Known, Listing, ReadError, Reading};
 use crate::sensor::{Coverage, Depth, GRACE, Loss, OPERATION, Target};
@@ -405,10 +405,12 @@ impl<S: Sink> Observer<S> {
             }
             return;
         }
-        let is_retelling = !self.is_inventoried;
+        let learnt = before.as_ref().zip(fields.as_ref()).and_then(|(before, after)| learnt::with_settings(before, after));
+        let is_retelling = !self.is_inventoried || learnt.is_some();
+        let before = learnt.or(before);
         let Some(difference) = diff(before, fields.clone()) else {
             if let Some(fields) = fields.filter(|_| is_retelling) {
-                // Known here from an epoch before: the collector has yet to hear of it in this one.
+                // Known here from an epoch before, or better than before: the collector has yet to hear of it.
                 self.offer.records.push(RecordBody::Observed(Observation { item: item.clone(), fields, observed_at: now }));
                 self.offer.updates.insert(item, update);
                 return;

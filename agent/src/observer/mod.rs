@@ -14,6 +14,7 @@ mod candidates;
 mod compare;
 mod findings;
 mod freshness;
+mod learnt;
 mod offer;
 mod plans;
 mod polls;
@@ -154,6 +155,7 @@ impl<S: Sink> Observer<S> {
         let is_inventoried = !plans.iter().any(|plan| matches!(plan.why, Why::Inventory));
         let parts = ObserverParts { collectors: parts.collectors.files_at_most(LARGE), ..parts };
         let activities = Activities::beneath(parts.collectors.root());
+        let aside = Aside::new(parts.collectors.key().clone());
         Self {
             plans: Plans::new(plans, parts.retry_after),
             parts,
@@ -166,7 +168,7 @@ impl<S: Sink> Observer<S> {
             told_until: Time::default(),
             kernel_told_until: Time::default(),
             is_leaving: false,
-            aside: Aside::default(),
+            aside,
             offer: Offer::default(),
             offer_again: None,
             holding: None,

@@ -190,10 +190,11 @@ impl<S: Sink> Observer<S> {
         let progress = Arc::new(ScanProgress::default());
         let (state, shared) = (Arc::clone(&self.parts.state), Arc::clone(&progress));
         let lookup = move |item: &ItemId| state.lookup(item).ok().flatten().and_then(|stored| Some((stored.stamp?, stored.fields)));
+        let key = self.parts.collectors.key().clone();
         let read = move || {
             // Its workers too. Where the kernel refuses, it only competes with others.
             let _ = read_behind_others();
-            scan::scan(&policy, &options, lookup, sender, &shared)
+            scan::scan(&policy, &options, &key, lookup, sender, &shared)
         };
         let thread = std::thread::Builder::new().name("scan".to_owned()).spawn(read)?;
         Ok(Scan { batches: Some(batches), thread: Some(thread), progress })

@@ -3,6 +3,7 @@
 mod candidates;
 mod configuration;
 mod findings;
+mod learnt;
 mod packages;
 mod runs;
 mod sessions;

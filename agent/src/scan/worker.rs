@@ -4,6 +4,7 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, PoisonError};
 
+use trueline_drift::format::Format;
 use trueline_drift::pattern::Pattern;
 use trueline_drift::{Fields, ItemId, ItemKey, ItemKind, text};
 
@@ -68,7 +69,7 @@ pub(super) struct Worker<'a, L> {
 
 impl<'a, L: Fn(&ItemId) -> Option<(Stamp, Fields)> + Sync> Worker<'a, L> {
     pub(super) fn new(shared: &'a Shared<'a, L>, sink: SyncSender<Batch>) -> Self {
-        let reader = FileReader::new(&Root::host(), shared.pace.clone()).until(Arc::clone(&shared.progress.give_up));
+        let reader = FileReader::new(&Root::host(), shared.key.clone(), shared.pace.clone()).until(Arc::clone(&shared.progress.give_up));
         Self { shared, reader, sink, batch: Vec::with_capacity(BATCH), path: Vec::new(), list: vec![0; LIST_BUFFER], hashed: 0 }
     }
 
@@ -230,7 +231,8 @@ impl<'a, L: Fn(&ItemId) -> Option<(Stamp, Fields)> + Sync> Worker<'a, L> {
             // What was read before need not wait for it.
             self.flush()?;
         }
-        match self.reader.read_pinned(pinned, known.as_ref().map(|(stamp, fields)| (stamp, fields))) {
+        let format = Format::of(item.key.as_str());
+        match self.reader.read_pinned(pinned, format, known.as_ref().map(|(stamp, fields)| (stamp, fields))) {
             // It may be of a part.
             Ok(_) if self.shared.progress.give_up.load(Ordering::Relaxed) => self.stop(),
             Ok(reading) => self.emit(item, reading, &pinned.metadata),

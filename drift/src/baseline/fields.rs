@@ -5,6 +5,7 @@
 //! one that no host will ever report.
 
 use crate::document::nearest;
+use crate::format::{CONFIG, CONFLICT};
 use crate::{ItemKind, Value};
 
 mod shapes;
@@ -30,9 +31,12 @@ pub enum FieldType {
     Set,
     /// A text, or where there are several, texts that the agent sorts.
     TextOrSet,
+    /// What a configuration file sets: a text that may be empty, or texts where all count. Which of those the agent sorts is
+    /// known to it alone: they are written as it tells them.
+    Config,
 }
 
-use FieldType::{AnyText, Boolean, Digest, List, Mode, Number, Set, Setting, Text, TextOrSet, Word};
+use FieldType::{AnyText, Boolean, Config, Digest, List, Mode, Number, Set, Setting, Text, TextOrSet, Word};
 
 /// Fields of a file whose names begin so are its extended attributes: `xattr.user.note`.
 const XATTR: &str = "xattr.";
@@ -46,7 +50,7 @@ pub struct Shape {
     pub example: &'static str,
 }
 
-/// The fields of a kind, sorted by name. A file has one more for each extended attribute.
+/// The fields of a kind, sorted by name. A file has one more for each extended attribute and each setting.
 pub fn fields_of(kind: ItemKind) -> &'static [(&'static str, FieldType)] {
     shapes::of(kind).fields
 }
@@ -64,11 +68,14 @@ pub fn type_of(kind: ItemKind, name: &str) -> Result<FieldType, String> {
     if kind == ItemKind::File && name.strip_prefix(XATTR).is_some_and(|rest| !rest.is_empty()) {
         return Ok(AnyText);
     }
+    if kind == ItemKind::File && [CONFIG, CONFLICT].iter().any(|start| name.strip_prefix(start).is_some_and(|rest| !rest.is_empty())) {
+        return Ok(Config);
+    }
     let mut known: Vec<&str> = fields.iter().map(|(name, _)| *name).collect();
     let abbreviated = || known.iter().copied().find(|known| !name.is_empty() && known.starts_with(&name.to_lowercase()));
     let near = abbreviated().or_else(|| nearest(&name.to_lowercase(), &known));
     if kind == ItemKind::File {
-        known.push("xattr.NAME");
+        known.extend(["config.NAME", "xattr.NAME"]);
     }
     let hint = near.map(|near| format!(": did you mean `{near}`?")).unwrap_or_else(|| ".".to_owned());
     Err(format!("a {kind} has no field `{name}`{hint} Known here: {}", known.join(", ")))
@@ -82,7 +89,7 @@ impl FieldType {
             (Text | Mode | Digest | Word(_) | TextOrSet, Value::Text(text)) if text.is_empty() => {
                 Err(format!("{name}: no host reports an empty text; leave the field out"))
             }
-            (Text | AnyText | TextOrSet, Value::Text(text)) => Ok(Value::Text(text)),
+            (Text | AnyText | TextOrSet | Config, Value::Text(text)) => Ok(Value::Text(text)),
             (Setting, Value::Text(text)) => Ok(Value::Text(text.trim_matches(|c: char| c.is_ascii_whitespace()).replace('\t', " "))),
             (Mode, Value::Text(text)) => match octal(&text) {
                 Some(mode) if mode == text => Ok(Value::Text(text)),
@@ -105,13 +112,13 @@ impl FieldType {
             }
             (Number, Value::Integer(number)) if number >= 0 => Ok(Value::Integer(number)),
             (Boolean, Value::Boolean(boolean)) => Ok(Value::Boolean(boolean)),
-            (List, Value::List(list)) if !list.is_empty() => Ok(Value::List(list)),
+            (List | Config, Value::List(list)) if !list.is_empty() => Ok(Value::List(list)),
             (Set, Value::List(list)) if !list.is_empty() => Ok(Value::List(sorted(list))),
             (TextOrSet, Value::List(list)) if !list.is_empty() => {
                 let mut list = sorted(list);
                 Ok(if list.len() == 1 { Value::Text(list.remove(0)) } else { Value::List(list) })
             }
-            (List | Set | TextOrSet, Value::List(_)) => Err(format!("{name}: no host reports an empty list; leave the field out")),
+            (List | Set | TextOrSet | Config, Value::List(_)) => Err(format!("{name}: no host reports an empty list; leave the field out")),
             (_, value) => Err(self.mistaken(name, &value, &written())),
         }
     }
@@ -124,8 +131,8 @@ impl FieldType {
                 Some(mode) => format!("{name} is text, four octal digits in quotes; write {name}: \"{mode}\""),
                 None => format!("{name} is text, four octal digits in quotes, as in {name}: \"0644\""),
             },
-            Text | AnyText | Setting | TextOrSet if scalar => format!("{name} is text; write {name}: \"{written}\""),
-            Text | AnyText | Setting | TextOrSet => format!("{name} is text, as in {name}: \"…\""),
+            Text | AnyText | Setting | TextOrSet | Config if scalar => format!("{name} is text; write {name}: \"{written}\""),
+            Text | AnyText | Setting | TextOrSet | Config => format!("{name} is text, as in {name}: \"…\""),
             Digest => format!("{name} is text, 64 hexadecimal digits in quotes"),
             Word(words) => format!("{name} is one of {}", words.join(", ")),
             Number => match value {
@@ -184,6 +191,8 @@ mod tests {
         assert!(type_of(ItemKind::File, "value").is_err(), "each kind has its own fields");
         assert_eq!(type_of(ItemKind::File, "xattr.user.note"), Ok(AnyText));
         assert!(type_of(ItemKind::User, "xattr.user.note").is_err());
+        assert_eq!(type_of(ItemKind::File, "config.Match User bob.PermitRootLogin"), Ok(Config));
+        assert!(type_of(ItemKind::File, "config.").is_err() && type_of(ItemKind::User, "config.a").is_err());
     }
 
     #[test]

@@ -9,9 +9,12 @@ const FILE: Shape = Shape {
     fields: &[
         ("acl", Text),
         ("capabilities", Text),
+        ("config_left_out", Number),
         ("default_acl", Text),
         ("device", Text),
         ("flags", Text),
+        ("format", Text),
+        ("format_error", Text),
         ("gid", Number),
         ("group", Text),
         ("link_target", Text),

@@ -1,0 +1,97 @@
+//! What a configuration file sets, as fields beside its digest: `config.PermitRootLogin`.
+//!
+//! Invariant: every file that was read by a format says so in `format`, also where nothing is set or the text is not of the
+//! format: so a state from an agent that knew no formats is told from a file that sets nothing.
+
+use trueline_drift::format::{Format, Settings};
+use trueline_drift::redact::{RedactionKey, Rules, setting};
+use trueline_drift::{FieldName, Fields, Value};
+
+/// Longest file that is read as settings: the contents are held for it.
+pub const LIMIT: usize = 256 * 1024;
+
+/// Most fields, names and values together: a change carries those before and after, and must be one that a collector takes.
+const FIELDS: usize = 480;
+const BYTES: usize = 64 * 1024;
+
+/// Sets the fields of a file with these contents. Secrets give way to digests by this host's key.
+pub fn set(fields: &mut Fields, format: Format, contents: &[u8], key: &RedactionKey, rules: &Rules) {
+    fields.set(FieldName::known("format"), Value::text(format.name()));
+    match read(format, contents) {
+        Ok(settings) => {
+            let told = settings.fields(|name, value| setting(name, value, rules, key).into_owned());
+            match fault_of(&told) {
+                Some(fault) => fields.set(FieldName::known("format_error"), Value::text(fault)),
+                None => told.into_iter().for_each(|(name, value)| fields.set(name, value)),
+            }
+        }
+        Err(fault) => fields.set(FieldName::known("format_error"), Value::text(&fault)),
+    }
+}
+
+fn read(format: Format, contents: &[u8]) -> Result<Settings, String> {
+    if contents.len() > LIMIT {
+        return Err(format!("it is longer than {} KiB", LIMIT / 1024));
+    }
+    format.read(contents).map_err(|error| error.to_string())
+}
+
+/// Why there are too many of them to be told.
+fn fault_of(told: &[(FieldName, Value)]) -> Option<&'static str> {
+    if told.len() > FIELDS {
+        return Some("it sets more than is told of one file");
+    }
+    let bytes: usize = told.iter().map(|(name, value)| name.as_str().len() + value.size()).sum();
+    (bytes > BYTES).then_some("what it sets takes more than 64 KiB")
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn told(format: Format, contents: &[u8]) -> Fields {
+        let mut fields = Fields::new();
+        set(&mut fields, format, contents, &RedactionKey::new([7; 32]), &Rules::default());
+        fields
+    }
+
+    fn shown(fields: &Fields, name: &str) -> String {
+        fields.value(name).map_or_else(|| "-".to_owned(), ToString::to_string)
+    }
+
+    #[test]
+    fn settings_are_told_and_secrets_among_them_are_not() {
+        let sshd = told(Format::SshdConfig, b"# hello\nPermitRootLogin no\nMatch User bob\nPermitRootLogin yes\n");
+        assert_eq!(shown(&sshd, "config.PermitRootLogin"), "no");
+        assert_eq!(shown(&sshd, "config.Match User bob.PermitRootLogin"), "yes");
+        let of = |text: &str| shown(&told(Format::KeyValue, text.as_bytes()), "config.DB_PASSWORD");
+        let (one, other) = (of("DB_PASSWORD=correct-horse\n"), of("DB_PASSWORD=battery-staple\n"));
+        assert!(one.starts_with("keyed:") && other.starts_with("keyed:") && one != other, "{one} {other}");
+    }
+
+    #[test]
+    fn what_cannot_be_told_as_settings_says_why_and_of_which_format_it_is() {
+        let broken = told(Format::Json, b"{ \"a\": ");
+        assert_eq!((shown(&broken, "format").as_str(), broken.len()), ("json", 2));
+        assert!(shown(&broken, "format_error").ends_with("it is no JSON"), "{broken:?}");
+        let long = told(Format::Sysctl, &vec![b'#'; LIMIT + 1]);
+        assert_eq!(shown(&long, "format_error"), "it is longer than 256 KiB");
+        let wide: String = (0..100).map(|number| format!("a.b{number} = {}\n", "x".repeat(1000))).collect();
+        let wide = told(Format::Sysctl, wide.as_bytes());
+        assert_eq!((shown(&wide, "format_error").as_str(), wide.len()), ("what it sets takes more than 64 KiB", 2));
+        let many: String = (0..500).map(|number| format!("a.b{number} = 1\n")).collect();
+        assert_eq!(shown(&told(Format::Sysctl, many.as_bytes()), "format_error"), "it sets more than is told of one file");
+        assert_eq!(told(Format::Sysctl, b"# nothing\n").len(), 1, "the format is told where nothing is set");
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_told_is_bounded(contents in proptest::collection::vec(any::<u8>(), 0..2000), at in 0..Format::ALL.len()) {
+            let fields = told(Format::ALL[at], &contents);
+            prop_assert!(fields.value("format").is_some());
+            prop_assert!(fields.len() <= FIELDS + 1 && fields.size() <= BYTES + 1024);
+        }
+    }
+}
