@@ -309,18 +309,18 @@ impl Format {
         match self {
             Self::Fstab
             | Self::Hosts
-            | Self::Limits
             | Self::LoginDefs
             | Self::Nsswitch
             | Self::ResolvConf
             | Self::SshdConfig
             | Self::Sysctl
-            | Self::Modprobe
-            | Self::Pam
             | Self::Unit
             | Self::Json
             | Self::Toml => true,
             Self::KeyValue
+            | Self::Limits
+            | Self::Modprobe
+            | Self::Pam
             | Self::Group
             | Self::Gshadow
             | Self::Passwd

@@ -13,7 +13,8 @@ use trueline_drift::{FieldName, Fields, ItemKind, Value, text};
 
 use super::account::records;
 use super::texts::{Links, read};
-use super::{CollectError, Collector, Listing, Place, Root, command, listing, refusal};
+use super::{CollectError, Collector, Listing, Place, Root, command, filesystem, listing, refusal};
+use crate::mount_table;
 
 const DATABASE_LIMIT: u64 = 16 * 1024 * 1024;
 const FILE_LIMIT: u64 = 1024 * 1024;
@@ -42,9 +43,14 @@ fn read_all(place: &Place<'_>) -> Result<Listing, CollectError> {
     let mut skipped = 0;
     let passwd = passwd.unwrap_or_default();
     let mut users = HashSet::new();
+    let remote = remote_mounts(place.root);
     for record in records(&passwd) {
         let [user, _, _, _, _, home, _] = record[..] else { continue };
         if home.first() != Some(&b'/') || !users.insert(user) {
+            continue;
+        }
+        if let Err(reason) = near(place.root, home, &remote) {
+            unread(user, &text::printable(home), reason, &mut keys);
             continue;
         }
         let home = settled(place.root, home);
@@ -59,6 +65,31 @@ fn read_all(place: &Place<'_>) -> Result<Listing, CollectError> {
         }
     }
     Ok(listing(ItemKind::AuthorizedKey, keys.items, skipped))
+}
+
+/// Where another machine or a process answers for files: looking at one may hang for ever.
+fn remote_mounts(root: &Root) -> HashSet<Vec<u8>> {
+    let table = std::fs::read(root.path("/proc/self/mountinfo")).unwrap_or_default();
+    mount_table::entries(&table).flatten().filter(|entry| filesystem::is_remote(entry.kind)).map(|entry| entry.point).collect()
+}
+
+/// Whether a home can be looked at without asking another machine. Where such file systems are mounted, no link is followed: it may
+/// lead to one.
+fn near(root: &Root, home: &[u8], remote: &HashSet<Vec<u8>>) -> Result<(), &'static str> {
+    if remote.is_empty() {
+        return Ok(());
+    }
+    let ends = home.iter().enumerate().skip(1).filter(|(_, byte)| **byte == b'/').map(|(at, _)| at);
+    for end in ends.chain([home.len()]) {
+        let above = &home[..end];
+        if remote.contains(above) {
+            return Err("it lies on a file system that another machine or a process answers for");
+        }
+        if std::fs::symlink_metadata(root.path("/").join(std::ffi::OsStr::from_bytes(&above[1..]))).is_ok_and(|there| there.is_symlink()) {
+            return Err("a link leads to it, and file systems of other machines are mounted, which it may lead to");
+        }
+    }
+    Ok(())
 }
 
 /// Where a home lies: an administrator may have put a link in its place, as /home itself often is one.
@@ -248,6 +279,22 @@ mod tests {
 
     const PASSWD: &str =
         "alice:x:1000:1000::/home/alice:/bin/sh\nbob:x:1001:1001::/home/bob:/bin/sh\nnone:x:9:9::/nonexistent:/bin/false\n";
+
+    #[test]
+    fn homes_of_another_machine_are_not_looked_at() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = Root::at(folder.path());
+        std::fs::create_dir_all(folder.path().join("proc/self")).unwrap();
+        std::fs::create_dir_all(folder.path().join("home/local")).unwrap();
+        std::os::unix::fs::symlink("/net/far", folder.path().join("home/linked")).unwrap();
+        let local = "27 1 254:0 / / rw - ext4 /dev/vda rw\n";
+        let table = |more: &str| std::fs::write(folder.path().join("proc/self/mountinfo"), format!("{local}{more}")).unwrap();
+        let is_near = |home: &str| near(&root, home.as_bytes(), &remote_mounts(&root)).is_ok();
+        table("");
+        assert!(is_near("/net/far") && is_near("/home/linked") && is_near("/home/local"));
+        table("30 27 0:30 / /net rw - nfs4 server:/net rw\n");
+        assert!(!is_near("/net/far") && !is_near("/net") && !is_near("/home/linked") && is_near("/home/local") && is_near("/nets/a"));
+    }
 
     #[test]
     fn a_key_is_told_by_its_fingerprint_and_options_without_secrets() {

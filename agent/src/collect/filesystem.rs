@@ -10,6 +10,28 @@ pub enum FileSystem {
     Remote,
 }
 
+/// By the name that the table of mounts has for it. What is to be mounted at a look is remote too: nobody knows what comes.
+pub fn is_remote(kind: &[u8]) -> bool {
+    const REMOTE: [&[u8]; 14] = [
+        b"nfs",
+        b"cifs",
+        b"smb",
+        b"fuse",
+        b"autofs",
+        b"9p",
+        b"ceph",
+        b"lustre",
+        b"gfs2",
+        b"ocfs2",
+        b"afs",
+        b"coda",
+        b"virtiofs",
+        b"vboxsf",
+    ];
+    // `nfs4`, `smb3`, `fuse.sshfs`; a disk that is read through fuse is `fuseblk`, and a process answers for it as well.
+    REMOTE.iter().any(|name| kind.starts_with(name))
+}
+
 /// By the magic number of statfs(2), from linux/magic.h and the drivers themselves.
 pub fn classify(magic: i64) -> FileSystem {
     // The number is a 32-bit value that some platforms extend with its sign.

@@ -192,8 +192,7 @@ impl<'a> Found<'a> {
                 rest = after.trim();
             }
             // What is given for one command holds for those after it too.
-            loop {
-                let Some(end) = rest.find(|letter: char| !letter.is_ascii_uppercase() && letter != '_') else { break };
+            while let Some(end) = rest.find(|letter: char| !letter.is_ascii_uppercase() && letter != '_') {
                 let word = &rest[..end];
                 match rest.as_bytes()[end] {
                     b':' if !word.is_empty() => {
