@@ -8,11 +8,24 @@ use trueline_drift::watch::{WatchPolicy, is_beneath};
 use trueline_drift::{ItemId, ItemKind, text};
 
 use super::file::Known;
-use super::{CollectError, Collector, FileReader, Listing, Place, Reading, Root, group, package, rpm, session, sysctl, unit, user};
+use super::{
+    CollectError, Collector, FileReader, Listing, Place, Reading, Root, group, hostname, hosts_entry, package, resolver, rpm, session,
+    sysctl, timezone, unit, user,
+};
 
 /// Every kind but files, which only a scan can list. A new kind is a file of this folder and a line here.
-const KINDS: &[&Collector] =
-    &[&package::COLLECTOR, &sysctl::COLLECTOR, &user::COLLECTOR, &group::COLLECTOR, &unit::COLLECTOR, &session::COLLECTOR];
+const KINDS: &[&Collector] = &[
+    &package::COLLECTOR,
+    &sysctl::COLLECTOR,
+    &user::COLLECTOR,
+    &group::COLLECTOR,
+    &unit::COLLECTOR,
+    &session::COLLECTOR,
+    &hostname::COLLECTOR,
+    &timezone::COLLECTOR,
+    &hosts_entry::COLLECTOR,
+    &resolver::COLLECTOR,
+];
 
 pub struct Collectors {
     root: Root,
@@ -121,7 +134,8 @@ mod tests {
             ("/etc/systemd/system/multi-user.target.wants/ssh.service", vec![ItemKind::Unit]),
             ("/var/lib/rpm/rpmdb.sqlite", vec![ItemKind::Package]),
             ("/var/lib/rpm/rpmdb.sqlite-shm", vec![]),
-            ("/etc/hosts", vec![]),
+            ("/etc/hosts", vec![ItemKind::HostsEntry]),
+            ("/etc/issue", vec![]),
         ] {
             assert_eq!(collectors.kinds_behind(path.as_bytes()), kinds, "{path}");
         }

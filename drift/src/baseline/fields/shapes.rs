@@ -104,6 +104,15 @@ const UNIT: Shape = Shape {
     example: "{ enabled: enabled }",
 };
 
+const HOSTNAME: Shape = Shape { fields: &[("name", Text)], example: "{ name: web1 }" };
+
+const TIMEZONE: Shape = Shape { fields: &[("zone", Text)], example: "{ zone: Etc/UTC }" };
+
+const HOSTS_ENTRY: Shape = Shape { fields: &[("addresses", List)], example: "{ addresses: [\"127.0.0.1\"] }" };
+
+const RESOLVER: Shape =
+    Shape { fields: &[("nameservers", List), ("options", List), ("search", List)], example: "{ nameservers: [\"9.9.9.9\"] }" };
+
 pub(super) const fn of(kind: ItemKind) -> Shape {
     match kind {
         ItemKind::File => FILE,
@@ -114,6 +123,10 @@ pub(super) const fn of(kind: ItemKind) -> Shape {
         ItemKind::Unit => UNIT,
         ItemKind::Session => SESSION,
         ItemKind::Run => RUN,
+        ItemKind::Hostname => HOSTNAME,
+        ItemKind::Timezone => TIMEZONE,
+        ItemKind::HostsEntry => HOSTS_ENTRY,
+        ItemKind::Resolver => RESOLVER,
         _ => Shape { fields: &[], example: "{ }" },
     }
 }
