@@ -63,6 +63,11 @@ kinds! {
     Environment => "environment",
     Limits => "limits",
     PamRule => "pam_rule",
+    /// A name that /etc/hosts gives addresses to.
+    HostsEntry => "hosts_entry",
+    Resolver => "resolver",
+    Hostname => "hostname",
+    Timezone => "timezone",
 }
 
 impl ItemKind {

@@ -150,7 +150,15 @@ pub fn classify(item: &ItemId, field: &str, actual: Option<&Value>) -> (Severity
         | ItemKind::CronJob
         | ItemKind::AtJob => (Critical, Security),
         ItemKind::KernelModule | ItemKind::Mount | ItemKind::Fstab => (Warning, Security),
-        ItemKind::Unit | ItemKind::Swap | ItemKind::BlockDevice | ItemKind::Environment | ItemKind::Limits => (Warning, Functional),
+        ItemKind::Unit
+        | ItemKind::HostsEntry
+        | ItemKind::Resolver
+        | ItemKind::Hostname
+        | ItemKind::Timezone
+        | ItemKind::Swap
+        | ItemKind::BlockDevice
+        | ItemKind::Environment
+        | ItemKind::Limits => (Warning, Functional),
         ItemKind::Session => (Info, Security),
         ItemKind::Run => (Info, Functional),
     }

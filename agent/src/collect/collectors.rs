@@ -36,6 +36,10 @@ const KINDS: &[&Collector] = &[
     &super::repository::COLLECTOR,
     &super::certificate::COLLECTOR,
     &super::container::COLLECTOR,
+    &super::hostname::COLLECTOR,
+    &super::timezone::COLLECTOR,
+    &super::hosts_entry::COLLECTOR,
+    &super::resolver::COLLECTOR,
 ];
 
 pub struct Collectors {
@@ -150,7 +154,8 @@ mod tests {
             ("/etc/systemd/system/multi-user.target.wants/ssh.service", vec![ItemKind::Unit]),
             ("/var/lib/rpm/rpmdb.sqlite", vec![ItemKind::Package]),
             ("/var/lib/rpm/rpmdb.sqlite-shm", vec![]),
-            ("/etc/hosts", vec![]),
+            ("/etc/hosts", vec![ItemKind::HostsEntry]),
+            ("/etc/issue", vec![]),
         ] {
             assert_eq!(collectors.kinds_behind(path.as_bytes()), kinds, "{path}");
         }

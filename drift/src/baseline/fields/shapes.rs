@@ -307,6 +307,14 @@ const CONTAINER: Shape = Shape {
     ],
     example: "{ running: true, privileged: false }",
 };
+const HOSTNAME: Shape = Shape { fields: &[("name", Text)], example: "{ name: web1 }" };
+
+const TIMEZONE: Shape = Shape { fields: &[("zone", Text)], example: "{ zone: Etc/UTC }" };
+
+const HOSTS_ENTRY: Shape = Shape { fields: &[("addresses", List)], example: "{ addresses: [\"127.0.0.1\"] }" };
+
+const RESOLVER: Shape =
+    Shape { fields: &[("nameservers", List), ("options", List), ("search", List)], example: "{ nameservers: [\"9.9.9.9\"] }" };
 
 pub(super) const fn of(kind: ItemKind) -> Shape {
     match kind {
@@ -336,5 +344,9 @@ pub(super) const fn of(kind: ItemKind) -> Shape {
         ItemKind::Repository => REPOSITORY,
         ItemKind::Certificate => CERTIFICATE,
         ItemKind::Container => CONTAINER,
+        ItemKind::Hostname => HOSTNAME,
+        ItemKind::Timezone => TIMEZONE,
+        ItemKind::HostsEntry => HOSTS_ENTRY,
+        ItemKind::Resolver => RESOLVER,
     }
 }
