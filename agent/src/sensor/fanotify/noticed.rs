@@ -113,10 +113,9 @@ impl Worker {
 
     pub(super) fn notices_covered(&self) -> Vec<Coverage> {
         let mut rows = self.notices.covered();
-        rows.retain(|row| {
-            let kind = row.scope.rsplit(':').find_map(|part| part.parse().ok()).or_else(|| row.scope.split(':').next()?.parse().ok());
-            kind.is_none_or(|kind: ItemKind| self.policy.watches_kind(kind))
-        });
+        // Who mounts is told of files too.
+        let kind = |row: &Coverage| row.scope.strip_suffix(":*")?.parse::<ItemKind>().ok();
+        rows.retain(|row| kind(row).is_none_or(|kind| self.policy.watches_kind(kind)));
         rows
     }
 }
