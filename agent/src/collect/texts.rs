@@ -36,7 +36,7 @@ pub struct Entry {
 pub fn is_leftover(name: &str) -> bool {
     let suffixes =
         ["~", ".bak", ".swp", ".rpmsave", ".rpmorig", ".rpmnew", ".dpkg-old", ".dpkg-dist", ".dpkg-new", ".dpkg-tmp", ".cfsaved"];
-    name.starts_with(['.', '#']) || suffixes.iter().any(|suffix| name.ends_with(suffix))
+    name.starts_with('.') || suffixes.iter().any(|suffix| name.ends_with(suffix))
 }
 
 /// The files of a folder, sorted by name as bytes, without leftovers, folders and links to nothing. None where there is no such folder.

@@ -353,8 +353,11 @@ impl<S: Sink> Observer<S> {
             Some(writer) => writer.but("it was found to have changed when this process wrote another setting"),
             None => Why::Schedule.actor(),
         };
-        if let Err(fault) = self.compare_kind(kind, Cause::Rescan, &actor, Telling::CaughtUp, None) {
-            self.read_later(Scope::Kind(kind), &fault);
+        let first: &dyn Fn(&ItemId) -> Novelty = &|_| Novelty::FirstSight;
+        let novelty = self.unread.contains(&kind).then_some(first);
+        match self.compare_kind(kind, Cause::Rescan, &actor, Telling::CaughtUp, novelty) {
+            Ok(_) => drop(self.unread.remove(&kind)),
+            Err(fault) => self.read_later(Scope::Kind(kind), &fault),
         }
     }
 

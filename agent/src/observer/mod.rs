@@ -28,6 +28,7 @@ mod sweep;
 mod tests;
 mod unpacking;
 
+use std::collections::BTreeSet;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -37,7 +38,7 @@ use std::time::{Duration, Instant};
 
 use tracing::{info, warn};
 use trueline_drift::watch::WatchPolicy;
-use trueline_drift::{Actor, Time};
+use trueline_drift::{Actor, ItemKind, Time};
 
 use crate::actor::candidates::Activities;
 use crate::actor::complete::Completion;
@@ -131,6 +132,8 @@ pub struct Observer<S> {
     inventory_to_note: Option<InventoryComplete>,
     next_full_scan: Instant,
     polls: Polls,
+    /// Kinds in view that could never be read yet: what they hold is not new once they can.
+    unread: BTreeSet<ItemKind>,
     /// The version of the sessions that was told.
     sessions_told: u64,
     next_sessions: Instant,
@@ -180,6 +183,7 @@ impl<S: Sink> Observer<S> {
             inventory_to_note: None,
             next_full_scan: Instant::now() + full_scan,
             polls: Polls::default(),
+            unread: BTreeSet::new(),
             sessions_told: 0,
             next_sessions: Instant::now(),
             sessions_let_go: None,

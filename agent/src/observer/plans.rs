@@ -157,6 +157,11 @@ impl Plans {
         if self.waiting.iter_mut().any(|waiting| waiting.takes_in(&plan)) {
             return;
         }
+        // A kind that cannot be read is tried again soon enough, and once.
+        let is_kind = matches!(plan.scope, Scope::Kind(kind) if kind != ItemKind::File);
+        if is_kind && self.retries.iter_mut().any(|(_, retry)| retry.takes_in(&plan)) {
+            return;
+        }
         let is_scheduled = |waiting: &Plan| matches!(waiting.why, Why::Schedule);
         let place = match plan.why {
             Why::Schedule => self.waiting.len(),
@@ -225,6 +230,18 @@ mod tests {
 
     fn scopes(plans: &mut Plans, now: Instant) -> Vec<String> {
         std::iter::from_fn(|| plans.next(now, false)).map(|plan| plan.scope.to_string()).collect()
+    }
+
+    #[test]
+    fn a_kind_that_cannot_be_read_is_tried_again_once() {
+        let (mut plans, now) = (plans(), Instant::now());
+        plans.retry(loss("group:*", 0), now);
+        plans.retry(loss("file:/etc", 0), now);
+        for scope in ["group:*", "user:*", "file:/etc"] {
+            plans.add(loss(scope, 0), Time::from_seconds(1));
+        }
+        assert_eq!(scopes(&mut plans, now), ["user:*", "file:/etc"]);
+        assert_eq!(scopes(&mut plans, now + Duration::from_secs(31)), ["group:*", "file:/etc"]);
     }
 
     #[test]

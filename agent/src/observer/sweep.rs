@@ -254,11 +254,30 @@ impl<S: Sink> Observer<S> {
             return;
         }
         let why = &sweep.plan.why;
-        let novelty = |item: &ItemId| why.novelty(item);
+        let is_first = self.unread.contains(&kind);
+        let novelty = |item: &ItemId| if is_first { Novelty::FirstSight } else { why.novelty(item) };
         let telling = if why.blind().is_some() { Telling::AtOnce } else { Telling::CaughtUp };
         let compared = self.compare_kind(kind, why.cause(), &why.actor(), telling, Some(&novelty));
+        let trouble = compared.as_ref().err().map(|fault| format!("no {kind} can be read: {fault}"));
+        self.parts.status.trouble(kind.name(), trouble);
         self.sweep = Some(match compared {
-            Ok(count) => Sweep { items: sweep.items + count, ..sweep },
+            Ok(count) => {
+                self.unread.remove(&kind);
+                Sweep { items: sweep.items + count, ..sweep }
+            }
+            // One kind that cannot be read holds up no other: it is a gap of its own until it can. Of one that was read before, an
+            // inventory without it would say that all of it is gone.
+            Err(fault)
+                if sweep.plan.scope == Scope::All
+                    && !matches!(sweep.plan.why, Why::Asked { .. })
+                    && self.parts.state.count(kind).is_ok_and(|known| known == 0) =>
+            {
+                if matches!(sweep.plan.why, Why::Inventory | Why::NewPolicy { .. }) {
+                    self.unread.insert(kind);
+                }
+                self.read_later(Scope::Kind(kind), &fault);
+                sweep
+            }
             Err(fault) => Sweep { fault: Some(fault), ..sweep },
         });
     }

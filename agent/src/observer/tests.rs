@@ -207,6 +207,25 @@ fn every_touch_of_a_large_burst_is_followed_by_a_reading() {
     assert_eq!(changed(&records).len(), FILES);
 }
 
+/// What it holds is not new once it can be read: the interval is told instead.
+#[test]
+fn a_kind_that_cannot_be_read_holds_up_no_inventory() {
+    let mut scene = Scene::new();
+    std::fs::create_dir_all(scene.root("etc/group")).unwrap();
+    let policy = WatchPolicy { kinds: vec![ItemKind::File, ItemKind::Group, ItemKind::User], ..scene.policy() };
+    let status = Arc::clone(&scene.status);
+    let is_gap = |record: &RecordBody| matches!(record, RecordBody::Gap(gap) if gap.scope == "group:*");
+    let records = scene.run(policy, inventory(), Box::new(move |records| records.iter().any(is_gap)), |scene, _| {
+        until("the inventory and its trouble", || status.troubles().iter().any(|trouble| trouble.starts_with("no group can be read")));
+        std::fs::remove_dir(scene.root("etc/group")).unwrap();
+        std::fs::write(scene.root("etc/group"), "wheel:x:10:\n").unwrap();
+    });
+    assert_eq!((inventories(&records), changed(&records)), (1, Vec::new()));
+    let is_observed = |record: &RecordBody| matches!(record, RecordBody::Observed(seen) if seen.item.to_string() == "group:wheel");
+    assert!(records.iter().any(is_observed), "{records:?}");
+    assert!(scene.status.troubles().is_empty(), "{:?}", scene.status.troubles());
+}
+
 /// At one byte a second the large file is never read to its end: neither the other nor the end may wait for it.
 #[test]
 fn a_large_file_holds_up_neither_another_nor_the_end() {
@@ -294,13 +313,18 @@ fn a_scheduled_scan_steps_aside_and_goes_on_where_it_was() {
 
 const DIGEST: &str = "1003b1b5dc078189799a1216ce0f9fbcebb94e8b6b83c58c4b03345f07f94ced";
 
+/// Of a kind that was read before an inventory without it would say that all of it is gone.
 #[test]
-fn a_sweep_that_failed_is_tried_again_until_it_succeeds() {
+fn an_inventory_waits_for_a_kind_that_was_read_before() {
     let mut scene = Scene::new();
     let passwd = scene.root("etc/passwd");
-    // Not a file: reading the users fails.
-    std::fs::create_dir_all(&passwd).unwrap();
+    std::fs::create_dir_all(passwd.parent().unwrap()).unwrap();
+    std::fs::write(&passwd, "root:x:0:0:root:/root:/bin/bash\n").unwrap();
     let policy = WatchPolicy { paths: Vec::new(), kinds: vec![ItemKind::User], ..WatchPolicy::default() };
+    scene.run(policy.clone(), inventory(), Box::new(|records| inventories(records) > 0), |_, _| {});
+    // Not a file: reading the users fails.
+    std::fs::remove_file(&passwd).unwrap();
+    std::fs::create_dir_all(&passwd).unwrap();
     let records = scene.run(policy, inventory(), Box::new(|records| inventories(records) > 0), move |scene, _| {
         until("the failure is told", || !scene.status.troubles().is_empty());
         std::fs::remove_dir(&passwd).unwrap();
