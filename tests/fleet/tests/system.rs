@@ -77,7 +77,7 @@ async fn what_no_file_event_tells_of_has_an_actor() -> anyhow::Result<()> {
 }
 
 impl Act {
-    /// Whether the program was named; who is behind it always is.
+    /// Whether all of it was named; nobody else ever is.
     async fn done(&self, collector: &Collector, web: &Watched, turn: usize) -> anyhow::Result<bool> {
         let with_turn = |text: &str| text.replace("{}", &turn.to_string());
         let (command, item) = (with_turn(self.command), with_turn(self.item));
@@ -90,16 +90,19 @@ impl Act {
         .await?;
         let actor = &change["actor"];
         ensure!(actor["certainty"] == "exact" || actor["certainty"] == "strong", "{actor:#}");
+        ensure!(actor["sudo"]["by"] == "alice" && actor["sudo"]["command"] == command.as_str(), "{actor:#}");
+        ensure!(actor["slice"] == "user-1000.slice" && actor["session"]["id"].is_string(), "{actor:#}");
+        let process = &actor["process"];
+        if process["exe"].is_null() || actor["session"]["certainty"] == "unknown" {
+            // Between sudo and what it runs the user is not sure either; and a login that has just begun is looked up.
+            ensure!(actor["reason"].is_string() || actor["session"]["certainty"] == "unknown", "{actor:#}");
+            let user = &actor["user"];
+            ensure!(user.is_null() || (user["uid"] == 0 && user["login_name"] == "alice"), "{actor:#}");
+            return Ok(false);
+        }
         ensure!(actor["user"]["uid"] == 0 && actor["user"]["login_name"] == "alice", "{actor:#}");
         ensure!(actor["session"]["kind"] == "ssh" && actor["session"]["user"] == "alice", "{actor:#}");
         ensure!(actor["session"]["key"].is_string() && actor["session"]["origin"]["address"].is_string(), "{actor:#}");
-        ensure!(actor["sudo"]["by"] == "alice" && actor["sudo"]["command"] == command.as_str(), "{actor:#}");
-        ensure!(actor["slice"] == "user-1000.slice", "{actor:#}");
-        let process = &actor["process"];
-        if process["exe"].is_null() {
-            ensure!(actor["reason"].is_string(), "{actor:#}");
-            return Ok(false);
-        }
         ensure!(process["exe"] == self.program, "{actor:#}");
         let argv: Vec<&str> = process["argv"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
         ensure!(argv.join(" ").ends_with(command.as_str()), "{actor:#}");
