@@ -21,11 +21,42 @@ use trueline_drift::{Fields, ItemId, text};
 
 use crate::collect::pace::Pace;
 use crate::collect::refusal::reason;
-use crate::collect::{Reading, Stamp};
+use crate::collect::{Glance, Reading, Stamp};
 use queue::Queue;
 use worker::{Task, Worker};
 
-pub type Batch = Vec<(ItemId, Reading)>;
+/// What a scan met.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Met {
+    Read(ItemId, Reading),
+    /// As it is known.
+    Known(ItemId),
+}
+
+pub type Batch = Vec<Met>;
+
+/// What is known of files from before.
+pub trait Memory: Sync {
+    /// Whether all that is known of the file still holds, by this glance at it.
+    fn holds(&self, item: &ItemId, glance: &Glance<'_>) -> bool;
+
+    /// What was read of it, and when that still holds.
+    fn lookup(&self, item: &ItemId) -> Option<(Stamp, Fields)>;
+}
+
+/// Nothing is known.
+#[derive(Debug, Clone, Copy)]
+pub struct Nothing;
+
+impl Memory for Nothing {
+    fn holds(&self, _: &ItemId, _: &Glance<'_>) -> bool {
+        false
+    }
+
+    fn lookup(&self, _: &ItemId) -> Option<(Stamp, Fields)> {
+        None
+    }
+}
 
 #[derive(Debug, Clone)]
 pub struct ScanOptions {
@@ -75,18 +106,15 @@ pub enum ScanError {
 }
 
 /// Reads every file that the policy has in view. Dropping the receiver stops the scan at its next batch,
-/// [`ScanProgress::give_up`] at once. Secrets are masked by `key`; `lookup` answers in quick mode what is known of an item.
-pub fn scan<L>(
+/// [`ScanProgress::give_up`] at once. Secrets are masked by `key`; `memory` is asked in quick mode.
+pub fn scan(
     policy: &WatchPolicy,
     options: &ScanOptions,
     key: &RedactionKey,
-    lookup: L,
+    memory: &dyn Memory,
     sink: SyncSender<Batch>,
     progress: &ScanProgress,
-) -> Result<ScanSummary, ScanError>
-where
-    L: Fn(&ItemId) -> Option<(Stamp, Fields)> + Sync,
-{
+) -> Result<ScanSummary, ScanError> {
     let started = Instant::now();
     let roots: HashSet<Vec<u8>> = policy
         .paths
@@ -98,7 +126,7 @@ where
         policy,
         mode: options.mode,
         key,
-        lookup: &lookup,
+        memory,
         pace: Pace::new(options.bytes_per_second).map(Arc::new),
         nested: nested(&roots),
         queue: Queue::new(roots.into_iter().map(Task::Root).collect()),
@@ -136,11 +164,11 @@ fn nested(roots: &HashSet<Vec<u8>>) -> HashSet<Vec<u8>> {
     roots.iter().filter(|path| roots.iter().any(|root| beneath(path, root))).cloned().collect()
 }
 
-struct Shared<'a, L> {
+struct Shared<'a> {
     policy: &'a WatchPolicy,
     mode: ScanMode,
     key: &'a RedactionKey,
-    lookup: &'a L,
+    memory: &'a dyn Memory,
     pace: Option<Arc<Pace>>,
     nested: HashSet<Vec<u8>>,
     queue: Queue<Task>,
@@ -151,7 +179,7 @@ struct Shared<'a, L> {
     failed: Mutex<Option<ScanError>>,
 }
 
-impl<L> Shared<'_, L> {
+impl Shared<'_> {
     /// The first error is the one that is told.
     fn report(&self, error: ScanError) {
         self.failed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);

@@ -37,9 +37,10 @@ fn found(place: &Path, policy: &WatchPolicy, threads: usize) -> (BTreeMap<String
     let (sink, batches) = sync_channel(1);
     std::thread::scope(|scope| {
         let scanning =
-            scope.spawn(|| scan(policy, &options(threads), &RedactionKey::new([0; 32]), |_| None, sink, &ScanProgress::default()).unwrap());
+            scope.spawn(|| scan(policy, &options(threads), &RedactionKey::new([0; 32]), &Nothing, sink, &ScanProgress::default()).unwrap());
         let mut found = BTreeMap::new();
-        for (item, reading) in batches.into_iter().flatten() {
+        for met in batches.into_iter().flatten() {
+            let Met::Read(item, reading) = met else { panic!("nothing is known: {met:?}") };
             let path = item.key.as_str().strip_prefix(&place.display().to_string()).unwrap_or(item.key.as_str());
             assert!(found.insert(path.to_owned(), reading).is_none(), "{item} was sent twice");
         }
@@ -111,17 +112,43 @@ fn a_scan_reads_what_the_reader_of_one_file_reads() {
     }
 }
 
+/// One file is known by this stamp.
+struct OneFile(Stamp);
+
+impl Memory for OneFile {
+    fn holds(&self, item: &ItemId, glance: &Glance<'_>) -> bool {
+        item.key.as_str().ends_with("/file") && glance.stamp == self.0
+    }
+
+    fn lookup(&self, item: &ItemId) -> Option<(Stamp, Fields)> {
+        item.key.as_str().ends_with("/file").then(|| (self.0, Fields::new().with("sha256", "known")))
+    }
+}
+
 #[test]
-fn a_quick_scan_takes_what_is_known() {
+fn a_quick_scan_opens_no_file_that_is_as_it_is_known_and_reads_one_that_is_not() {
     let (_folder, place) = folder();
     fs::write(place.join("file"), "x").unwrap();
-    let stamp = Stamp::of(&Pinned::open(format!("{}/file", place.display()).as_bytes()).unwrap().metadata);
-    let known = |item: &ItemId| item.key.as_str().ends_with("/file").then(|| (stamp, Fields::new().with("sha256", "known")));
-    let (sink, batches) = sync_channel(8);
-    let options = ScanOptions { mode: ScanMode::Quick, ..options(1) };
-    let summary = scan(&policy(&[&place]), &options, &RedactionKey::new([0; 32]), known, sink, &ScanProgress::default()).unwrap();
-    let digests: Vec<_> = batches.into_iter().flatten().filter_map(|(_, reading)| reading.fields.value("sha256").cloned()).collect();
-    assert_eq!((digests, summary.bytes), (vec![trueline_drift::Value::text("known")], 0));
+    let of_now = || Stamp::of(&Pinned::open(format!("{}/file", place.display()).as_bytes()).unwrap().metadata);
+    let memory = OneFile(of_now());
+    let met = || {
+        let (sink, batches) = sync_channel(8);
+        let options = ScanOptions { mode: ScanMode::Quick, ..options(1) };
+        let policy = policy(&[&place]);
+        let summary = scan(&policy, &options, &RedactionKey::new([0; 32]), &memory, sink, &ScanProgress::default()).unwrap();
+        let met = batches
+            .into_iter()
+            .flatten()
+            .find(|met| matches!(met, Met::Read(item, _) | Met::Known(item) if item.key.as_str().ends_with("/file")));
+        (met.unwrap(), summary.bytes, summary.items)
+    };
+    let (known, bytes, items) = met();
+    assert!(matches!(known, Met::Known(_)), "{known:?}");
+    assert_eq!((bytes, items), (0, 2), "the folder and the file");
+    fs::write(place.join("file"), "yz").unwrap();
+    let (read, bytes, _) = met();
+    assert!(matches!(&read, Met::Read(_, reading) if reading.fields.value("size") == Some(&trueline_drift::Value::Integer(2))), "{read:?}");
+    assert_eq!(bytes, 2);
 }
 
 #[test]
@@ -132,7 +159,7 @@ fn a_receiver_that_leaves_stops_the_scan() {
     }
     let (sink, batches) = sync_channel(1);
     drop(batches);
-    let ended = scan(&policy(&[&place]), &options(2), &RedactionKey::new([0; 32]), |_| None, sink, &ScanProgress::default());
+    let ended = scan(&policy(&[&place]), &options(2), &RedactionKey::new([0; 32]), &Nothing, sink, &ScanProgress::default());
     assert!(matches!(ended, Err(ScanError::Stopped)), "{ended:?}");
 }
 
@@ -148,7 +175,7 @@ fn a_scan_that_would_take_hours_sends_what_it_has_and_ends_when_it_is_stopped() 
     // Not in a scope, which would wait for a scan that does not end.
     let scanning = std::thread::spawn({
         let progress = Arc::clone(&progress);
-        move || scan(&policy, &options, &RedactionKey::new([0; 32]), |_| None, sink, &progress)
+        move || scan(&policy, &options, &RedactionKey::new([0; 32]), &Nothing, sink, &progress)
     });
     let mut sent = await_some("what it has", || batches.try_recv().ok());
     progress.give_up.store(true, Ordering::Relaxed);
@@ -156,7 +183,8 @@ fn a_scan_that_would_take_hours_sends_what_it_has_and_ends_when_it_is_stopped() 
     let ended = scanning.join().unwrap();
     assert!(matches!(ended, Err(ScanError::Stopped)), "{ended:?}");
     sent.extend(batches.try_iter().flatten());
-    assert!(sent.iter().all(|(item, _)| !item.key.as_str().ends_with("/large")), "half a file was sent: {sent:?}");
+    let is_large = |met: &Met| matches!(met, Met::Read(item, _) if item.key.as_str().ends_with("/large"));
+    assert!(!sent.iter().any(is_large), "half a file was sent: {sent:?}");
 }
 
 #[test]

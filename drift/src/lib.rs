@@ -20,6 +20,7 @@ pub mod judge;
 pub mod kind;
 pub mod operation;
 pub mod pattern;
+pub mod permissions;
 pub mod reconcile;
 pub mod redact;
 pub mod sensitivity;

@@ -108,8 +108,9 @@ pub fn classify(item: &ItemId, field: &str, actual: Option<&Value>) -> (Severity
                 "mtime" | "nlink" | "size" => (Info, Functional),
                 "capabilities" => (Critical, Security),
                 "mode" if gains_privilege(actual) => (Critical, Security),
+                "setuid" | "setgid" | "world_writable" if actual == Some(&Value::Boolean(true)) => (Critical, Security),
                 _ if access => (Critical, Security),
-                "owner" | "group" | "uid" | "gid" | "mode" | "acl" => (Warning, Security),
+                "owner" | "group" | "uid" | "gid" | "mode" | "acl" | "setuid" | "setgid" | "world_writable" => (Warning, Security),
                 _ if is_program(key) => (Critical, Security),
                 _ => (Warning, Functional),
             }
@@ -119,6 +120,8 @@ pub fn classify(item: &ItemId, field: &str, actual: Option<&Value>) -> (Severity
         ItemKind::Sysctl => (Warning, Functional),
         ItemKind::User => match field {
             "gecos" | "home" => (Warning, Functional),
+            "password_changed" | "password_min_days" | "password_warn_days" => (Info, Security),
+            "password_inactive_days" | "password_max_days" => (Warning, Security),
             _ => (Critical, Security),
         },
         ItemKind::Firewall if field == "comment" => (Info, Functional),

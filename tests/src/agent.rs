@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use serde_json::Value;
+use trueline_drift::ItemKind;
 
 use crate::binaries::Program;
 use crate::collector::Collector;
@@ -15,7 +16,7 @@ use crate::wait;
 #[derive(Debug, Clone, Default)]
 pub struct Watch {
     pub paths: Vec<PathBuf>,
-    /// Packages, sysctls, users, groups and units beside the files.
+    /// All that the agent knows beside the files.
     pub every_kind: bool,
     /// Sysctls alone beside the files.
     pub sysctls: bool,
@@ -40,7 +41,7 @@ impl Watch {
         let paths = list(self.paths.iter().map(|path| path.display().to_string()).collect());
         let mut kinds = vec!["file"];
         if self.every_kind {
-            kinds.extend(["package", "sysctl", "user", "group", "unit"]);
+            kinds = ItemKind::NAMES.to_vec();
         } else if self.sysctls {
             kinds.push("sysctl");
         }

@@ -5,6 +5,7 @@
 //! always speaks the real protocol. What a machine lacks is reported by [`needs`], never passed over.
 
 pub mod agent;
+pub mod aide;
 pub mod binaries;
 pub mod bounded_disk;
 pub mod cluster;

@@ -18,7 +18,7 @@ use trueline_drift::{Fields, ItemId, ItemKind, Value, text};
 
 pub use super::watch::Output;
 use crate::collect::{Collectors, Reading};
-use crate::scan::{ScanError, ScanMode, ScanOptions, ScanProgress, ScanSummary, scan};
+use crate::scan::{Met, Nothing, ScanError, ScanMode, ScanOptions, ScanProgress, ScanSummary, scan};
 
 /// Batches between the scan and the output.
 const QUEUED: usize = 16;
@@ -100,10 +100,11 @@ fn inventory(policy: &WatchPolicy, output: Output, threads: usize) -> anyhow::Re
     let mut failures = 0;
     let summary = std::thread::scope(|scope| -> anyhow::Result<ScanSummary> {
         let (sink, batches) = sync_channel(QUEUED);
-        let scanning = scope.spawn(|| scan(policy, &options, &key, |_| None, sink, &progress));
+        let scanning = scope.spawn(|| scan(policy, &options, &key, &Nothing, sink, &progress));
         let mut written = Ok(());
         for batch in &batches {
-            for (item, reading) in &batch {
+            for met in &batch {
+                let Met::Read(item, reading) = met else { continue };
                 totals.count(item);
                 if written.is_ok() {
                     written = write_item(&mut out, output, item, reading);

@@ -14,7 +14,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use sha2::{Digest, Sha256};
 use trueline_drift::format::Format;
 use trueline_drift::redact::{RedactionKey, Rules};
-use trueline_drift::{FieldName, Fields, ItemId, Time, Value, text};
+use trueline_drift::{FieldName, Fields, ItemId, Time, Value, permissions, text};
 
 use super::names::Names;
 use super::pace::Pace;
@@ -67,6 +67,16 @@ impl ReadError {
 
 /// What was read of a file before: where its stamp still holds, its fields do.
 pub type Known<'a> = Option<(&'a Stamp, &'a Fields)>;
+
+/// All of a file that can be seen without opening it and may change without its times.
+#[derive(Debug, Clone, Copy)]
+pub struct Glance<'a> {
+    pub stamp: Stamp,
+    pub owner: Option<&'a str>,
+    pub group: Option<&'a str>,
+    /// In which it would be read now.
+    pub format: Option<Format>,
+}
 
 impl Stamp {
     pub fn of(metadata: &Metadata) -> Self {
@@ -124,6 +134,11 @@ impl FileReader {
         Self { give_up: Some(give_up), ..self }
     }
 
+    pub fn glance(&self, metadata: &Metadata, format: Option<Format>) -> Glance<'_> {
+        let (owner, group) = (self.names.user(metadata.uid), self.names.group(metadata.gid));
+        Glance { stamp: Stamp::of(metadata), owner, group, format }
+    }
+
     /// Bytes of contents read so far.
     pub fn hashed(&self) -> u64 {
         self.hashed
@@ -168,22 +183,33 @@ impl FileReader {
 
     /// What lies behind a pinned name; if that is a file, one of this format. The error is one of the agent's own resources.
     pub fn read_pinned(&mut self, pinned: &Pinned, format: Option<Format>, known: Known<'_>) -> io::Result<Reading> {
-        let now_ns = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as i64);
+        let now_ns = now_ns();
         if let Some((stamp, fields)) = of_stamp(known, &pinned.metadata, format) {
             let mut fields = fields.clone();
             // The names are not the file's own: its times say nothing of them.
             fields.remove("owner");
             fields.remove("group");
             self.set_names(&mut fields, &pinned.metadata);
+            permissions::derive(&mut fields);
             return Ok(Reading { fields, stamp: Some(*stamp), changed_at: changed_at(&pinned.metadata) });
         }
         let (fields, metadata) = match pinned.metadata.entry_type {
-            EntryType::File => self.read_file(pinned, format)?,
+            EntryType::File => match pinned.contents() {
+                Ok(contents) => self.read_file(&contents, pinned.metadata, format)?,
+                Err(error) if is_own_want(&error) => return Err(error),
+                Err(error) => (self.of_unopened(pinned, &error), pinned.metadata),
+            },
             EntryType::Folder => self.read_folder(pinned)?,
             _ => self.read_other(pinned),
         };
-        let proven = metadata.changed_ns < now_ns - YOUNG_NS && !fields.iter().any(|(_, value)| value.is_unreadable());
-        Ok(Reading { stamp: proven.then(|| Stamp::of(&metadata)), changed_at: changed_at(&metadata), fields })
+        Ok(reading(fields, &metadata, now_ns))
+    }
+
+    /// A regular file that is open already, of this format. The error is one of the agent's own resources.
+    pub fn read_opened(&mut self, contents: &Contents, metadata: Metadata, format: Option<Format>) -> io::Result<Reading> {
+        let now_ns = now_ns();
+        let (fields, metadata) = self.read_file(contents, metadata, format)?;
+        Ok(reading(fields, &metadata, now_ns))
     }
 
     /// All that may be asked of what lies on a file system that is not entered.
@@ -193,26 +219,24 @@ impl FileReader {
         Reading { fields, stamp: None, changed_at: changed_at(metadata) }
     }
 
-    fn read_file(&mut self, pinned: &Pinned, format: Option<Format>) -> io::Result<(Fields, Metadata)> {
-        let mut metadata = pinned.metadata;
+    /// A file whose contents nobody lets the agent open.
+    fn of_unopened(&mut self, pinned: &Pinned, error: &io::Error) -> Fields {
         let mut fields = Fields::new();
-        let contents = match pinned.contents() {
-            Ok(contents) => contents,
-            Err(error) if is_own_want(&error) => return Err(error),
-            Err(error) => {
-                self.set_xattrs(&mut fields, pinned);
-                fields.set(FieldName::known("sha256"), unreadable(&error));
-                self.set_metadata(&mut fields, &metadata);
-                return Ok((fields, metadata));
-            }
-        };
+        self.set_xattrs(&mut fields, pinned);
+        fields.set(FieldName::known("sha256"), unreadable(error));
+        self.set_metadata(&mut fields, &pinned.metadata);
+        fields
+    }
+
+    fn read_file(&mut self, contents: &Contents, mut metadata: Metadata, format: Option<Format>) -> io::Result<(Fields, Metadata)> {
+        let mut fields = Fields::new();
         let mut held = format.map(|_| Vec::new());
         let mut digest = Value::unreadable("it kept changing while it was read");
         for _ in 0..ATTEMPTS {
             fields = Fields::new();
-            self.set_xattrs(&mut fields, &contents);
-            set_flags(&mut fields, &contents);
-            let read = self.digest(&contents, &Stamp::of(&metadata), held.as_mut());
+            self.set_xattrs(&mut fields, contents);
+            set_flags(&mut fields, contents);
+            let read = self.digest(contents, &Stamp::of(&metadata), held.as_mut());
             let after = contents.metadata()?;
             let is_same = Stamp::of(&after) == Stamp::of(&metadata);
             metadata = after;
@@ -297,7 +321,7 @@ impl FileReader {
         if size == 0 && offset >= UNSIZED_LIMIT {
             return Err(io::Error::other(format!("it claims no size and yields more than {UNSIZED_LIMIT} bytes")));
         }
-        Ok(Value::Text(hex::encode(hasher.finalize())))
+        Ok(Value::Text(hexadecimal(&hasher.finalize())))
     }
 
     fn is_given_up(&self) -> bool {
@@ -307,7 +331,7 @@ impl FileReader {
     fn set_metadata(&self, fields: &mut Fields, metadata: &Metadata) {
         let mut set = |name, value| fields.set(FieldName::known(name), value);
         set("type", Value::Text(metadata.entry_type.name().to_owned()));
-        set("mode", Value::Text(format!("{:04o}", metadata.mode)));
+        set("mode", Value::Text(octal(metadata.mode)));
         set("uid", Value::Integer(i64::from(metadata.uid)));
         set("gid", Value::Integer(i64::from(metadata.gid)));
         // A folder's says only that an entry came or went, which the entry says itself.
@@ -324,6 +348,7 @@ impl FileReader {
             set("device", Value::Text(format!("{}:{}", metadata.node.0, metadata.node.1)));
         }
         self.set_names(fields, metadata);
+        permissions::derive(fields);
     }
 
     fn set_names(&self, fields: &mut Fields, metadata: &Metadata) {
@@ -411,6 +436,27 @@ impl Xattrs for Pinned {
     fn value<'a>(&self, name: &CStr, buffer: &'a mut [u8]) -> io::Result<&'a [u8]> {
         self.xattr(name, buffer)
     }
+}
+
+/// Permission bits as four digits; once for each file, so without the machinery of formatting.
+fn octal(mode: u32) -> String {
+    [9, 6, 3, 0].into_iter().map(|shift| char::from(b'0' + (mode >> shift & 7) as u8)).collect()
+}
+
+fn hexadecimal(digest: &[u8]) -> String {
+    let mut text = vec![0; digest.len() * 2];
+    hex::encode_to_slice(digest, &mut text).expect("two digits a byte");
+    String::from_utf8(text).expect("digits are ASCII")
+}
+
+fn now_ns() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as i64)
+}
+
+/// With a stamp where that can be relied on: what changes within the clock's last moment shows in no time.
+fn reading(fields: Fields, metadata: &Metadata, now_ns: i64) -> Reading {
+    let proven = metadata.changed_ns < now_ns - YOUNG_NS && !fields.iter().any(|(_, value)| value.is_unreadable());
+    Reading { stamp: proven.then(|| Stamp::of(metadata)), changed_at: changed_at(metadata), fields }
 }
 
 fn set_flags(fields: &mut Fields, contents: &Contents) {

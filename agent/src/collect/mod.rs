@@ -59,7 +59,7 @@ use trueline_drift::{Fields, ItemId, ItemKey, ItemKind, Time};
 use crate::sensor::Generation;
 
 pub use collectors::Collectors;
-pub use file::{FileReader, Known, ReadError};
+pub use file::{FileReader, Glance, Known, ReadError};
 pub use root::Root;
 
 /// An item as it is now.

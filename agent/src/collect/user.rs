@@ -4,12 +4,25 @@ use std::collections::HashMap;
 use std::io;
 
 use trueline_drift::redact::RedactionKey;
-use trueline_drift::{FieldName, Fields, ItemKind, Value};
+use trueline_drift::{FieldName, Fields, ItemKind, Time, Value};
 
-use super::account::{Misshapen, number_value, records};
+use super::account::{Misshapen, number, number_value, records};
 use super::{CollectError, Collector, Listing, Root, listing, refusal};
 
 const DATABASE_LIMIT: u64 = 16 * 1024 * 1024;
+const DAY_MICROS: i64 = 86_400_000_000;
+
+type Shown = fn(&[u8]) -> Value;
+
+/// Fields of shadow(5) by their place in its line.
+const AGEING: [(&str, usize, Shown); 6] = [
+    ("password_changed", 2, |days| if days == b"0" { Value::text("to be changed at the next login") } else { date(days) }),
+    ("password_min_days", 3, number_value),
+    ("password_max_days", 4, number_value),
+    ("password_warn_days", 5, number_value),
+    ("password_inactive_days", 6, number_value),
+    ("expires_at", 7, date),
+];
 
 pub const COLLECTOR: Collector =
     Collector { kind: ItemKind::User, sources: &["/etc/passwd", "/etc/shadow"], poll: None, read: |place| read_all(place.root, place.key) };
@@ -27,10 +40,10 @@ pub fn read_all(root: &Root, key: &RedactionKey) -> Result<Listing, CollectError
 
 /// `shadow` is the database, or why it could not be read.
 pub fn parse(passwd: &[u8], shadow: Result<&[u8], String>, key: &RedactionKey) -> io::Result<Listing> {
-    let mut hashes = HashMap::new();
+    let mut lines = HashMap::new();
     for record in shadow.as_ref().map(|shadow| records(shadow)).into_iter().flatten() {
         if let Some(name) = record.first() {
-            hashes.entry(*name).or_insert(record.get(1).copied());
+            lines.entry(*name).or_insert(record);
         }
     }
     let mut misshapen = Misshapen::default();
@@ -49,7 +62,8 @@ pub fn parse(passwd: &[u8], shadow: Result<&[u8], String>, key: &RedactionKey) -
             }
         }
         let unreadable = |reason: &str| (Value::unreadable(reason), Value::unreadable(reason));
-        let (locked, password) = match (password, &shadow, hashes.get(name)) {
+        let line = lines.get(name).filter(|_| password == b"x");
+        let (locked, password) = match (password, &shadow, line.map(|line| line.get(1))) {
             (b"x", Err(reason), _) => unreadable(reason),
             (b"x", Ok(_), Some(None)) => unreadable("its line in /etc/shadow has a name and nothing else"),
             (b"x", Ok(_), Some(Some(hash))) => judged(hash, key),
@@ -59,9 +73,24 @@ pub fn parse(passwd: &[u8], shadow: Result<&[u8], String>, key: &RedactionKey) -
         };
         fields.set(FieldName::known("locked"), locked);
         fields.set(FieldName::known("password"), password);
+        for (field, at, shown) in AGEING {
+            let value = match (&shadow, line.and_then(|line| line.get(at)).copied()) {
+                (Ok(_), None | Some(b"")) => continue,
+                (Ok(_), Some(number)) => shown(number),
+                (Err(reason), _) => Value::unreadable(reason),
+            };
+            fields.set(FieldName::known(field), value);
+        }
         users.push((name.to_vec(), fields));
     }
     Ok(listing(ItemKind::User, users, 0))
+}
+
+/// A day counted from 1 January 1970, as `2030-01-31`.
+fn date(days: &[u8]) -> Value {
+    let shown = number(days).map(|days| Time::from_micros(i64::from(days) * DAY_MICROS).to_string());
+    let date = shown.as_ref().and_then(|shown| shown.split_once('T')).map(|(date, _)| Value::text(date));
+    date.unwrap_or_else(|| Value::unreadable("it is not a day"))
 }
 
 /// `locked` and `password` from the hash field of shadow(5). A `!` before a hash is what passwd -l
@@ -90,8 +119,7 @@ mod tests {
     const PASSWD: &[u8] = b"root:x:0:0:root:/root:/bin/bash\n# note\nwww-data:x:33:33::/var/www:/usr/sbin/nologin\n\
         open:x:1000:1000:Open,,,:/home/open:/bin/sh\nkept:x:1001:1001::/:/bin/sh\nold:$1$abc$defghij:1002:1002::/:/bin/sh\n\
         root:x:0:0:again:/:/bin/sh\n";
-    const SHADOW: &[u8] =
-        b"root:$6$salt$secrethash:19000:0:99999:7:::\nwww-data:*:19000::::::\nopen::19000::::::\nkept:!$6$salt$secrethash:1::::::\n";
+    const SHADOW: &[u8] = b"root:$6$salt$secrethash::::::\nwww-data:*:::::::\nopen::::::::\nkept:!$6$salt$secrethash:::::::\n";
 
     fn shown(listing: &Listing) -> String {
         listing.items.iter().map(|(item, reading)| format!("{item} {}\n", serde_json::to_string(&reading.fields).unwrap())).collect()
@@ -114,6 +142,23 @@ user:www-data {{"gid":33,"home":"/var/www","locked":true,"password":"locked","sh
         assert_eq!(shown(&listing), expected);
         assert_eq!(listing.skipped, 1);
         assert!(!shown(&listing).contains("secrethash"));
+    }
+
+    #[test]
+    fn when_a_password_and_an_account_end_is_told_in_days() {
+        let shadow = b"root:!:20000:0:99999:7:30:21915:\nwww-data:*:0:::::soon:\nopen:\n";
+        let listing = parse(PASSWD, Ok(shadow), &RedactionKey::new([7; 32])).unwrap();
+        let of = |name: &str| &listing.items.iter().find(|(item, _)| item.key.as_str() == name).unwrap().1.fields;
+        let shown = |name: &str| {
+            let ageing = of(name).iter().filter(|(field, _)| AGEING.iter().any(|(known, ..)| *known == field.as_str()));
+            ageing.map(|(field, value)| format!("{field}={value}")).collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(
+            shown("root"),
+            "expires_at=2030-01-01 password_changed=2024-10-04 password_inactive_days=30 password_max_days=99999 password_min_days=0 password_warn_days=7"
+        );
+        assert_eq!(shown("www-data"), "expires_at=unreadable: it is not a day password_changed=to be changed at the next login");
+        assert_eq!((shown("open"), shown("old")), (String::new(), String::new()), "no line, or a short one");
     }
 
     #[test]

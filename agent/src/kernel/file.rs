@@ -1,9 +1,9 @@
 //! Files by descriptor: a name is first pinned with `O_PATH`, which opens nothing, then looked at,
-//! and only a regular file or a folder is opened.
+//! and only a regular file or a folder is opened. What its folder lists as a regular file may be opened at once and looked at then.
 //!
-//! Invariants: a device, FIFO or socket is never opened, so nothing here blocks or has an effect on
-//! one; no symbolic link is followed, neither the last component nor one before it; what is opened
-//! is the very inode that was looked at, whatever happens to its name meanwhile.
+//! Invariants: nothing here blocks; no symbolic link is followed, neither the last component nor one before it; what is read
+//! is the very inode that was looked at, whatever happens to its name meanwhile; a device, FIFO or socket is never opened but one
+//! that took the name of a listed file in that moment, and then it is closed unread: root alone can make a device do so.
 
 use std::ffi::{CStr, CString, OsString};
 use std::fs::File;
@@ -91,6 +91,11 @@ pub struct Metadata {
     pub modified_ns: i64,
     /// ctime, nanoseconds since the epoch.
     pub changed_ns: i64,
+}
+
+/// Of the entry of an open folder, itself even if it is a symbolic link. Nothing is opened.
+pub fn listed(folder: BorrowedFd<'_>, name: &CStr) -> io::Result<Metadata> {
+    statx(folder, name, libc::AT_SYMLINK_NOFOLLOW)
 }
 
 fn metadata(fd: BorrowedFd<'_>) -> io::Result<Metadata> {
@@ -182,16 +187,9 @@ impl Pinned {
             EntryType::Folder => OFlag::O_DIRECTORY,
             _ => return Err(Errno::EINVAL.into()),
         };
-        let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC | kind;
-        let descriptors = descriptors()?;
         let mut number = [0; 16];
         let name = decimal(self.fd.as_raw_fd(), &mut number);
-        // Only the owner and CAP_FOWNER may leave the access time alone.
-        let opened = match fcntl::openat(descriptors, name, flags | OFlag::O_NOATIME, Mode::empty()) {
-            Err(Errno::EPERM) => fcntl::openat(descriptors, name, flags, Mode::empty()),
-            other => other,
-        }?;
-        Ok(Contents { file: File::from(opened) })
+        Ok(Contents { file: File::from(open_to_read(descriptors()?, name, kind)?) })
     }
 
     /// Where the pinned symbolic link points.
@@ -231,6 +229,14 @@ pub struct Contents {
 }
 
 impl Contents {
+    /// The entry of an open folder that was listed as a regular file. `None` where it cannot be opened or is something else
+    /// by now: [`Pinned`] says what.
+    pub fn of_listed(folder: BorrowedFd<'_>, name: &CStr) -> Option<(Self, Metadata)> {
+        let contents = Self { file: File::from(open_to_read(folder, name, OFlag::O_NOFOLLOW).ok()?) };
+        let metadata = contents.metadata().ok()?;
+        (metadata.entry_type == EntryType::File).then_some((contents, metadata))
+    }
+
     pub fn metadata(&self) -> io::Result<Metadata> {
         metadata(self.file.as_fd())
     }
@@ -304,6 +310,16 @@ pub fn entries(packed: &[u8]) -> impl Iterator<Item = (&CStr, Option<EntryType>)
 fn filled(length: isize, buffer: &[u8]) -> io::Result<&[u8]> {
     let length = Errno::result(length)?;
     Ok(&buffer[..length.unsigned_abs()])
+}
+
+/// Without waiting, and with the access time left alone.
+fn open_to_read(folder: BorrowedFd<'_>, name: &CStr, flags: OFlag) -> nix::Result<OwnedFd> {
+    let flags = flags | OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
+    // Only the owner and CAP_FOWNER may do the latter.
+    match fcntl::openat(folder, name, flags | OFlag::O_NOATIME, Mode::empty()) {
+        Err(Errno::EPERM) => fcntl::openat(folder, name, flags, Mode::empty()),
+        other => other,
+    }
 }
 
 /// One `O_PATH` step that follows no symbolic link.

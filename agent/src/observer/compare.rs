@@ -408,7 +408,8 @@ impl<S: Sink> Observer<S> {
             }
             return;
         }
-        let learnt = before.as_ref().zip(fields.as_ref()).and_then(|(before, after)| learnt::with_settings(before, after));
+        let learnt = before.as_ref().zip(fields.as_ref());
+        let learnt = learnt.and_then(|(before, after)| learnt::with_learnt(item.kind, self.vocabulary, before, after));
         let is_retelling = !self.is_inventoried || learnt.is_some();
         let before = learnt.or(before);
         let Some(difference) = diff(before, fields.clone()) else {

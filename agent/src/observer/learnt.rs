@@ -1,16 +1,51 @@
-//! Settings that an agent came to tell of a file that it knew before, which is no change of the file.
+//! What an agent came to tell of an item that it knew before, which is no change of the item.
 //!
-//! A state may hold files as an agent read them that knew fewer formats, or read one otherwise. What the agent has learnt since
-//! is not what somebody did to the host.
+//! A state may hold items as an agent read them that told less of them: it knew fewer formats, or read one otherwise, or a kind
+//! had fewer fields. What the agent has learnt since is not what somebody did to the host.
 
 use trueline_drift::format::is_of_settings;
-use trueline_drift::{Fields, Value};
+use trueline_drift::{FieldName, Fields, ItemKind, Value, permissions};
 
 const DIGEST: &str = "sha256";
 const FORMAT: &str = "format";
 
+/// One more whenever [`ADDED`] has a new row: a state says up to which one its items have been told in full.
+pub(super) const VOCABULARY: u64 = ADDED.len() as u64;
+
+type Added = (ItemKind, &'static [&'static str]);
+
+/// Fields that a kind did not have from its beginning. Rows are added at the end and never taken away.
+const ADDED: [Added; 2] = [
+    (
+        ItemKind::User,
+        &["expires_at", "password_changed", "password_inactive_days", "password_max_days", "password_min_days", "password_warn_days"],
+    ),
+    (ItemKind::Group, &["administrators", "password"]),
+];
+
+/// An item as it was before, with what would have been told of it then; nothing where it was. `known` is the vocabulary in which
+/// all items were last told.
+pub(super) fn with_learnt(kind: ItemKind, known: u64, before: &Fields, after: &Fields) -> Option<Fields> {
+    let mut learnt = before.clone();
+    if kind == ItemKind::File {
+        permissions::derive(&mut learnt);
+        learnt = with_settings(&learnt, after).unwrap_or(learnt);
+    }
+    let news = usize::try_from(known).ok().and_then(|known| ADDED.get(known..)).unwrap_or_default();
+    add(news, kind, &mut learnt, after);
+    (learnt != *before).then_some(learnt)
+}
+
+fn add(news: &[Added], kind: ItemKind, learnt: &mut Fields, after: &Fields) {
+    for name in news.iter().filter(|(added, _)| *added == kind).flat_map(|(_, names)| *names) {
+        if let (None, Some(value)) = (learnt.value(name), after.value(name)) {
+            learnt.set(FieldName::new(name), value.clone());
+        }
+    }
+}
+
 /// A file as it was before, with the settings that would have been told of it then; nothing where they were.
-pub(super) fn with_settings(before: &Fields, after: &Fields) -> Option<Fields> {
+fn with_settings(before: &Fields, after: &Fields) -> Option<Fields> {
     let digest = before.value(DIGEST)?;
     let is_same = !digest.is_unreadable() && after.value(DIGEST) == Some(digest);
     if !is_same && (before.value(FORMAT).is_some() || after.value(FORMAT).is_none()) {
@@ -28,8 +63,6 @@ pub(super) fn with_settings(before: &Fields, after: &Fields) -> Option<Fields> {
 
 #[cfg(test)]
 mod tests {
-    use trueline_drift::FieldName;
-
     use super::*;
 
     fn file(digest: &str, setting: Option<&str>) -> Fields {
@@ -55,5 +88,28 @@ mod tests {
         assert!(learnt.value("config.PermitRootLogin").unwrap().is_unreadable(), "{learnt:?}");
         assert_eq!(with_settings(&file("a", Some("yes")), &file("b", Some("no"))), None, "a change like any other");
         assert_eq!(with_settings(&Fields::new().with("type", "symlink"), &file("b", Some("no"))), None, "a file that is new");
+    }
+
+    #[test]
+    fn what_a_mode_gives_away_was_given_away_before_it_was_told() {
+        let old = Fields::new().with("type", "file").with("mode", "4755");
+        let now = old.clone().with("setuid", true);
+        assert_eq!(with_learnt(ItemKind::File, VOCABULARY, &old, &now), Some(now.clone()));
+        assert_eq!(with_learnt(ItemKind::File, VOCABULARY, &now, &now), None);
+        let plain = Fields::new().with("type", "file").with("mode", "0755");
+        assert_eq!(with_learnt(ItemKind::File, VOCABULARY, &plain, &now), None, "somebody gave it away");
+    }
+
+    #[test]
+    fn a_field_that_a_kind_was_given_is_news_once_and_then_a_change() {
+        const NEWS: [Added; 2] = [(ItemKind::User, &["expires_at"]), (ItemKind::Group, &["administrators"])];
+        let (old, now) = (Fields::new().with("uid", 7_i64), Fields::new().with("uid", 8_i64).with("expires_at", "2030-01-01"));
+        let learnt = |news: &[Added]| {
+            let mut learnt = old.clone();
+            add(news, ItemKind::User, &mut learnt, &now);
+            learnt
+        };
+        assert_eq!(learnt(&NEWS), old.clone().with("expires_at", "2030-01-01"), "the uid differs as before");
+        assert_eq!(learnt(&NEWS[1..]), old, "what was told before differs");
     }
 }

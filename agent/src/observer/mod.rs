@@ -134,6 +134,10 @@ pub struct Observer<S> {
     polls: Polls,
     /// Kinds in view that could never be read yet: what they hold is not new once they can.
     unread: BTreeSet<ItemKind>,
+    /// In which all items were last told.
+    vocabulary: u64,
+    /// Kept in the state once what was read is handed on.
+    vocabulary_to_note: Option<u64>,
     /// The version of the sessions that was told.
     sessions_told: u64,
     next_sessions: Instant,
@@ -158,6 +162,7 @@ impl<S: Sink> Observer<S> {
         let is_inventoried = !plans.iter().any(|plan| matches!(plan.why, Why::Inventory));
         let parts = ObserverParts { collectors: parts.collectors.files_at_most(LARGE), ..parts };
         let activities = Activities::beneath(parts.collectors.root());
+        let vocabulary = parts.state.vocabulary().ok().flatten().unwrap_or(0);
         let aside = Aside::new(parts.collectors.key().clone());
         Self {
             plans: Plans::new(plans, parts.retry_after),
@@ -184,6 +189,8 @@ impl<S: Sink> Observer<S> {
             next_full_scan: Instant::now() + full_scan,
             polls: Polls::default(),
             unread: BTreeSet::new(),
+            vocabulary,
+            vocabulary_to_note: None,
             sessions_told: 0,
             next_sessions: Instant::now(),
             sessions_let_go: None,

@@ -107,6 +107,11 @@ impl<S: Sink> Observer<S> {
         {
             warn!(%error, "the watch list of this inventory could not be kept; what it added is read again at the next start");
         }
+        if let Some(vocabulary) = self.vocabulary_to_note.take()
+            && let Err(error) = self.parts.state.set_vocabulary(vocabulary)
+        {
+            warn!(%error, "what all items were told in could not be kept; the next start takes new fields for known ones once more");
+        }
         self.parts.sink.applied(self.parts.state.durable_spooled());
         self.note_counts();
         self.release();

@@ -19,17 +19,16 @@ use trueline_drift::{CoverageGap, GapReason, ItemId, ItemKind, RecordBody, Time}
 use super::compare::Telling;
 use super::findings::Finding;
 use super::plans::{Plan, Why};
-use super::{BATCH, Novelty, Observer, Scope, Sink};
+use super::{BATCH, Novelty, Observer, Scope, Sink, learnt};
 use crate::clock;
-use crate::collect::Reading;
 use crate::kernel::memory;
 use crate::kernel::thread::read_behind_others;
 use crate::link::ScanAnswer;
-use crate::scan::{self, ScanOptions, ScanProgress, ScanSummary};
+use crate::scan::{self, Batch, Met, ScanOptions, ScanProgress, ScanSummary};
 use crate::state::{InventoryComplete, Scope as StateScope, Seen};
 use crate::status::Phase;
 
-type Batches = Receiver<Vec<(ItemId, Reading)>>;
+type Batches = Receiver<Batch>;
 
 /// The threads that read the files of a sweep. Dropping it ends them.
 struct Scan {
@@ -64,6 +63,8 @@ pub(super) struct Sweep {
     seen: Seen,
     touched: HashSet<ItemId>,
     items: u64,
+    /// Those that are as they were stored.
+    as_known: u64,
     changes_before: u64,
     kinds: Vec<ItemKind>,
     away: Away,
@@ -107,7 +108,7 @@ enum Away {
 
 /// What there is to do next for a sweep.
 enum Next {
-    Batch(Vec<(ItemId, Reading)>),
+    Batch(Batch),
     Wait,
     /// The scan has ended.
     Join,
@@ -176,6 +177,7 @@ impl<S: Sink> Observer<S> {
             // A package manager wrote these: they are told when it is known whether a package ships them.
             touched: self.unpacking.items().collect(),
             items: 0,
+            as_known: 0,
             changes_before: self.parts.status.changes.load(Ordering::Relaxed),
             kinds,
             away,
@@ -189,18 +191,17 @@ impl<S: Sink> Observer<S> {
         let options = ScanOptions { threads: self.parts.scan_threads, mode: why.mode(), bytes_per_second };
         let progress = Arc::new(ScanProgress::default());
         let (state, shared) = (Arc::clone(&self.parts.state), Arc::clone(&progress));
-        let lookup = move |item: &ItemId| state.lookup(item).ok().flatten().and_then(|stored| Some((stored.stamp?, stored.fields)));
         let key = self.parts.collectors.key().clone();
         let read = move || {
             // Its workers too. Where the kernel refuses, it only competes with others.
             let _ = read_behind_others();
-            scan::scan(&policy, &options, &key, lookup, sender, &shared)
+            scan::scan(&policy, &options, &key, &*state, sender, &shared)
         };
         let thread = std::thread::Builder::new().name("scan".to_owned()).spawn(read)?;
         Ok(Scan { batches: Some(batches), thread: Some(thread), progress })
     }
 
-    fn take_batch(&mut self, batch: Vec<(ItemId, Reading)>) {
+    fn take_batch(&mut self, batch: Batch) {
         let Some(sweep) = &mut self.sweep else { return };
         sweep.items += batch.len() as u64;
         let phase = sweep.plan.why.phase();
@@ -209,7 +210,15 @@ impl<S: Sink> Observer<S> {
         let is_first = matches!(sweep.plan.why, Why::Inventory);
         let (cause, actor) = (sweep.plan.why.cause(), sweep.plan.why.actor());
         let mut work = Vec::with_capacity(batch.len());
-        for (item, reading) in batch {
+        for met in batch {
+            let (item, reading) = match met {
+                Met::Read(item, reading) => (item, reading),
+                Met::Known(item) => {
+                    sweep.seen.insert(&item);
+                    sweep.as_known += 1;
+                    continue;
+                }
+            };
             sweep.seen.insert(&item);
             if !sweep.touched.contains(&item) {
                 let novelty = sweep.plan.why.novelty(&item);
@@ -217,9 +226,14 @@ impl<S: Sink> Observer<S> {
             }
         }
         let is_blind = sweep.plan.why.blind().is_some();
+        let mut as_known = 0;
         for (item, reading, novelty) in work {
             let is_news = match &self.stored(&item) {
-                Ok(Some(stored)) => stored.fields != reading.fields,
+                Ok(Some(stored)) => {
+                    let is_as_known = stored.fields == reading.fields;
+                    as_known += u64::from(is_as_known);
+                    !is_as_known
+                }
                 Ok(None) => !is_first,
                 Err(_) => true,
             };
@@ -240,6 +254,9 @@ impl<S: Sink> Observer<S> {
             } else {
                 self.compare(item, Some(reading), cause, &actor, novelty);
             }
+        }
+        if let Some(sweep) = &mut self.sweep {
+            sweep.as_known += as_known;
         }
         if let Some(phase) = phase {
             self.report_progress(phase, items, bytes);
@@ -292,8 +309,14 @@ impl<S: Sink> Observer<S> {
             Some(Err(error)) => sweep.fault = Some(error.to_string()),
             None => sweep.fault = Some("the scan broke off".to_owned()),
         }
-        if sweep.fault.is_some() {
-            // What a scan that broke off did not meet is not gone.
+        // As many as are stored are as they were stored, and no event has come between: none of them is away.
+        let is_all_there = sweep.plan.scope == Scope::All
+            && sweep.touched.is_empty()
+            && self.offer.updates.is_empty()
+            && self.parts.state.count(ItemKind::File).is_ok_and(|stored| stored == sweep.as_known)
+            && sweep.seen.count() == sweep.as_known;
+        // What a scan that broke off did not meet is not gone.
+        if sweep.fault.is_some() || is_all_there {
             sweep.away = Away::Done;
         }
     }
@@ -373,6 +396,7 @@ impl<S: Sink> Observer<S> {
     fn conclude(&mut self, sweep: Sweep, changed: u64) {
         let now = clock::now();
         let items = sweep.items;
+        let took_ms = (now.micros() - sweep.began_at.micros()) / 1000;
         let gap = |reason, began_at, lost| CoverageGap {
             scope: sweep.plan.scope.to_string(),
             reason,
@@ -392,7 +416,7 @@ impl<S: Sink> Observer<S> {
             Why::Restart { since } => {
                 let record = gap(GapReason::AgentDown, *since, None);
                 self.offer.records.push(RecordBody::Gap(record));
-                info!(items, changed, "caught up after the restart");
+                info!(items, changed, took_ms, "caught up after the restart");
             }
             Why::Lost(loss) => {
                 let record = gap(loss.reason, loss.began_at, loss.lost);
@@ -417,7 +441,16 @@ impl<S: Sink> Observer<S> {
         }
         if sweep.plan.scope == Scope::All && sweep.fault.is_none() {
             self.complete_at = sweep.began_at;
+            self.note_vocabulary();
         }
         self.note_counts();
+    }
+
+    /// All items have been read by this agent.
+    fn note_vocabulary(&mut self) {
+        if self.vocabulary < learnt::VOCABULARY {
+            self.vocabulary = learnt::VOCABULARY;
+            self.vocabulary_to_note = Some(self.vocabulary);
+        }
     }
 }

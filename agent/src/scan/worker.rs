@@ -1,19 +1,20 @@
 //! One thread of a scan: takes folders and parts of folders, reads their entries, sends batches.
 
+use std::ffi::CStr;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, PoisonError};
 
 use trueline_drift::format::Format;
 use trueline_drift::pattern::Pattern;
-use trueline_drift::{Fields, ItemId, ItemKey, ItemKind, text};
+use trueline_drift::{ItemId, ItemKey, ItemKind, text};
 
-use super::{Batch, ScanError, ScanMode, Shared};
+use super::{Batch, Met, ScanError, ScanMode, Shared};
 use crate::collect::file::is_plain;
 use crate::collect::filesystem::{FileSystem, classify};
 use crate::collect::refusal::{reason, refused};
-use crate::collect::{FileReader, Reading, Root, Stamp};
-use crate::kernel::file::{Contents, EntryType, Metadata, Pinned, entries};
+use crate::collect::{FileReader, Reading, Root};
+use crate::kernel::file::{Contents, EntryType, Metadata, Pinned, entries, listed};
 
 /// Items in one batch.
 const BATCH: usize = 256;
@@ -57,8 +58,8 @@ pub(super) struct Folder {
 /// Why a worker ends early.
 struct Stop;
 
-pub(super) struct Worker<'a, L> {
-    shared: &'a Shared<'a, L>,
+pub(super) struct Worker<'a> {
+    shared: &'a Shared<'a>,
     reader: FileReader,
     sink: SyncSender<Batch>,
     batch: Batch,
@@ -67,8 +68,8 @@ pub(super) struct Worker<'a, L> {
     hashed: u64,
 }
 
-impl<'a, L: Fn(&ItemId) -> Option<(Stamp, Fields)> + Sync> Worker<'a, L> {
-    pub(super) fn new(shared: &'a Shared<'a, L>, sink: SyncSender<Batch>) -> Self {
+impl<'a> Worker<'a> {
+    pub(super) fn new(shared: &'a Shared<'a>, sink: SyncSender<Batch>) -> Self {
         let reader = FileReader::new(&Root::host(), shared.key.clone(), shared.pace.clone()).until(Arc::clone(&shared.progress.give_up));
         Self { shared, reader, sink, batch: Vec::with_capacity(BATCH), path: Vec::new(), list: vec![0; LIST_BUFFER], hashed: 0 }
     }
@@ -194,9 +195,23 @@ impl<'a, L: Fn(&ItemId) -> Option<(Stamp, Fields)> + Sync> Worker<'a, L> {
                 continue;
             }
             let below = || Task::Folder { parent: Arc::clone(&folder.place), name: name.to_bytes().into() };
-            if entry_type == Some(EntryType::Folder) {
-                folders.push(below());
-                continue;
+            match entry_type {
+                Some(EntryType::Folder) => {
+                    folders.push(below());
+                    continue;
+                }
+                Some(EntryType::File) if self.shared.mode == ScanMode::Full => {
+                    if let Some((contents, metadata)) = Contents::of_listed(folder.contents.folder(), name) {
+                        self.read_opened(item, &contents, metadata)?;
+                        continue;
+                    }
+                }
+                Some(EntryType::File) if self.is_known(&item, folder, name) => {
+                    self.shared.progress.files.fetch_add(1, Ordering::Relaxed);
+                    self.push(Met::Known(item))?;
+                    continue;
+                }
+                _ => {}
             }
             match Pinned::at(folder.contents.folder(), name) {
                 Ok(pinned) if pinned.metadata.entry_type == EntryType::Folder => folders.push(below()),
@@ -226,7 +241,7 @@ impl<'a, L: Fn(&ItemId) -> Option<(Stamp, Fields)> + Sync> Worker<'a, L> {
     }
 
     fn read_item(&mut self, item: ItemId, pinned: &Pinned) -> Result<(), Stop> {
-        let known = if self.shared.mode == ScanMode::Quick { (self.shared.lookup)(&item) } else { None };
+        let known = if self.shared.mode == ScanMode::Quick { self.shared.memory.lookup(&item) } else { None };
         if pinned.metadata.size > LARGE {
             // What was read before need not wait for it.
             self.flush()?;
@@ -240,10 +255,29 @@ impl<'a, L: Fn(&ItemId) -> Option<(Stamp, Fields)> + Sync> Worker<'a, L> {
         }
     }
 
+    /// Without opening it.
+    fn is_known(&self, item: &ItemId, folder: &Folder, name: &CStr) -> bool {
+        let Ok(metadata) = listed(folder.contents.folder(), name) else { return false };
+        metadata.entry_type == EntryType::File
+            && self.shared.memory.holds(item, &self.reader.glance(&metadata, Format::of(item.key.as_str())))
+    }
+
+    fn read_opened(&mut self, item: ItemId, contents: &Contents, metadata: Metadata) -> Result<(), Stop> {
+        if metadata.size > LARGE {
+            self.flush()?;
+        }
+        let format = Format::of(item.key.as_str());
+        match self.reader.read_opened(contents, metadata, format) {
+            Ok(_) if self.shared.progress.give_up.load(Ordering::Relaxed) => self.stop(),
+            Ok(reading) => self.emit(item, reading, &metadata),
+            Err(error) => self.fail(&item.key.bytes(), &error),
+        }
+    }
+
     fn take_refused(&mut self, item: ItemId, error: std::io::Error) -> Result<(), Stop> {
         match refused(error) {
             Ok(None) => Ok(()),
-            Ok(Some(reading)) => self.push(item, reading),
+            Ok(Some(reading)) => self.push_read(item, reading),
             Err(error) => self.fail(&item.key.bytes(), &error),
         }
     }
@@ -270,14 +304,18 @@ impl<'a, L: Fn(&ItemId) -> Option<(Stamp, Fields)> + Sync> Worker<'a, L> {
         let progress = self.shared.progress;
         let counter = if metadata.entry_type == EntryType::Folder { &progress.folders } else { &progress.files };
         counter.fetch_add(1, Ordering::Relaxed);
-        self.push(item, reading)
+        self.push_read(item, reading)
     }
 
-    fn push(&mut self, item: ItemId, reading: Reading) -> Result<(), Stop> {
+    fn push_read(&mut self, item: ItemId, reading: Reading) -> Result<(), Stop> {
         if reading.fields.iter().any(|(_, value)| value.is_unreadable()) {
             self.shared.failures.fetch_add(1, Ordering::Relaxed);
         }
-        self.batch.push((item, reading));
+        self.push(Met::Read(item, reading))
+    }
+
+    fn push(&mut self, met: Met) -> Result<(), Stop> {
+        self.batch.push(met);
         if self.batch.len() >= BATCH { self.flush() } else { Ok(()) }
     }
 

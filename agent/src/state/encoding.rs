@@ -8,12 +8,13 @@
 //! ```
 //! Integers are LEB128, signed ones zigzag; text is its length and its bytes.
 
+use trueline_drift::format::Format;
 use trueline_drift::value::{FieldName, Fields, KNOWN, Value};
 use trueline_drift::{ItemId, ItemKey, ItemKind, Time};
 use trueline_proto::convert::{item_kind_from_wire, item_kind_to_wire};
 
 use super::Stored;
-use crate::collect::Stamp;
+use crate::collect::{Glance, Stamp};
 
 const VERSION: u8 = 1;
 const HEADER: usize = 5;
@@ -80,23 +81,9 @@ pub fn encode(key: &[u8], stored: &Stored) -> Vec<u8> {
 
 /// `None` when the row is not what [`encode`] wrote under this key.
 pub fn decode(key: &[u8], row: &[u8]) -> Option<Stored> {
-    let (header, body) = row.split_at_checked(HEADER)?;
-    if header[0] != VERSION || header[1..] != checksum(key, body).to_le_bytes() {
-        return None;
-    }
-    let mut rest = Rest(body);
+    let mut rest = Rest::of(key, row)?;
     let observed_at = Time::from_micros(rest.signed()?);
-    let stamp = match rest.byte()? {
-        0 => None,
-        1 => Some(Stamp {
-            device: rest.unsigned()?,
-            inode: rest.unsigned()?,
-            size: rest.unsigned()?,
-            modified_ns: rest.signed()?,
-            changed_ns: rest.signed()?,
-        }),
-        _ => return None,
-    };
+    let stamp = rest.stamp()?;
     let mut fields = Fields::new();
     while !rest.0.is_empty() {
         let name = match rest.byte()? {
@@ -106,6 +93,31 @@ pub fn decode(key: &[u8], row: &[u8]) -> Option<Stored> {
         fields.set(name, rest.value()?);
     }
     Some(Stored { fields, observed_at, stamp })
+}
+
+/// Whether the row is of a file that still looks so, without making its fields; `None` as for [`decode`].
+pub fn holds(key: &[u8], row: &[u8], glance: &Glance<'_>) -> Option<bool> {
+    let mut rest = Rest::of(key, row)?;
+    rest.signed()?;
+    if rest.stamp()? != Some(glance.stamp) {
+        return Some(false);
+    }
+    let (mut owner, mut group, mut format) = (None, None, None);
+    while !rest.0.is_empty() {
+        let name = match rest.byte()? {
+            0 => rest.text()?,
+            code => KNOWN.get(usize::from(code) - 1)?,
+        };
+        let text = rest.skip()?;
+        match name {
+            "owner" => owner = text,
+            "group" => group = text,
+            "format" => format = text,
+            _ => {}
+        }
+    }
+    // What it set while it had a format counts no more once it has none, and is not known until it is read in it.
+    Some((owner, group, format) == (glance.owner, glance.group, glance.format.map(Format::name)))
 }
 
 fn checksum(key: &[u8], body: &[u8]) -> u32 {
@@ -170,6 +182,43 @@ fn text(out: &mut Vec<u8>, text: &str) {
 struct Rest<'a>(&'a [u8]);
 
 impl<'a> Rest<'a> {
+    fn of(key: &[u8], row: &'a [u8]) -> Option<Self> {
+        let (header, body) = row.split_at_checked(HEADER)?;
+        (header[0] == VERSION && header[1..] == checksum(key, body).to_le_bytes()).then_some(Self(body))
+    }
+
+    fn stamp(&mut self) -> Option<Option<Stamp>> {
+        Some(match self.byte()? {
+            0 => None,
+            1 => Some(Stamp {
+                device: self.unsigned()?,
+                inode: self.unsigned()?,
+                size: self.unsigned()?,
+                modified_ns: self.signed()?,
+                changed_ns: self.signed()?,
+            }),
+            _ => return None,
+        })
+    }
+
+    /// Past a value; its text where it is one.
+    fn skip(&mut self) -> Option<Option<&'a str>> {
+        Some(match self.byte()? {
+            FALSE | TRUE => None,
+            INTEGER => self.signed().map(|_| None)?,
+            TEXT => Some(self.text()?),
+            LIST => {
+                for _ in 0..self.unsigned()? {
+                    self.text()?;
+                }
+                None
+            }
+            UNREADABLE => self.text().map(|_| None)?,
+            DIGEST => self.take(32).map(|_| None)?,
+            _ => return None,
+        })
+    }
+
     fn byte(&mut self) -> Option<u8> {
         let (first, rest) = self.0.split_first()?;
         self.0 = rest;
@@ -241,7 +290,7 @@ mod tests {
     proptest! {
         #[test]
         fn a_row_reads_back_and_an_altered_one_does_not(
-            fields in proptest::collection::vec(("mode|sha256|config\\.[A-Z]{1,8}", value()), 0..8),
+            fields in proptest::collection::vec(("mode|sha256|owner|group|format|config\\.[A-Z]{1,8}", value()), 0..8),
             observed in any::<i64>(),
             stamp in proptest::option::of((any::<u64>(), any::<u64>(), any::<u64>(), any::<i64>(), any::<i64>())),
             flip in any::<proptest::sample::Index>(),
@@ -252,7 +301,25 @@ mod tests {
                 stamp: stamp.map(|(device, inode, size, modified_ns, changed_ns)| Stamp { device, inode, size, modified_ns, changed_ns }),
             };
             let mut row = encode(b"\x01/etc/a", &stored);
-            prop_assert_eq!(decode(b"\x01/etc/a", &row), Some(stored));
+            prop_assert_eq!(decode(b"\x01/etc/a", &row), Some(stored.clone()));
+            if let Some(stamp) = stored.stamp {
+                let text = |name| match stored.fields.value(name) {
+                    // A name that looks like a digest is kept as one: such a file is read again, which is no harm.
+                    Some(Value::Text(text)) if !is_digest(text) => Some(text.as_str()),
+                    _ => None,
+                };
+                let glance = Glance { stamp, owner: text("owner"), group: text("group"), format: None };
+                prop_assert_eq!(holds(b"\x01/etc/a", &row, &glance), Some(text("format").is_none()));
+                let others = [
+                    Glance { stamp: Stamp { changed_ns: stamp.changed_ns ^ 1, ..stamp }, ..glance },
+                    Glance { owner: Some("another"), ..glance },
+                    Glance { group: Some("another"), ..glance },
+                ];
+                for other in others {
+                    prop_assert_eq!(holds(b"\x01/etc/a", &row, &other), Some(false));
+                }
+                prop_assert_eq!(holds(b"\x01/etc/b", &row, &glance), None);
+            }
             prop_assert_eq!(decode(b"\x01/etc/b", &row), None);
             let bit = flip.index(row.len() * 8);
             row[bit / 8] ^= 1 << (bit % 8);

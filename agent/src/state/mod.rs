@@ -39,7 +39,7 @@ use trueline_drift::{Epoch, Fields, ItemId, ItemKind, RecordBody, Sequence, Time
 
 pub use sweep::{Scope, Seen};
 
-use crate::collect::Stamp;
+use crate::collect::{Glance, Stamp};
 
 const ITEMS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("items");
 const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
@@ -54,6 +54,7 @@ const COUNTS: &str = "counts";
 const INVENTORY: &str = "inventory_complete";
 const COVERED: &str = "covered_policy";
 const POLICY: &str = "policy";
+const VOCABULARY: &str = "vocabulary";
 const LAST_ALIVE: &str = "last_alive";
 
 #[derive(Debug, thiserror::Error)]
@@ -171,6 +172,16 @@ impl State {
         .transpose()
     }
 
+    /// Whether all that is known of the file still holds. What cannot be looked up does not.
+    pub fn holds(&self, item: &ItemId, glance: &Glance<'_>) -> bool {
+        let held = self.read(|items| {
+            let key = encoding::key(item);
+            let row = items.get(key.as_slice())?;
+            Ok(row.and_then(|row| encoding::holds(&key, row.value(), glance)))
+        });
+        held.is_ok_and(|holds| holds == Some(true))
+    }
+
     /// Sets or removes items, and notes the record that they came with; one commit. `None` removes.
     pub fn apply(&self, changes: &[(ItemId, Option<Stored>)], spooled: Option<(Epoch, Sequence)>) -> Result<(), StateError> {
         let durable = self.progress().unsynced + changes.len() >= ROWS_UNSYNCED;
@@ -283,6 +294,15 @@ impl State {
     /// From now on no policy of the collector's is in force.
     pub fn forget_policy(&self) -> Result<(), StateError> {
         self.set_metadata(POLICY, &[])
+    }
+
+    /// Up to which row of what agents came to tell all items here have been told in full.
+    pub fn vocabulary(&self) -> Result<Option<u64>, StateError> {
+        Ok(self.metadata(VOCABULARY)?.and_then(|row| numbers(&row)).map(|[vocabulary]| vocabulary))
+    }
+
+    pub fn set_vocabulary(&self, vocabulary: u64) -> Result<(), StateError> {
+        self.set_metadata(VOCABULARY, &bytes([vocabulary]))
     }
 
     /// When the agent last said that it was watching: what follows, up to its start, is a coverage gap.

@@ -9,10 +9,12 @@ use std::hash::{BuildHasher, RandomState};
 use std::ops::Bound;
 
 use redb::ReadableTableMetadata;
-use trueline_drift::{ItemId, ItemKind};
+use trueline_drift::{Fields, ItemId, ItemKind};
 
 use super::encoding;
 use super::{State, StateError, Stored};
+use crate::collect::{Glance, Stamp};
+use crate::scan::Memory;
 
 /// A kind of item, or a path and what lies beneath it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -96,6 +98,12 @@ impl Seen {
         }
     }
 
+    /// How many different ones were met.
+    pub fn count(&mut self) -> u64 {
+        self.sort();
+        self.hashes.len() as u64
+    }
+
     /// Whether it was met so far.
     pub fn holds(&self, item: &ItemId) -> bool {
         let hash = self.hasher.hash_one(&encoding::key(item)[..]);
@@ -158,5 +166,16 @@ impl State {
             }
             Ok(())
         })
+    }
+}
+
+impl Memory for State {
+    fn holds(&self, item: &ItemId, glance: &Glance<'_>) -> bool {
+        Self::holds(self, item, glance)
+    }
+
+    fn lookup(&self, item: &ItemId) -> Option<(Stamp, Fields)> {
+        let stored = Self::lookup(self, item).ok().flatten()?;
+        Some((stored.stamp?, stored.fields))
     }
 }

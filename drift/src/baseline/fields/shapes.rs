@@ -22,10 +22,13 @@ const FILE: Shape = Shape {
         ("mtime", Text),
         ("nlink", Number),
         ("owner", Text),
+        ("setgid", Boolean),
+        ("setuid", Boolean),
         ("sha256", Digest),
         ("size", Number),
         ("type", Word(&["file", "folder", "symlink", "fifo", "socket", "block", "char"])),
         ("uid", Number),
+        ("world_writable", Boolean),
     ],
     example: "{ mode: \"0644\", owner: root }",
 };
@@ -45,11 +48,26 @@ const PACKAGE: Shape = Shape {
 const SYSCTL: Shape = Shape { fields: &[("value", Setting)], example: "{ value: \"0\" }" };
 
 const USER: Shape = Shape {
-    fields: &[("gecos", Text), ("gid", Number), ("home", Text), ("locked", Boolean), ("password", Text), ("shell", Text), ("uid", Number)],
+    fields: &[
+        ("expires_at", Text),
+        ("gecos", Text),
+        ("gid", Number),
+        ("home", Text),
+        ("locked", Boolean),
+        ("password", Text),
+        ("password_changed", Text),
+        ("password_inactive_days", Number),
+        ("password_max_days", Number),
+        ("password_min_days", Number),
+        ("password_warn_days", Number),
+        ("shell", Text),
+        ("uid", Number),
+    ],
     example: "{ shell: /bin/sh }",
 };
 
-const GROUP: Shape = Shape { fields: &[("gid", Number), ("members", Set)], example: "{ gid: 0 }" };
+const GROUP: Shape =
+    Shape { fields: &[("administrators", Set), ("gid", Number), ("members", Set), ("password", Text)], example: "{ gid: 0 }" };
 
 const SESSION: Shape = Shape {
     fields: &[
