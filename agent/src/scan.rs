@@ -62,8 +62,8 @@ impl Memory for Nothing {
 pub struct ScanOptions {
     pub threads: usize,
     pub mode: ScanMode,
-    /// Bound on reading contents, over all threads; 0 means none.
-    pub bytes_per_second: u64,
+    /// Bounds over all threads.
+    pub pace: Option<Arc<Pace>>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -127,7 +127,7 @@ pub fn scan(
         mode: options.mode,
         key,
         memory,
-        pace: Pace::new(options.bytes_per_second).map(Arc::new),
+        pace: options.pace.clone(),
         nested: nested(&roots),
         queue: Queue::new(roots.into_iter().map(Task::Root).collect()),
         progress,

@@ -29,7 +29,7 @@ fn policy(roots: &[&Path]) -> WatchPolicy {
 }
 
 fn options(threads: usize) -> ScanOptions {
-    ScanOptions { threads, mode: ScanMode::Full, bytes_per_second: 0 }
+    ScanOptions { threads, mode: ScanMode::Full, pace: None }
 }
 
 /// The readings by path beneath `place`; a path sent twice fails.
@@ -169,7 +169,7 @@ fn a_scan_that_would_take_hours_sends_what_it_has_and_ends_when_it_is_stopped() 
     fs::write(place.join("before"), "").unwrap();
     fs::File::create(place.join("large")).unwrap().set_len(LARGE + 1).unwrap();
     let (sink, batches) = sync_channel(8);
-    let options = ScanOptions { bytes_per_second: 1024, ..options(1) };
+    let options = ScanOptions { pace: Pace::new(1024, 0).map(Arc::new), ..options(1) };
     let progress = Arc::new(ScanProgress::default());
     let policy = policy(&[&place]);
     // Not in a scope, which would wait for a scan that does not end.

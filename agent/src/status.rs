@@ -84,6 +84,8 @@ pub struct Status {
     /// Microseconds since the epoch; 0 while nothing is held.
     holding_since: AtomicI64,
     pub read_failures: AtomicU64,
+    /// Files that were made and gone before they could be read.
+    pub transients: AtomicU64,
     /// Items in the state, and the files among them.
     pub items: AtomicU64,
     pub files: AtomicU64,
@@ -101,6 +103,7 @@ impl Default for Status {
             held: AtomicU64::new(0),
             holding_since: AtomicI64::new(0),
             read_failures: AtomicU64::new(0),
+            transients: AtomicU64::new(0),
             items: AtomicU64::new(0),
             files: AtomicU64::new(0),
             progress: watch::Sender::new(Progress::default()),

@@ -24,6 +24,8 @@ pub struct WatchPolicy {
     pub full_scan_seconds: u64,
     /// Bound on reading for background scans and for files too large to be read at once, bytes a second; 0 means none.
     pub scan_bytes_per_second: u64,
+    /// Bound on the processor time of background scans, percent of one core; 0 means none.
+    pub scan_core_percent: u32,
 }
 
 impl Default for WatchPolicy {
@@ -107,6 +109,7 @@ impl Default for WatchPolicy {
             ]),
             full_scan_seconds: 12 * 3600,
             scan_bytes_per_second: 256 * 1024 * 1024,
+            scan_core_percent: 50,
         }
     }
 }

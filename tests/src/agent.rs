@@ -28,6 +28,10 @@ pub struct Watch {
     pub spool_mib: Option<u64>,
     /// Bound on background reading; none where not given.
     pub scan_bytes_per_second: Option<u64>,
+    /// Between two scheduled scans; the agent's own where not given.
+    pub full_scan_seconds: Option<u64>,
+    /// Bound on the processor time of scheduled scans; the agent's own where not given.
+    pub scan_core_percent: Option<u32>,
 }
 
 impl Watch {
@@ -56,6 +60,12 @@ impl Watch {
         text.push_str(&format!("\n[watch]\npaths = [{paths}]\nkinds = [{kinds}]\nexclude = []\n"));
         if let Some(bytes) = self.scan_bytes_per_second {
             text.push_str(&format!("scan_bytes_per_second = {bytes}\n"));
+        }
+        if let Some(seconds) = self.full_scan_seconds {
+            text.push_str(&format!("full_scan_seconds = {seconds}\n"));
+        }
+        if let Some(percent) = self.scan_core_percent {
+            text.push_str(&format!("scan_core_percent = {percent}\n"));
         }
         text
     }

@@ -55,6 +55,13 @@ pub fn tree_cpu_seconds(root: u32) -> anyhow::Result<f64> {
     Ok(total)
 }
 
+/// Bytes that the process has asked the kernel for, from a disk or a cache.
+pub fn bytes_read(pid: u32) -> anyhow::Result<u64> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/io")).with_context(|| format!("reading the account of process {pid}"))?;
+    let bytes = text.lines().find_map(|line| line.strip_prefix("rchar: ")?.parse().ok());
+    bytes.with_context(|| format!("/proc/{pid}/io tells of no bytes"))
+}
+
 pub fn children(pid: u32) -> Vec<u32> {
     let text = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
     text.split_whitespace().filter_map(|child| child.parse().ok()).collect()

@@ -20,7 +20,7 @@ use trueline_drift::actor::Sha256Digest;
 
 use super::genuine::Found;
 use crate::collect::Stamp;
-use crate::collect::pace::Pace;
+use crate::collect::pace::{Meter, Pace};
 use crate::kernel::file::{EntryType, Pinned};
 use crate::kernel::thread::read_behind_others;
 use crate::service::Confinement;
@@ -77,7 +77,7 @@ impl Digests {
     pub fn start(confinement: &Confinement) -> io::Result<Self> {
         let (shared, stopping) = (Arc::new(Shared::default()), Arc::new(AtomicBool::new(false)));
         let (requests, waiting) = sync_channel(WAITING);
-        let reader = Reader { shared: Arc::clone(&shared), stopping: Arc::clone(&stopping), pace: Pace::new(PACE) };
+        let reader = Reader { shared: Arc::clone(&shared), stopping: Arc::clone(&stopping), pace: Pace::new(PACE, 0) };
         let confinement = confinement.clone();
         let thread = std::thread::Builder::new().name("digests".to_owned()).spawn(move || {
             confinement.enter();
@@ -179,7 +179,7 @@ impl Reader {
             hasher.update(&buffer[..read]);
             offset += read as u64;
             if let Some(pace) = &self.pace {
-                pace.wait(read as u64, || self.is_stopping());
+                pace.wait(read as u64, &mut Meter::default(), || self.is_stopping());
             }
         }
         let is_same = Stamp::of(&contents.metadata()?) == file.stamp;

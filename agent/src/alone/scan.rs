@@ -96,7 +96,7 @@ fn inventory(policy: &WatchPolicy, output: Output, threads: usize) -> anyhow::Re
     // Secrets are told from each other within this run and in no other: the agent's own key is not for whoever looks.
     let key = RedactionKey::new(rand::random());
     let collectors = Collectors::new(Arc::new(policy.clone()), key.clone());
-    let options = ScanOptions { threads, mode: ScanMode::Full, bytes_per_second: 0 };
+    let options = ScanOptions { threads, mode: ScanMode::Full, pace: None };
     let mut failures = 0;
     let summary = std::thread::scope(|scope| -> anyhow::Result<ScanSummary> {
         let (sink, batches) = sync_channel(QUEUED);

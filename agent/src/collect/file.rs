@@ -17,7 +17,7 @@ use trueline_drift::redact::{RedactionKey, Rules};
 use trueline_drift::{FieldName, Fields, ItemId, Time, Value, permissions, text};
 
 use super::names::Names;
-use super::pace::Pace;
+use super::pace::{Meter, Pace};
 use super::refusal::{is_own_want, is_unsupported, refused, unreadable};
 use super::root::Root;
 use super::{Reading, Stamp, attributes, settings};
@@ -96,6 +96,7 @@ pub struct FileReader {
     key: RedactionKey,
     rules: Rules,
     pace: Option<Arc<Pace>>,
+    meter: Meter,
     /// Larger files are refused, unless they are known.
     at_most: u64,
     /// Set from elsewhere when nobody wants the reading any more.
@@ -115,6 +116,7 @@ impl FileReader {
             key,
             rules: Rules::default(),
             pace,
+            meter: Meter::default(),
             at_most: u64::MAX,
             give_up: None,
             contents: buffer(BUFFER),
@@ -307,9 +309,7 @@ impl FileReader {
             }
             offset += read as u64;
             self.hashed += read as u64;
-            if let Some(pace) = &self.pace {
-                pace.wait(read as u64, || self.is_given_up());
-            }
+            self.keep_pace(read as u64);
             if self.is_given_up() {
                 return Err(io::Error::other("its reading was given up"));
             }
@@ -322,6 +322,14 @@ impl FileReader {
             return Err(io::Error::other(format!("it claims no size and yields more than {UNSIZED_LIMIT} bytes")));
         }
         Ok(Value::Text(hexadecimal(&hasher.finalize())))
+    }
+
+    /// Waits for what this thread has read and done since the last time.
+    pub fn keep_pace(&mut self, bytes: u64) {
+        if let Some(pace) = &self.pace {
+            let give_up = self.give_up.as_ref();
+            pace.wait(bytes, &mut self.meter, || give_up.is_some_and(|flag| flag.load(Ordering::Relaxed)));
+        }
     }
 
     fn is_given_up(&self) -> bool {

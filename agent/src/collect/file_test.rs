@@ -217,7 +217,7 @@ fn a_file_that_keeps_changing_has_no_digest_and_no_stamp() {
     fs::write(&path, vec![0; 1 << 20]).unwrap();
     let done = AtomicBool::new(false);
     // Slowed down, so that the writer gets its turn in each attempt.
-    let mut reader = FileReader::new(&Root::host(), RedactionKey::new([0; 32]), Pace::new(8 << 20).map(Arc::new));
+    let mut reader = FileReader::new(&Root::host(), RedactionKey::new([0; 32]), Pace::new(8 << 20, 0).map(Arc::new));
     let reading = std::thread::scope(|scope| {
         let _ended = Done(&done);
         scope.spawn(|| {

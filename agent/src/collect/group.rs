@@ -77,7 +77,10 @@ fn set_shadow(fields: &mut Fields, line: &[&[u8]], key: &RedactionKey) {
     if let Some(administrators) = line.get(2) {
         let administrators: BTreeSet<_> =
             administrators.split(|byte| *byte == b',').filter(|name| !name.is_empty()).take(MEMBERS_LIMIT).map(text::printable).collect();
-        if !administrators.is_empty() {
+        // In a line of another shape this could be a hash.
+        if administrators.iter().any(|name| name.trim_end_matches('$').contains('$')) {
+            fields.set(FieldName::known("administrators"), Value::unreadable("it holds what is no name"));
+        } else if !administrators.is_empty() {
             fields
                 .set(FieldName::known("administrators"), Value::list(administrators.into_iter().map(Cow::into_owned).collect::<Vec<_>>()));
         }
@@ -131,6 +134,8 @@ mod tests {
                 r#"sudo {"administrators":["alice","zoe"],"gid":27,"members":["bob"]}"#.to_owned(),
             ]
         );
+        let shifted = parse(b"sudo:x:27:\n", Ok(b"sudo:!:$6$salt$secrethash:\nplain::$6$salt$secrethash:\n"), &key).unwrap();
+        assert!(!format!("{shifted:?}").contains("secrethash"), "{shifted:?}");
         let unread = parse(b"sudo:x:27:\n", Err("permission denied".into()), &key).unwrap();
         assert!(unread.items[0].1.fields.value("administrators").unwrap().is_unreadable());
     }

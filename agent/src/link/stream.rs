@@ -328,6 +328,7 @@ impl<'a> Stream<'a> {
                 changes_held: read(&status.held),
                 items: read(&status.items),
                 read_failures: read(&status.read_failures),
+                transients: read(&status.transients),
             }),
             spool: Some(v1::SpoolState {
                 bytes: spool.bytes(),

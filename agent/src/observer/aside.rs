@@ -120,7 +120,7 @@ impl Aside {
         let read = move || {
             // Where the kernel refuses, it only competes with others.
             let _ = read_behind_others();
-            FileReader::new(&Root::host(), key, Pace::new(pace).map(Arc::new)).until(give_up).read(&path, None)
+            FileReader::new(&Root::host(), key, Pace::new(pace, 0).map(Arc::new)).until(give_up).read(&path, None)
         };
         match std::thread::Builder::new().name("large file".to_owned()).spawn(read) {
             Ok(thread) => self.at_work = Some(Work { request, thread }),

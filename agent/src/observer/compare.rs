@@ -21,7 +21,7 @@ use super::settle::{self, Settled};
 use super::{Observer, RIPPLE, Scope, Sink, learnt};
 use crate::clock;
 use crate::collect::{CollectError, Known, Listing, ReadError, Reading};
-use crate::sensor::{Coverage, Depth, GRACE, Loss, OPERATION, Target};
+use crate::sensor::{Coverage, Depth, Entry, GRACE, Loss, OPERATION, Target};
 use crate::state::{Scope as StateScope, Seen, StateError, Stored};
 
 /// What an item that the state does not know is.
@@ -174,6 +174,11 @@ impl<S: Sink> Observer<S> {
             Look::Doubtful => &actor.but(STILL_WRITTEN),
             Look::Whole => actor,
         };
+        let is_gone = matches!(read, Ok(None)) && touched.as_ref().and_then(|touched| touched.entry).is_some_and(Entry::was_transient);
+        if is_gone && matches!(self.stored(&item), Ok(None)) {
+            self.note_transient(&item, actor);
+            return look;
+        }
         let was_folder = self.stored(&item).ok().flatten().is_some_and(|stored| is_folder(&stored.fields));
         let now_folder = self.compare_read(&item, read, Cause::Event, actor).is_some_and(|fields| is_folder(&fields));
         // What lies in a folder comes and goes with it, by the same hand.

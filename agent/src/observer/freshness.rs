@@ -15,7 +15,7 @@ use super::unpacking::changed_ns;
 use super::{Observer, Scope, Sink};
 use crate::clock;
 use crate::collect::{CollectError, Reading};
-use crate::sensor::{Entry, GRACE, Target};
+use crate::sensor::{Deed, GRACE, Target};
 use crate::state::Scope as StateScope;
 
 /// Writes that follow one another without end are told of with the process that was heard of last.
@@ -108,7 +108,7 @@ impl<S: Sink> Observer<S> {
 
     /// It was there when whoever is named touched it, perhaps. Who was told to remove it, and of no other making it again, did.
     fn may_be_removed_since(&self, touched: Option<&mut Settled>) -> bool {
-        let Some(touched) = touched.filter(|touched| touched.entry != Some(Entry::Removed)) else { return false };
+        let Some(touched) = touched.filter(|touched| touched.entry.is_none_or(|entry| entry.last != Deed::Removed)) else { return false };
         let missed_at = *touched.missed_at.get_or_insert_with(clock::inode_now);
         self.is_untold(missed_at)
     }

@@ -26,6 +26,7 @@ mod sink;
 mod sweep;
 #[cfg(test)]
 mod tests;
+mod transients;
 mod unpacking;
 
 use std::collections::BTreeSet;

@@ -45,7 +45,7 @@ pub struct Settled {
     pub shared: bool,
     /// As [`Touch::wrote`], of any of them.
     pub wrote: bool,
-    /// As [`Touch::entry`], of the last that did anything to it.
+    /// As [`Touch::entry`], of all of them.
     pub entry: Option<Entry>,
     /// The last process ran this one, and then what the actor tells, within the burst.
     pub before: Option<String>,
@@ -126,7 +126,7 @@ impl Settle {
             waiting.touched_at = touch.at;
             waiting.held = None;
             waiting.wrote |= touch.wrote;
-            waiting.entry = touch.entry.or(waiting.entry);
+            waiting.entry = touch.entry.map(|entry| entry.after(waiting.entry)).or(waiting.entry);
             waiting.generation = touch.generation.or(waiting.generation);
             if let Some(actor) = touch.actor {
                 let last = waiting.actor.take();
@@ -309,6 +309,7 @@ const SHARED: &str = "more than one process touched it within the same moment; t
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sensor::Deed;
 
     fn touch(path: &str, finished: bool) -> Touch {
         Touch {
@@ -456,11 +457,16 @@ mod tests {
         let start = Instant::now();
         let mut last = |entries: &[Option<Entry>]| {
             entries.iter().for_each(|entry| settle.touch(Touch { entry: *entry, ..touch("/etc/a", true) }, start));
-            settle.take_due(start + Duration::from_secs(1), 1).remove(0).entry
+            settle.take_due(start + Duration::from_secs(1), 1).remove(0).entry.unwrap()
         };
-        let (made, removed) = (Some(Entry::Made), Some(Entry::Removed));
+        let made = Entry { last: Deed::Made, was_made: true, was_renamed_away: false };
+        let removed = Entry { last: Deed::Removed, was_made: false, was_renamed_away: false };
+        let moved = Entry { was_renamed_away: true, ..removed };
         // As an editor keeps the former file beside the new one.
-        assert_eq!(last(&[removed, made, None]), made);
-        assert_eq!(last(&[made, None, removed, None]), removed);
+        assert_eq!(last(&[Some(removed), Some(made), None]), made);
+        assert_eq!(last(&[Some(made), None, Some(removed), None]), Entry { last: Deed::Removed, ..made });
+        assert!(last(&[Some(made), Some(removed)]).was_transient());
+        assert!(!last(&[Some(removed), None]).was_transient(), "nobody saw it made");
+        assert!(!last(&[Some(made), Some(moved)]).was_transient(), "as an editor's new file that takes the name of the old one");
     }
 }

@@ -21,6 +21,7 @@ use super::findings::Finding;
 use super::plans::{Plan, Why};
 use super::{BATCH, Novelty, Observer, Scope, Sink, learnt};
 use crate::clock;
+use crate::collect::pace::{Meter, Pace};
 use crate::kernel::memory;
 use crate::kernel::thread::read_behind_others;
 use crate::link::ScanAnswer;
@@ -35,6 +36,7 @@ struct Scan {
     batches: Option<Batches>,
     thread: Option<JoinHandle<Result<ScanSummary, scan::ScanError>>>,
     progress: Arc<ScanProgress>,
+    pace: Option<Arc<Pace>>,
 }
 
 impl Scan {
@@ -140,7 +142,15 @@ impl<S: Sink> Observer<S> {
             },
         };
         match next {
-            Next::Batch(batch) => self.take_batch(batch),
+            Next::Batch(batch) => {
+                let pace = self.sweep.as_ref().and_then(|sweep| sweep.scan.as_ref()?.pace.clone());
+                let mut meter = Meter::default();
+                meter.lap();
+                self.take_batch(batch);
+                if let Some(pace) = pace {
+                    pace.charge(meter.lap());
+                }
+            }
             Next::Wait => {}
             Next::Join => self.join_scan(),
             Next::Kind(kind) => self.sweep_kind(kind),
@@ -187,8 +197,12 @@ impl<S: Sink> Observer<S> {
 
     fn begin_scan(&self, policy: WatchPolicy, why: &Why) -> std::io::Result<Scan> {
         let (sender, batches) = sync_channel(8);
-        let bytes_per_second = if matches!(why, Why::Schedule) { self.parts.policy.scan_bytes_per_second } else { 0 };
-        let options = ScanOptions { threads: self.parts.scan_threads, mode: why.mode(), bytes_per_second };
+        let policy_now = &self.parts.policy;
+        let pace = match why {
+            Why::Schedule => Pace::new(policy_now.scan_bytes_per_second, policy_now.scan_core_percent).map(Arc::new),
+            _ => None,
+        };
+        let options = ScanOptions { threads: self.parts.scan_threads, mode: why.mode(), pace: pace.clone() };
         let progress = Arc::new(ScanProgress::default());
         let (state, shared) = (Arc::clone(&self.parts.state), Arc::clone(&progress));
         let key = self.parts.collectors.key().clone();
@@ -198,7 +212,7 @@ impl<S: Sink> Observer<S> {
             scan::scan(&policy, &options, &key, &*state, sender, &shared)
         };
         let thread = std::thread::Builder::new().name("scan".to_owned()).spawn(read)?;
-        Ok(Scan { batches: Some(batches), thread: Some(thread), progress })
+        Ok(Scan { batches: Some(batches), thread: Some(thread), progress, pace })
     }
 
     fn take_batch(&mut self, batch: Batch) {

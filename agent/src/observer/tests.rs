@@ -7,6 +7,7 @@ mod learnt;
 mod packages;
 mod runs;
 mod sessions;
+mod transients;
 mod whose;
 
 use std::os::unix::ffi::OsStrExt;

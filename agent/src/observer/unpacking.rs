@@ -25,7 +25,7 @@ const CAPACITY: usize = 16_384;
 /// The most that is read at the end.
 const LAST: usize = 4 * BATCH;
 /// How dpkg and rpm are known once they have let go of their locks; others, as dnf, by their lock alone.
-const PROGRAMS: &[&str] = &["/usr/bin/dpkg", "/usr/bin/rpm"];
+pub(super) const PROGRAMS: &[&str] = &["/usr/bin/dpkg", "/usr/bin/rpm"];
 
 #[derive(Debug)]
 struct Held {
@@ -92,7 +92,7 @@ impl<S: Sink> Observer<S> {
                 settled.shared |= earlier.settled.shared || is_another;
                 settled.depth = settled.depth.max(earlier.settled.depth);
                 settled.wrote |= earlier.settled.wrote;
-                settled.entry = settled.entry.or(earlier.settled.entry);
+                settled.entry = settled.entry.map(|entry| entry.after(earlier.settled.entry)).or(earlier.settled.entry);
                 settled.before = settled.before.or(earlier.settled.before);
                 settled.actor = settled.actor.or(earlier.settled.actor);
                 (since, owner) = (earlier.since, earlier.owner);

@@ -65,6 +65,7 @@ impl RunningAgent {
             events: read(&self.counters.events),
             changes: read(&self.status.changes),
             read_failures: read(&self.status.read_failures),
+            transients: read(&self.status.transients),
             policy_version: *self.policy_version.borrow(),
         }
     }

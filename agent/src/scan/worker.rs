@@ -316,6 +316,7 @@ impl<'a> Worker<'a> {
 
     fn push(&mut self, met: Met) -> Result<(), Stop> {
         self.batch.push(met);
+        self.reader.keep_pace(0);
         if self.batch.len() >= BATCH { self.flush() } else { Ok(()) }
     }
 

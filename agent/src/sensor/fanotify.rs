@@ -36,7 +36,7 @@ use super::resolve::{Found, Place, find_path};
 use super::sensors::SensorError;
 use super::sysctl::{Sysctls, Written, written};
 use super::view::{View, as_path, join};
-use super::{CatchUp, Depth, Entry, Signal, Target, Touch};
+use super::{CatchUp, Deed, Depth, Entry, Signal, Target, Touch};
 use crate::actor::ActorReader;
 use crate::clock;
 use crate::kernel::fanotify::{Event, Group, Report};
@@ -539,8 +539,7 @@ impl Worker {
 }
 
 fn done_to_entry(mask: u64) -> Option<Entry> {
-    if mask & (libc::FAN_CREATE | libc::FAN_MOVED_TO) != 0 {
-        return Some(Entry::Made);
-    }
-    (mask & (libc::FAN_DELETE | libc::FAN_MOVED_FROM) != 0).then_some(Entry::Removed)
+    let was_made = mask & (libc::FAN_CREATE | libc::FAN_MOVED_TO) != 0;
+    let last = if was_made { Deed::Made } else { Deed::Removed };
+    (mask & ENTRY_MASK != 0).then_some(Entry { last, was_made, was_renamed_away: mask & libc::FAN_MOVED_FROM != 0 })
 }

@@ -56,13 +56,37 @@ impl CatchUp {
     }
 }
 
-/// What became of a name in its folder.
+/// What was done to a name in its folder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Entry {
+pub enum Deed {
     /// Created, or renamed to.
     Made,
     /// Removed, or renamed away.
     Removed,
+}
+
+/// What became of a name in its folder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Entry {
+    /// Made, where both were done and the order is not told.
+    pub last: Deed,
+    pub was_made: bool,
+    /// What it was may be elsewhere now.
+    pub was_renamed_away: bool,
+}
+
+impl Entry {
+    /// With what was done before.
+    pub fn after(self, earlier: Option<Self>) -> Self {
+        let Some(earlier) = earlier else { return self };
+        let was_renamed_away = self.was_renamed_away || earlier.was_renamed_away;
+        Self { last: self.last, was_made: self.was_made || earlier.was_made, was_renamed_away }
+    }
+
+    /// Of a name that is not there: whether something was there for a moment and then nowhere.
+    pub fn was_transient(self) -> bool {
+        self.was_made && !self.was_renamed_away
+    }
 }
 
 /// Something may have happened to an item.
@@ -76,7 +100,7 @@ pub struct Touch {
     /// The operation changes what the path holds: a write, or an entry made, renamed or removed. What is written through memory
     /// makes no such event.
     pub wrote: bool,
-    /// What was done last to the path's own entry; made, where both were and the order is not told.
+    /// What was done to the path's own entry.
     pub entry: Option<Entry>,
     /// The writer is done: the file was closed, or the operation was atomic.
     pub finished: bool,

@@ -71,6 +71,9 @@ pub struct Work {
     pub events: u64,
     pub changes: u64,
     pub read_failures: u64,
+    /// Files that were made and gone before they could be read.
+    #[serde(default)]
+    pub transients: u64,
     /// Of the watch list in force; 0 is the host's own.
     pub policy_version: u64,
 }
@@ -212,8 +215,12 @@ impl fmt::Display for Report {
             let list =
                 if work.policy_version == 0 { "its own".to_owned() } else { format!("the collector's, version {}", work.policy_version) };
             writeln!(f, "  watch list   {list}; {} items known, {} of them files", HumanCount(work.items), HumanCount(work.files))?;
-            let [events, changes, failures] = [work.events, work.changes, work.read_failures].map(HumanCount);
-            writeln!(f, "  since start  {events} events, {changes} changes, {failures} failed readings")?;
+            let counts = [work.events, work.changes, work.transients, work.read_failures];
+            let [events, changes, transients, failures] = counts.map(HumanCount);
+            writeln!(
+                f,
+                "  since start  {events} events, {changes} changes, {transients} files that came and went, {failures} failed readings"
+            )?;
         }
         if let Some(link) = &self.link {
             let state = match &link.state {
@@ -266,6 +273,7 @@ mod tests {
             events: 9,
             changes: 2,
             read_failures: 0,
+            transients: 0,
             policy_version: 0,
         }
     }

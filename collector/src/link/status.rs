@@ -43,7 +43,7 @@ fn operations(told: Vec<v1::OperationCoverage>) -> Vec<OperationCoverage> {
 }
 
 fn counters(counters: v1::Counters) -> BTreeMap<String, u64> {
-    let v1::Counters { events, changes, overflows, events_dropped, changes_held, items, read_failures } = counters;
+    let v1::Counters { events, changes, overflows, events_dropped, changes_held, items, read_failures, transients } = counters;
     let named = [
         ("events", events),
         ("changes", changes),
@@ -52,6 +52,7 @@ fn counters(counters: v1::Counters) -> BTreeMap<String, u64> {
         ("changes_held", changes_held),
         ("items", items),
         ("read_failures", read_failures),
+        ("transients", transients),
     ];
     named.into_iter().map(|(name, count)| (name.to_owned(), count)).collect()
 }

@@ -28,6 +28,9 @@ struct Act {
     becomes: fn() -> Value,
 }
 
+/// A file of the machine, which has another path where a host sees it.
+const PROBE: &str = "probe-swap";
+
 const CREATED: &str = "created";
 const MODIFIED: &str = "modified";
 
@@ -55,7 +58,7 @@ const ACTS: &[Act] = &[
         becomes: || json!(true),
     },
     Act { command: "chsh -s /bin/sh bob", item: "user:bob", kind: MODIFIED, field: "shell", becomes: || json!("/bin/sh") },
-    Act { command: "passwd -l bob", item: "user:bob", kind: MODIFIED, field: "locked", becomes: || json!(true) },
+    Act { command: "passwd -d bob", item: "user:bob", kind: MODIFIED, field: "locked", becomes: || json!(false) },
     Act { command: "chage -E 2030-01-01 bob", item: "user:bob", kind: MODIFIED, field: "expires_at", becomes: || json!("2030-01-01") },
     Act { command: "gpasswd -A alice users", item: "group:users", kind: MODIFIED, field: "administrators", becomes: || json!(["alice"]) },
     Act { command: "gpasswd -a bob sudo", item: "group:sudo", kind: MODIFIED, field: "members", becomes: || json!(["bob"]) },
@@ -228,6 +231,7 @@ async fn each_kind_tells_what_an_administrator_changed() -> anyhow::Result<()> {
         // systemd-nspawn gives its hosts kernel settings that they cannot write.
         web.host.root("mount -o remount,rw,bind /proc/sys").await?;
         web.host.root("install -m 0755 /bin/true /usr/local/sbin/run-me").await?;
+        found(&collector, &web, "file:/usr/local/sbin/", "run-me", CREATED).await?;
         let mut missing = Vec::new();
         for act in ACTS {
             web.host.root(act.command).await.with_context(|| format!("doing `{}`", act.command))?;
@@ -270,29 +274,29 @@ async fn of_the_machine(collector: &Collector, web: &Watched) -> anyhow::Result<
     let kernels = collector.rest().all(&path, &[("kind", "kernel")]).await?;
     let [kernel] = &*kernels else { anyhow::bail!("one kernel runs: {kernels:?}") };
     ensure!(kernel["item"] == "kernel:running" && kernel["fields"]["release"] == release.trim(), "{kernel:#}");
-    let file = web.host.folder().join("probe-swap");
+    let file = web.host.folder().join(PROBE);
     let file = file.to_str().context("the folder of a host has a plain name")?;
     Call::new("fallocate").args(["-l", "2M", file]).run().await?;
     Call::new("chmod").args(["0600", file]).run().await?;
     Call::new("mkswap").arg(file).run().await?;
     let device = Call::new("losetup").args(["--find", "--show", "--read-only", file]).run().await?;
-    let told_of_loop = found(collector, web, "block_device:loop/", CREATED).await;
+    let told_of_loop = found(collector, web, "block_device:loop/", PROBE, CREATED).await;
     Call::new("losetup").args(["--detach", device.trim()]).run().await?;
     told_of_loop?;
     Call::new("swapon").arg(file).run().await?;
-    let told_of_swap = found(collector, web, "swap:", CREATED).await;
+    let told_of_swap = found(collector, web, "swap:", PROBE, CREATED).await;
     Call::new("swapoff").arg(file).run().await?;
     told_of_swap?;
-    found(collector, web, "swap:", "removed").await
+    found(collector, web, "swap:", PROBE, "removed").await
 }
 
-/// Waits for such a change of the item of this kind that is named for the probe; seen from within, its path is another.
-async fn found(collector: &Collector, web: &Watched, beginning: &str, kind: &str) -> anyhow::Result<()> {
-    wait::until(&format!("a change of {beginning}…"), LIMIT, async || {
+/// Waits for such a change of an item with this beginning and end.
+async fn found(collector: &Collector, web: &Watched, beginning: &str, end: &str, kind: &str) -> anyhow::Result<()> {
+    wait::until(&format!("a change of {beginning}…{end}"), LIMIT, async || {
         let changes = collector.changes(&web.id, None).await?;
         let is_it = |change: &Value| {
             let item = change["item"].as_str().unwrap_or_default();
-            item.starts_with(beginning) && item.ends_with("probe-swap") && change["kind"] == kind
+            item.starts_with(beginning) && item.ends_with(end) && change["kind"] == kind
         };
         Ok(changes.iter().any(is_it).then_some(()))
     })

@@ -1,4 +1,4 @@
-//! /etc/passwd, /etc/shadow and /etc/group: no password hash comes out, and nobody appears twice.
+//! /etc/passwd, /etc/shadow, /etc/group and /etc/gshadow: no password hash comes out, and nobody appears twice.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -18,11 +18,12 @@ fuzz_target!(|input: (&[u8], &[u8])| {
     let names = |listing: &Listing| listing.items.iter().map(|(item, _)| item.clone()).collect::<Vec<_>>();
     let unreadable = user::parse(passwd, Err("permission denied".to_owned()), &key);
     assert_eq!(unreadable.ok().as_ref().map(names), listing.as_ref().ok().map(names));
-    for listing in [&listing, &group::parse(passwd)].into_iter().flatten() {
+    let groups = group::parse(passwd, Ok(&shadow), &key);
+    for listing in [&listing, &groups].into_iter().flatten() {
         check(listing, passwd);
     }
     if !contains(passwd, HASH) {
-        let shown = format!("{listing:?}");
+        let shown = format!("{listing:?} {groups:?}");
         assert!(!contains(shown.as_bytes(), b"Uq9zKc0Rt5Zw"), "{shown}");
     }
 });
