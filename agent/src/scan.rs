@@ -37,8 +37,8 @@ pub type Batch = Vec<Met>;
 
 /// What is known of files from before.
 pub trait Memory: Sync {
-    /// Whether all that is known of the file still holds, by this glance at it.
-    fn holds(&self, item: &ItemId, glance: &Glance<'_>) -> bool;
+    /// Of each of these files, whether all that is known of it still holds, by this glance at it.
+    fn hold(&self, files: &[(ItemId, Glance<'_>)]) -> Vec<bool>;
 
     /// What was read of it, and when that still holds.
     fn lookup(&self, item: &ItemId) -> Option<(Stamp, Fields)>;
@@ -49,8 +49,8 @@ pub trait Memory: Sync {
 pub struct Nothing;
 
 impl Memory for Nothing {
-    fn holds(&self, _: &ItemId, _: &Glance<'_>) -> bool {
-        false
+    fn hold(&self, files: &[(ItemId, Glance<'_>)]) -> Vec<bool> {
+        vec![false; files.len()]
     }
 
     fn lookup(&self, _: &ItemId) -> Option<(Stamp, Fields)> {

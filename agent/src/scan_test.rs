@@ -116,8 +116,8 @@ fn a_scan_reads_what_the_reader_of_one_file_reads() {
 struct OneFile(Stamp);
 
 impl Memory for OneFile {
-    fn holds(&self, item: &ItemId, glance: &Glance<'_>) -> bool {
-        item.key.as_str().ends_with("/file") && glance.stamp == self.0
+    fn hold(&self, files: &[(ItemId, Glance<'_>)]) -> Vec<bool> {
+        files.iter().map(|(item, glance)| item.key.as_str().ends_with("/file") && glance.stamp == self.0).collect()
     }
 
     fn lookup(&self, item: &ItemId) -> Option<(Stamp, Fields)> {

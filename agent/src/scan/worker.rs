@@ -178,7 +178,7 @@ impl<'a> Worker<'a> {
     }
 
     fn read_entries(&mut self, folder: &Folder, packed: &[u8]) -> Result<(), Stop> {
-        let mut folders = Vec::new();
+        let (mut folders, mut listed_files) = (Vec::new(), Vec::new());
         for (name, entry_type) in entries(packed) {
             self.path.clear();
             self.path.extend_from_slice(&folder.place.path);
@@ -206,21 +206,60 @@ impl<'a> Worker<'a> {
                         continue;
                     }
                 }
-                Some(EntryType::File) if self.is_known(&item, folder, name) => {
-                    self.shared.progress.files.fetch_add(1, Ordering::Relaxed);
-                    self.push(Met::Known(item))?;
+                Some(EntryType::File) => {
+                    listed_files.push((item, name));
                     continue;
                 }
                 _ => {}
             }
-            match Pinned::at(folder.contents.folder(), name) {
-                Ok(pinned) if pinned.metadata.entry_type == EntryType::Folder => folders.push(below()),
-                Ok(pinned) => self.read_item(item, &pinned)?,
-                Err(error) => self.take_refused(item, error)?,
-            }
+            folders.extend(self.read_entry(folder, item, name)?);
         }
+        folders.extend(self.read_unknown(folder, listed_files)?);
         self.shared.queue.push(folders.into_iter().rev());
         Ok(())
+    }
+
+    /// A folder is for later.
+    fn read_entry(&mut self, folder: &Folder, item: ItemId, name: &CStr) -> Result<Option<Task>, Stop> {
+        match Pinned::at(folder.contents.folder(), name) {
+            Ok(pinned) if pinned.metadata.entry_type == EntryType::Folder => {
+                return Ok(Some(Task::Folder { parent: Arc::clone(&folder.place), name: name.to_bytes().into() }));
+            }
+            Ok(pinned) => self.read_item(item, &pinned)?,
+            Err(error) => self.take_refused(item, error)?,
+        }
+        Ok(None)
+    }
+
+    /// Of what a quick scan found listed as files, those that are not as they are known. What is known of all of them is asked for
+    /// at once, and none of them is opened for it.
+    fn read_unknown(&mut self, folder: &Folder, files: Vec<(ItemId, &CStr)>) -> Result<Vec<Task>, Stop> {
+        let (mut glances, mut names, mut unknown) = (Vec::with_capacity(files.len()), Vec::with_capacity(files.len()), Vec::new());
+        for (item, name) in files {
+            match listed(folder.contents.folder(), name) {
+                Ok(metadata) if metadata.entry_type == EntryType::File => {
+                    let format = Format::of(item.key.as_str());
+                    glances.push((item, self.reader.glance(&metadata, format)));
+                    names.push(name);
+                }
+                _ => unknown.push((item, name)),
+            }
+        }
+        let held = self.shared.memory.hold(&glances);
+        let items: Vec<ItemId> = glances.into_iter().map(|(item, _)| item).collect();
+        for ((item, name), is_held) in items.into_iter().zip(names).zip(held) {
+            if is_held {
+                self.shared.progress.files.fetch_add(1, Ordering::Relaxed);
+                self.push(Met::Known(item))?;
+            } else {
+                unknown.push((item, name));
+            }
+        }
+        let mut folders = Vec::new();
+        for (item, name) in unknown {
+            folders.extend(self.read_entry(folder, item, name)?);
+        }
+        Ok(folders)
     }
 
     /// `None` for a path too long to be an item, which is counted.
@@ -253,13 +292,6 @@ impl<'a> Worker<'a> {
             Ok(reading) => self.emit(item, reading, &pinned.metadata),
             Err(error) => self.fail(&item.key.bytes(), &error),
         }
-    }
-
-    /// Without opening it.
-    fn is_known(&self, item: &ItemId, folder: &Folder, name: &CStr) -> bool {
-        let Ok(metadata) = listed(folder.contents.folder(), name) else { return false };
-        metadata.entry_type == EntryType::File
-            && self.shared.memory.holds(item, &self.reader.glance(&metadata, Format::of(item.key.as_str())))
     }
 
     fn read_opened(&mut self, item: ItemId, contents: &Contents, metadata: Metadata) -> Result<(), Stop> {

@@ -172,14 +172,17 @@ impl State {
         .transpose()
     }
 
-    /// Whether all that is known of the file still holds. What cannot be looked up does not.
-    pub fn holds(&self, item: &ItemId, glance: &Glance<'_>) -> bool {
+    /// Of each file, whether all that is known of it still holds. What cannot be looked up does not.
+    pub fn hold(&self, files: &[(ItemId, Glance<'_>)]) -> Vec<bool> {
         let held = self.read(|items| {
-            let key = encoding::key(item);
-            let row = items.get(key.as_slice())?;
-            Ok(row.and_then(|row| encoding::holds(&key, row.value(), glance)))
+            let holds = |(item, glance): &(ItemId, Glance<'_>)| {
+                let key = encoding::key(item);
+                let row = items.get(key.as_slice())?;
+                Ok(row.and_then(|row| encoding::holds(&key, row.value(), glance)) == Some(true))
+            };
+            files.iter().map(holds).collect()
         });
-        held.is_ok_and(|holds| holds == Some(true))
+        held.unwrap_or_else(|_| vec![false; files.len()])
     }
 
     /// Sets or removes items, and notes the record that they came with; one commit. `None` removes.

@@ -170,8 +170,8 @@ impl State {
 }
 
 impl Memory for State {
-    fn holds(&self, item: &ItemId, glance: &Glance<'_>) -> bool {
-        Self::holds(self, item, glance)
+    fn hold(&self, files: &[(ItemId, Glance<'_>)]) -> Vec<bool> {
+        Self::hold(self, files)
     }
 
     fn lookup(&self, item: &ItemId) -> Option<(Stamp, Fields)> {
