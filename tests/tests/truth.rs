@@ -1,0 +1,163 @@
+//! Random operations on real file systems, against the real agent: after quiet, what it told adds up to what the disk holds, and
+//! nothing was told twice.
+//!
+//! A round is what happens between two quiet points. Each change must lead from what was told last to something else (see
+//! [`Watching`]), so an item is told again only for another state that the agent really read. A round that ends within the time
+//! that the agent waits for an item to be quiet has one settled state: there an item is told at most once.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
+
+use std::cell::RefCell;
+use std::fs::File;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, ensure};
+use proptest::test_runner::{Config, FileFailurePersistence, TestCaseError, TestError, TestRunner};
+use trueline_tests::needs;
+use trueline_tests::truth::operation::{self, Operation};
+use trueline_tests::truth::volume::{Kind, Volume};
+use trueline_tests::truth::watching::{Watching, brief};
+
+/// For the agent to tell all: it reads within a second of the first event; a loaded machine gets more.
+const LIMIT: Duration = Duration::from_secs(20);
+/// The same while a failure is made smaller.
+const SHRINKING: Duration = Duration::from_secs(4);
+/// Below the agent's shortest wait for quiet, 8 ms.
+const ONE_BURST: Duration = Duration::from_millis(6);
+const SEQUENCE: usize = 40;
+
+struct Scene {
+    volume: Volume,
+    /// Before the agent's start, and beyond the end of one.
+    old: File,
+    watching: Option<Watching>,
+    limit: Duration,
+    performed: u64,
+    refused: u64,
+    rounds: u64,
+    changes: u64,
+    gaps: u64,
+}
+
+impl Scene {
+    fn new(volume: Volume) -> anyhow::Result<Self> {
+        let old = operation::old_descriptor(&volume.scope())?;
+        Ok(Self { volume, old, watching: None, limit: LIMIT, performed: 0, refused: 0, rounds: 0, changes: 0, gaps: 0 })
+    }
+
+    /// One sequence from an empty scope; after a failure with another agent.
+    fn play(&mut self, operations: &[Operation]) -> anyhow::Result<()> {
+        operation::clear(&self.volume).context("clearing the scope")?;
+        let mut watching = match self.watching.take() {
+            Some(watching) => watching,
+            None => Watching::start(&self.volume.scope())?,
+        };
+        watching.settled(LIMIT).context("after the scope was cleared")?;
+        watching.take_told();
+        let before = (watching.changes(), watching.gaps());
+        let mut began = Instant::now();
+        let mut round = 0;
+        for (number, operation) in operations.iter().chain([&Operation::Rest]).enumerate() {
+            if matches!(operation, Operation::Rest) {
+                self.rest(&mut watching, &operations[round..number.min(operations.len())], began.elapsed())?;
+                (began, round) = (Instant::now(), number + 1);
+                continue;
+            }
+            self.performed += 1;
+            self.refused += u64::from(operation.perform(&self.volume, &self.old).is_err());
+        }
+        self.changes += watching.changes() - before.0;
+        self.gaps += watching.gaps() - before.1;
+        self.watching = Some(watching);
+        Ok(())
+    }
+
+    fn rest(&mut self, watching: &mut Watching, round: &[Operation], took: Duration) -> anyhow::Result<()> {
+        watching.settled(self.limit).with_context(|| format!("in the round {round:?}"))?;
+        self.rounds += 1;
+        let told = watching.take_told();
+        if took < ONE_BURST {
+            for (item, changes) in &told {
+                let texts: Vec<String> = changes.iter().map(brief).collect();
+                ensure!(
+                    changes.len() == 1,
+                    "{item} changed within {took:?} and is told {} times: {texts:#?}, after {round:?}",
+                    texts.len()
+                );
+            }
+        }
+        Ok(())
+    }
+}
+
+/// `TRUELINE_TRUTH_OPERATIONS` on each file system: 10,000 by hand.
+fn operations() -> usize {
+    std::env::var("TRUELINE_TRUTH_OPERATIONS").ok().and_then(|count| count.parse().ok()).unwrap_or(400)
+}
+
+fn holds_on(kind: Kind, regressions: &'static str) {
+    if !needs::mount() {
+        return;
+    }
+    let volume = match Volume::mount(kind).unwrap() {
+        Ok(volume) => volume,
+        Err(reason) => {
+            needs::need(false, &reason);
+            return;
+        }
+    };
+    let scene = RefCell::new(Scene::new(volume).unwrap());
+    let mut runner = TestRunner::new(Config {
+        cases: u32::try_from(operations().div_ceil(SEQUENCE)).unwrap(),
+        max_shrink_iters: 60,
+        failure_persistence: Some(Box::new(FileFailurePersistence::Direct(regressions))),
+        ..Config::default()
+    });
+    let began = Instant::now();
+    let outcome = runner.run(&proptest::collection::vec(operation::any(), SEQUENCE), |operations| {
+        let mut scene = scene.borrow_mut();
+        let played = scene.play(&operations);
+        played.map_err(|error| {
+            scene.limit = SHRINKING;
+            TestCaseError::fail(format!("{error:#}"))
+        })
+    });
+    let Scene { performed, refused, rounds, changes, gaps, .. } = &*scene.borrow();
+    println!(
+        "{kind:?}: {performed} operations ({refused} refused) in {rounds} rounds, {changes} changes, {gaps} gaps, {:?}",
+        began.elapsed()
+    );
+    if let Err(TestError::Fail(reason, operations)) = outcome {
+        panic!("{kind:?}: {reason}\nthe smallest that fails: {operations:#?}");
+    }
+    outcome.unwrap();
+}
+
+#[test]
+fn the_agent_tells_what_ext4_holds() {
+    holds_on(Kind::Ext4, "proptest-regressions/truth-ext4.txt");
+}
+
+#[test]
+fn the_agent_tells_what_xfs_holds() {
+    holds_on(Kind::Xfs, "proptest-regressions/truth-xfs.txt");
+}
+
+#[test]
+fn the_agent_tells_what_btrfs_holds() {
+    holds_on(Kind::Btrfs, "proptest-regressions/truth-btrfs.txt");
+}
+
+#[test]
+fn the_agent_tells_what_tmpfs_holds() {
+    holds_on(Kind::Tmpfs, "proptest-regressions/truth-tmpfs.txt");
+}
+
+#[test]
+fn the_agent_tells_what_overlayfs_holds() {
+    holds_on(Kind::Overlay, "proptest-regressions/truth-overlay.txt");
+}
+
+#[test]
+fn the_agent_tells_what_a_bind_mount_holds() {
+    holds_on(Kind::Bind, "proptest-regressions/truth-bind.txt");
+}
