@@ -11,6 +11,9 @@ use std::fs::File;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use proptest::test_runner::{Config, FileFailurePersistence, TestCaseError, TestError, TestRunner};
 use trueline_tests::needs;
 use trueline_tests::truth::operation::{self, Operation};
@@ -44,14 +47,14 @@ impl Scene {
         Ok(Self { volume, old, watching: None, limit: LIMIT, performed: 0, refused: 0, rounds: 0, changes: 0, gaps: 0 })
     }
 
-    /// One sequence from an empty scope; after a failure with another agent.
+    /// One sequence, from the same beginning; after a failure with another agent.
     fn play(&mut self, operations: &[Operation]) -> anyhow::Result<()> {
-        operation::clear(&self.volume).context("clearing the scope")?;
+        operation::lay_out(&self.volume).context("laying out the scope")?;
         let mut watching = match self.watching.take() {
             Some(watching) => watching,
             None => Watching::start(&self.volume.scope())?,
         };
-        watching.settled(LIMIT).context("after the scope was cleared")?;
+        watching.settled(LIMIT).context("after the scope was laid out")?;
         watching.take_told();
         let before = (watching.changes(), watching.gaps());
         let mut began = Instant::now();
@@ -94,17 +97,18 @@ fn operations() -> usize {
     std::env::var("TRUELINE_TRUTH_OPERATIONS").ok().and_then(|count| count.parse().ok()).unwrap_or(400)
 }
 
-fn holds_on(kind: Kind, regressions: &'static str) {
+/// `None`, with the reason said, where this machine has no such file system.
+fn volume(kind: Kind) -> Option<Volume> {
     if !needs::mount() {
-        return;
+        return None;
     }
-    let volume = match Volume::mount(kind).unwrap() {
-        Ok(volume) => volume,
-        Err(reason) => {
-            needs::need(false, &reason);
-            return;
-        }
-    };
+    let volume = Volume::mount(kind).unwrap();
+    needs::need(volume.is_ok(), volume.as_ref().err().map_or("", String::as_str));
+    volume.ok()
+}
+
+fn holds_on(kind: Kind, regressions: &'static str) {
+    let Some(volume) = volume(kind) else { return };
     let scene = RefCell::new(Scene::new(volume).unwrap());
     let mut runner = TestRunner::new(Config {
         cases: u32::try_from(operations().div_ceil(SEQUENCE)).unwrap(),
@@ -160,4 +164,64 @@ fn the_agent_tells_what_overlayfs_holds() {
 #[test]
 fn the_agent_tells_what_a_bind_mount_holds() {
     holds_on(Kind::Bind, "proptest-regressions/truth-bind.txt");
+}
+
+/// Not removed and created, however the editor goes about it, and the file of its own beside it is no news.
+fn saving_is_one_change_on(kind: Kind) {
+    let Some(volume) = volume(kind) else { return };
+    operation::lay_out(&volume).unwrap();
+    let old = operation::old_descriptor(&volume.scope()).unwrap();
+    let mut watching = Watching::start(&volume.scope()).unwrap();
+    watching.settled(LIMIT).unwrap();
+    for save in operation::saves() {
+        watching.take_told();
+        save.perform(&volume, &old).unwrap();
+        watching.settled(LIMIT).unwrap();
+        let told: Vec<String> = watching.take_told().values().flatten().map(brief).collect();
+        assert!(told.len() == 1 && told[0].contains("\"modified\""), "{save:?} on {kind:?} is told as {told:#?}");
+    }
+}
+
+#[test]
+fn an_editors_save_is_one_change_by_fanotify() {
+    saving_is_one_change_on(Kind::Ext4);
+}
+
+#[test]
+fn an_editors_save_is_one_change_by_inotify() {
+    saving_is_one_change_on(Kind::Overlay);
+}
+
+#[test]
+fn what_is_mounted_and_unmounted_within_the_scope_is_told() {
+    let Some(volume) = volume(Kind::Ext4) else { return };
+    operation::lay_out(&volume).unwrap();
+    let place = volume.scope().join("a");
+    let mut watching = Watching::start(&volume.scope()).unwrap();
+    watching.settled(LIMIT).unwrap();
+    for _ in 0..3 {
+        mount(Some("tmpfs"), &place, Some("tmpfs"), MsFlags::empty(), Some("size=1m")).unwrap();
+        let mounted = watching.settled(LIMIT).context("after mount").and_then(|()| {
+            std::fs::write(place.join("on-the-mount"), "new\n")?;
+            watching.settled(LIMIT).context("after a write to what was mounted")
+        });
+        umount2(&place, MntFlags::MNT_DETACH).unwrap();
+        mounted.unwrap();
+        watching.settled(LIMIT).context("after umount").unwrap();
+    }
+}
+
+/// The oracle itself: what is not told is found out.
+#[test]
+fn an_agent_that_tells_nothing_does_not_pass() {
+    let Some(volume) = volume(Kind::Tmpfs) else { return };
+    let mut watching = Watching::start(&volume.scope()).unwrap();
+    watching.settled(LIMIT).unwrap();
+    let pid = Pid::from_raw(i32::try_from(watching.pid()).unwrap());
+    kill(pid, Signal::SIGSTOP).unwrap();
+    std::fs::write(volume.scope().join("untold"), "").unwrap();
+    let outcome = watching.settled(Duration::from_millis(500));
+    kill(pid, Signal::SIGCONT).unwrap();
+    assert!(format!("{:#}", outcome.unwrap_err()).contains("untold: the agent does not have it"));
+    watching.settled(LIMIT).unwrap();
 }

@@ -128,6 +128,12 @@ pub fn any() -> impl Strategy<Value = Operation> {
     prop_oneof![12 => contents, 10 => names, 8 => attributes, 1 => file().prop_map(ThroughMemory), 4 => Just(Rest)]
 }
 
+/// Every editor's way to save, on a file that [`lay_out`] made.
+pub fn saves() -> [Operation; 4] {
+    let at = Place("scope/a", "f0");
+    [Operation::SaveAsVim(at, 1), Operation::SaveAsNano(at, 2), Operation::SaveAsSed(at, 3), Operation::SaveAsCode(at, 4)]
+}
+
 impl Operation {
     pub fn perform(&self, volume: &Volume, old: &File) -> io::Result<()> {
         use Operation::*;
@@ -281,19 +287,36 @@ pub fn old_descriptor(scope: &Path) -> io::Result<File> {
     Ok(file)
 }
 
-/// Takes away all that operations may have made, but for a subvolume.
-pub fn clear(volume: &Volume) -> io::Result<()> {
+/// Takes away all that operations may have made, and lays out folders and files for the next to meet.
+/// `scope/d` is a subvolume where there are such.
+pub fn lay_out(volume: &Volume) -> io::Result<()> {
     for top in [volume.scope(), volume.out()] {
-        for entry in fs::read_dir(&top)? {
-            let entry = entry?;
-            if ["old", "canary"].iter().any(|kept| entry.file_name() == *kept) {
-                continue;
-            }
-            if entry.file_type()?.is_dir() {
-                fs::remove_dir_all(entry.path())?;
-            } else {
-                fs::remove_file(entry.path())?;
-            }
+        clear(&top)?;
+    }
+    for folder in FOLDERS {
+        let path = Place(folder, "").on(volume);
+        if folder == "scope/d" {
+            volume.make_folder(&path)?;
+        } else {
+            fs::create_dir_all(&path)?;
+        }
+        for name in &NAMES[..2] {
+            fs::write(path.join(name), format!("{name} as it was laid out\n"))?;
+        }
+    }
+    Ok(())
+}
+
+fn clear(top: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(top)? {
+        let entry = entry?;
+        if ["old", "canary"].iter().any(|kept| entry.file_name() == *kept) {
+            continue;
+        }
+        if entry.file_type()?.is_dir() {
+            fs::remove_dir_all(entry.path())?;
+        } else {
+            fs::remove_file(entry.path())?;
         }
     }
     Ok(())

@@ -1,5 +1,6 @@
 //! A file system of a test's own, mounted for as long as the value lives.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -25,6 +26,7 @@ pub struct Volume {
     /// In the order of mounting.
     mounted: Vec<PathBuf>,
     top: PathBuf,
+    kind: Kind,
     _folder: tempfile::TempDir,
 }
 
@@ -80,20 +82,23 @@ impl Volume {
                 }
             }
         };
-        let mut volume = Self { mounted, top, _folder: folder };
+        let mut volume = Self { mounted, top, kind, _folder: folder };
         if let Err(reason) = done {
             return Ok(Err(format!("no {kind:?}: {reason}")));
         }
         volume.mounted.push(volume.top.clone());
         std::fs::create_dir_all(volume.out())?;
         std::fs::create_dir_all(volume.scope())?;
-        if kind == Kind::Btrfs {
-            let made = Command::new("btrfs").args(["-q", "subvolume", "create"]).arg(volume.scope().join("d")).output()?;
-            if !made.status.success() {
-                bail!("making a subvolume failed: {}", String::from_utf8_lossy(&made.stderr));
-            }
-        }
         Ok(Ok(volume))
+    }
+
+    /// A folder of the file system's own kind: a subvolume where it has such.
+    pub fn make_folder(&self, path: &Path) -> io::Result<()> {
+        if self.kind != Kind::Btrfs {
+            return std::fs::create_dir(path);
+        }
+        let made = Command::new("btrfs").args(["-q", "subvolume", "create"]).arg(path).output()?;
+        if made.status.success() { Ok(()) } else { Err(io::Error::other(String::from_utf8_lossy(&made.stderr).into_owned())) }
     }
 
     pub fn scope(&self) -> PathBuf {

@@ -58,6 +58,10 @@ impl Watching {
         }
     }
 
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// All changes told so far.
     pub fn changes(&self) -> u64 {
         self.changes
