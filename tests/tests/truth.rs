@@ -16,6 +16,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use proptest::test_runner::{Config, FileFailurePersistence, TestCaseError, TestError, TestRunner};
 use trueline_tests::needs;
+use trueline_tests::state::item;
 use trueline_tests::truth::operation::{self, Operation};
 use trueline_tests::truth::volume::{Kind, Volume};
 use trueline_tests::truth::watching::{Watching, brief};
@@ -121,6 +122,9 @@ fn holds_on(kind: Kind, regressions: &'static str) {
         let mut scene = scene.borrow_mut();
         let played = scene.play(&operations);
         played.map_err(|error| {
+            if scene.limit == LIMIT {
+                eprintln!("{kind:?}, before it is made smaller: {error:#}");
+            }
             scene.limit = SHRINKING;
             TestCaseError::fail(format!("{error:#}"))
         })
@@ -175,10 +179,16 @@ fn saving_is_one_change_on(kind: Kind) {
     watching.settled(LIMIT).unwrap();
     for save in operation::saves() {
         watching.take_told();
+        let began = Instant::now();
         save.perform(&volume, &old).unwrap();
+        let took = began.elapsed();
         watching.settled(LIMIT).unwrap();
-        let told: Vec<String> = watching.take_told().values().flatten().map(brief).collect();
-        assert!(told.len() == 1 && told[0].contains("\"modified\""), "{save:?} on {kind:?} is told as {told:#?}");
+        let told = watching.take_told();
+        let texts: Vec<String> = told.values().flatten().map(brief).collect();
+        let saved = &told[&item(&volume.scope().join("a/f0"))];
+        assert!(saved.len() == 1 && saved[0]["kind"] == "modified", "{save:?} on {kind:?} is told as {texts:#?}");
+        // A file beside it that stood for as long as a settled one does was there.
+        assert!(told.len() == 1 || took > ONE_BURST, "{save:?} on {kind:?} within {took:?} is told as {texts:#?}");
     }
 }
 
