@@ -81,7 +81,17 @@ pub enum Operation {
     Rest,
 }
 
-/// Any one; a place to rest is the one in eight.
+/// A second name for a file, in view or not, and then a write, another mode and the end of it through that name.
+pub fn through_another_name() -> [[Operation; 2]; 3] {
+    let (known, inside, outside) = (Place("scope/a", "f0"), Place("scope/d", "f2"), Place("out", "f2"));
+    [
+        [Operation::Link(known, outside), Operation::Write(outside, 7)],
+        [Operation::Link(known, inside), Operation::Mode(inside, 0o4755)],
+        [Operation::Link(known, inside), Operation::Unlink(inside)],
+    ]
+}
+
+/// Any one but a second name: see [`through_another_name`].
 pub fn any() -> impl Strategy<Value = Operation> {
     use Operation::*;
     let file = || (prop::sample::select(&FOLDERS[..]), prop::sample::select(&NAMES[..])).prop_map(|(folder, name)| Place(folder, name));
@@ -107,7 +117,6 @@ pub fn any() -> impl Strategy<Value = Operation> {
         3 => (tree(), tree()).prop_map(|(from, to)| Rename(from, to)),
         1 => tree().prop_map(MakeFolder),
         3 => file().prop_map(MakePathAndFile),
-        2 => (file(), file()).prop_map(|(from, to)| Link(from, to)),
         1 => (file(), 0..3_u8).prop_map(|(at, to)| Symlink(at, to)),
         1 => file().prop_map(Fifo),
         1 => file().prop_map(Unlink),
