@@ -27,4 +27,5 @@ pub mod scene;
 pub mod state;
 pub mod tls;
 pub mod tree;
+pub mod truth;
 pub mod wait;
