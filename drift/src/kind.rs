@@ -68,6 +68,13 @@ kinds! {
     Resolver => "resolver",
     Hostname => "hostname",
     Timezone => "timezone",
+    /// A timer of systemd: when it starts which unit.
+    Timer => "timer",
+    Locale => "locale",
+    /// A service that keeps the clock, by its configuration.
+    TimeSync => "time_sync",
+    /// What the machine is made of.
+    Hardware => "hardware",
 }
 
 impl ItemKind {

@@ -142,6 +142,8 @@ pub fn classify(item: &ItemId, field: &str, actual: Option<&Value>) -> (Severity
         // Who may enter, act as whom or reach what, what the host trusts, and what runs on it by itself.
         // Where it is written, and what it is called, decide nothing.
         ItemKind::AuthorizedKey | ItemKind::SudoRule | ItemKind::CronJob if matches!(field, "comment" | "source") => (Info, Functional),
+        ItemKind::Timer if field == "source" => (Info, Functional),
+        ItemKind::Locale => (Info, Functional),
         ItemKind::Group
         | ItemKind::Lsm
         | ItemKind::Firewall
@@ -151,8 +153,10 @@ pub fn classify(item: &ItemId, field: &str, actual: Option<&Value>) -> (Severity
         | ItemKind::SudoRule
         | ItemKind::PamRule
         | ItemKind::CronJob
-        | ItemKind::AtJob => (Critical, Security),
-        ItemKind::KernelModule | ItemKind::Mount | ItemKind::Fstab => (Warning, Security),
+        | ItemKind::AtJob
+        | ItemKind::Timer => (Critical, Security),
+        // Logs and certificates are worth what the clock is; below the system lies the firmware.
+        ItemKind::KernelModule | ItemKind::Mount | ItemKind::Fstab | ItemKind::TimeSync | ItemKind::Hardware => (Warning, Security),
         ItemKind::Unit
         | ItemKind::HostsEntry
         | ItemKind::Resolver

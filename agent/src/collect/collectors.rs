@@ -40,6 +40,10 @@ const KINDS: &[&Collector] = &[
     &super::timezone::COLLECTOR,
     &super::hosts_entry::COLLECTOR,
     &super::resolver::COLLECTOR,
+    &super::timer::COLLECTOR,
+    &super::locale::COLLECTOR,
+    &super::time_sync::COLLECTOR,
+    &super::hardware::COLLECTOR,
 ];
 
 pub struct Collectors {
@@ -151,7 +155,7 @@ mod tests {
             ("/etc/shadow", vec![ItemKind::User]),
             ("/etc/shadow-", vec![]),
             ("/var/lib/dpkg/status", vec![ItemKind::Package]),
-            ("/etc/systemd/system/multi-user.target.wants/ssh.service", vec![ItemKind::Unit]),
+            ("/etc/systemd/system/multi-user.target.wants/ssh.service", vec![ItemKind::Unit, ItemKind::Timer]),
             ("/var/lib/rpm/rpmdb.sqlite", vec![ItemKind::Package]),
             ("/var/lib/rpm/rpmdb.sqlite-shm", vec![]),
             ("/etc/hosts", vec![ItemKind::HostsEntry]),

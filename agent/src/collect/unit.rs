@@ -21,17 +21,17 @@ pub const FOLDERS: &[&str] =
 const SUFFIXES: &[&str] =
     &[".service", ".socket", ".timer", ".path", ".mount", ".automount", ".swap", ".target", ".slice", ".scope", ".device"];
 
-const FRAGMENT_LIMIT: u64 = 1024 * 1024;
+pub(super) const FRAGMENT_LIMIT: u64 = 1024 * 1024;
 const DROPINS_LIMIT: usize = 64;
 const INSTANCES_LIMIT: usize = 256;
 
 /// What the folders hold, before it is judged.
 #[derive(Debug, Default)]
-struct Found {
+pub(super) struct Found {
     /// The entry that counts for each unit, and the entry's own path.
-    units: BTreeMap<Vec<u8>, PathBuf>,
-    /// By unit and then by file name; the first folder's counts.
-    dropins: BTreeMap<Vec<u8>, BTreeMap<Vec<u8>, PathBuf>>,
+    pub units: BTreeMap<Vec<u8>, PathBuf>,
+    /// By unit and then by file name; the first folder's counts. Those for all units of a type are named as it is: `timer`.
+    pub dropins: BTreeMap<Vec<u8>, BTreeMap<Vec<u8>, PathBuf>>,
     /// Units that a link in a .wants, .requires or .upholds folder, or an alias, of /etc or /run names.
     wanted: BTreeSet<Vec<u8>>,
     wanted_at_runtime: BTreeSet<Vec<u8>>,
@@ -40,6 +40,12 @@ struct Found {
 pub const COLLECTOR: Collector = Collector { kind: ItemKind::Unit, sources: FOLDERS, poll: None, read: |place| read_all(place.root) };
 
 pub fn read_all(root: &Root) -> Result<Listing, CollectError> {
+    let found = found(root)?;
+    let units = found.units.iter().map(|(name, path)| (name.clone(), fields(root, &found, name, path)));
+    Ok(listing(ItemKind::Unit, units, 0))
+}
+
+pub(super) fn found(root: &Root) -> Result<Found, CollectError> {
     let mut found = Found::default();
     let mut seen = BTreeSet::new();
     for folder in FOLDERS {
@@ -50,8 +56,7 @@ pub fn read_all(root: &Root) -> Result<Listing, CollectError> {
             survey(&place, folder, &mut found).map_err(|error| CollectError::database(*folder, &error))?;
         }
     }
-    let units = found.units.iter().map(|(name, path)| (name.clone(), fields(root, &found, name, path)));
-    Ok(listing(ItemKind::Unit, units, 0))
+    Ok(found)
 }
 
 fn survey(place: &Path, folder: &str, found: &mut Found) -> io::Result<()> {
@@ -70,7 +75,7 @@ fn survey(place: &Path, folder: &str, found: &mut Found) -> io::Result<()> {
                 want(found, folder, &target);
             }
             found.units.entry(name).or_insert_with(|| entry.path());
-        } else if let Some(unit) = name.strip_suffix(b".d").filter(|unit| is_unit(unit)) {
+        } else if let Some(unit) = name.strip_suffix(b".d").filter(|unit| is_unit(unit) || is_type(unit)) {
             let dropins = found.dropins.entry(unit.to_vec()).or_default();
             for dropin in std::fs::read_dir(entry.path()).into_iter().flatten().flatten() {
                 let file = dropin.file_name().as_bytes().to_vec();
@@ -97,30 +102,49 @@ fn want(found: &mut Found, folder: &str, unit: &[u8]) {
     wanted.insert(unit.to_vec());
 }
 
+/// A unit's own file.
+pub(super) struct Fragment {
+    pub link: Option<PathBuf>,
+    pub at_runtime: bool,
+    /// Empty where the unit is masked; `None` where a link leads nowhere.
+    pub contents: io::Result<Option<Vec<u8>>>,
+}
+
+impl Fragment {
+    pub fn read(root: &Root, path: &Path) -> Self {
+        let link = std::fs::read_link(path).ok();
+        let contents = match &link {
+            Some(target) if target == Path::new("/dev/null") => Ok(Some(Vec::new())),
+            Some(target) => root::read(&resolved(root, path, target), FRAGMENT_LIMIT),
+            None => root::read(path, FRAGMENT_LIMIT),
+        };
+        Self { link, at_runtime: root.host_path(path).starts_with("/run"), contents }
+    }
+}
+
+pub(super) fn enabled(found: &Found, name: &[u8], fragment: &Fragment) -> Value {
+    match &fragment.contents {
+        Ok(Some(bytes)) if bytes.is_empty() => Value::text(if fragment.at_runtime { "masked-runtime" } else { "masked" }),
+        Ok(Some(bytes)) => Value::text(state(found, name, fragment.link.as_deref(), fragment.at_runtime, &install(bytes))),
+        Ok(None) => Value::unreadable("the link leads nowhere"),
+        Err(error) => Value::unreadable(refusal::reason(error)),
+    }
+}
+
 fn fields(root: &Root, found: &Found, name: &[u8], path: &Path) -> Fields {
     let host = |path: &Path| text::printable(root.host_path(path).as_os_str().as_bytes()).into_owned();
     let mut fields = Fields::new();
     fields.set(FieldName::known("path"), Value::text(&host(path)));
-    let link = std::fs::read_link(path).ok();
-    if let Some(target) = &link {
+    let fragment = Fragment::read(root, path);
+    if let Some(target) = &fragment.link {
         fields.set(FieldName::known("link_target"), Value::bytes(target.as_os_str().as_bytes()));
     }
-    let at_runtime = root.host_path(path).starts_with("/run");
-    let fragment = match &link {
-        Some(target) if target == Path::new("/dev/null") => Ok(Some(Vec::new())),
-        Some(target) => root::read(&resolved(root, path, target), FRAGMENT_LIMIT),
-        None => root::read(path, FRAGMENT_LIMIT),
-    };
-    let state = match &fragment {
-        Ok(Some(bytes)) if bytes.is_empty() => Value::text(if at_runtime { "masked-runtime" } else { "masked" }),
-        Ok(Some(bytes)) => {
-            fields.set(FieldName::known("sha256"), Value::Text(hex::encode(Sha256::digest(bytes))));
-            Value::text(state(found, name, link.as_deref(), at_runtime, &install(bytes)))
-        }
-        Ok(None) => Value::unreadable("the link leads nowhere"),
-        Err(error) => Value::unreadable(refusal::reason(error)),
-    };
-    fields.set(FieldName::known("enabled"), state);
+    if let Ok(Some(bytes)) = &fragment.contents
+        && !bytes.is_empty()
+    {
+        fields.set(FieldName::known("sha256"), Value::Text(hex::encode(Sha256::digest(bytes))));
+    }
+    fields.set(FieldName::known("enabled"), enabled(found, name, &fragment));
     let instances = instances(found, name);
     if !instances.is_empty() {
         fields.set(FieldName::known("instances"), Value::list(instances));
@@ -169,7 +193,7 @@ fn state(found: &Found, name: &[u8], link: Option<&Path>, at_runtime: bool, inst
 }
 
 /// The instances of a template that links name: `getty@tty1.service` of `getty@.service`.
-fn instances(found: &Found, name: &[u8]) -> Vec<String> {
+pub(super) fn instances(found: &Found, name: &[u8]) -> Vec<String> {
     let named = instance_range(&found.wanted, name).chain(instance_range(&found.wanted_at_runtime, name));
     let named: BTreeSet<_> = named.take(INSTANCES_LIMIT).map(|instance| text::printable(instance).into_owned()).collect();
     named.into_iter().collect()
@@ -184,6 +208,10 @@ fn instance_range<'a>(wanted: &'a BTreeSet<Vec<u8>>, template: &[u8]) -> impl It
     let is_template = at.is_some();
     let start = prefix.clone();
     wanted.range(start..).take_while(move |unit| is_template && unit.starts_with(&prefix)).filter(move |unit| unit.ends_with(&suffix))
+}
+
+fn is_type(name: &[u8]) -> bool {
+    SUFFIXES.iter().any(|suffix| &suffix.as_bytes()[1..] == name)
 }
 
 fn is_unit(name: &[u8]) -> bool {

@@ -334,6 +334,73 @@ const HOSTS_ENTRY: Shape = Shape { fields: &[("addresses", List)], example: "{ a
 const RESOLVER: Shape =
     Shape { fields: &[("nameservers", List), ("options", List), ("search", List)], example: "{ nameservers: [\"9.9.9.9\"] }" };
 
+const TIMER: Shape = Shape {
+    fields: &[
+        ("enabled", Text),
+        ("instances", Set),
+        ("persistent", Boolean),
+        ("randomized_delay", Text),
+        ("schedule", List),
+        ("source", Text),
+        ("unit", Text),
+    ],
+    example: "{ enabled: enabled, schedule: [OnCalendar=daily] }",
+};
+
+const LOCALE: Shape = Shape {
+    fields: &[
+        ("font", Text),
+        ("font_map", Text),
+        ("font_unimap", Text),
+        ("keymap", Text),
+        ("keymap_toggle", Text),
+        ("lang", Text),
+        ("language", Text),
+        ("lc_address", Text),
+        ("lc_all", Text),
+        ("lc_collate", Text),
+        ("lc_ctype", Text),
+        ("lc_identification", Text),
+        ("lc_measurement", Text),
+        ("lc_messages", Text),
+        ("lc_monetary", Text),
+        ("lc_name", Text),
+        ("lc_numeric", Text),
+        ("lc_paper", Text),
+        ("lc_telephone", Text),
+        ("lc_time", Text),
+        ("xkb_layout", Text),
+        ("xkb_model", Text),
+        ("xkb_options", Text),
+        ("xkb_variant", Text),
+    ],
+    example: "{ lang: C.UTF-8 }",
+};
+
+const TIME_SYNC: Shape = Shape {
+    fields: &[("fallback", List), ("files", List), ("options", Set), ("peers", List), ("pools", List), ("servers", List)],
+    example: "{ servers: [time.example.org iburst] }",
+};
+
+const HARDWARE: Shape = Shape {
+    fields: &[
+        ("board", Text),
+        ("cores", Number),
+        ("count", Number),
+        ("date", Text),
+        ("model", Text),
+        ("product", Text),
+        ("serial", Text),
+        ("size", Number),
+        ("sockets", Number),
+        ("type", Word(&["bios", "uefi"])),
+        ("vendor", Text),
+        ("version", Text),
+        ("virtualisation", Text),
+    ],
+    example: "{ count: 8 }",
+};
+
 pub(super) const fn of(kind: ItemKind) -> Shape {
     match kind {
         ItemKind::File => FILE,
@@ -366,5 +433,9 @@ pub(super) const fn of(kind: ItemKind) -> Shape {
         ItemKind::Timezone => TIMEZONE,
         ItemKind::HostsEntry => HOSTS_ENTRY,
         ItemKind::Resolver => RESOLVER,
+        ItemKind::Timer => TIMER,
+        ItemKind::Locale => LOCALE,
+        ItemKind::TimeSync => TIME_SYNC,
+        ItemKind::Hardware => HARDWARE,
     }
 }
