@@ -68,6 +68,8 @@ kinds! {
     Resolver => "resolver",
     Hostname => "hostname",
     Timezone => "timezone",
+    /// A socket that waits for others.
+    Listener => "listener",
     /// A timer of systemd: when it starts which unit.
     Timer => "timer",
     Locale => "locale",

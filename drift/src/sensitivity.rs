@@ -142,6 +142,8 @@ pub fn classify(item: &ItemId, field: &str, actual: Option<&Value>) -> (Severity
         // Who may enter, act as whom or reach what, what the host trusts, and what runs on it by itself.
         // Where it is written, and what it is called, decide nothing.
         ItemKind::AuthorizedKey | ItemKind::SudoRule | ItemKind::CronJob if matches!(field, "comment" | "source") => (Info, Functional),
+        // Anybody of another machine who comes by.
+        ItemKind::Listener if field == "uid" => (Warning, Security),
         ItemKind::Timer if field == "source" => (Info, Functional),
         ItemKind::Locale => (Info, Functional),
         ItemKind::Group
@@ -154,6 +156,7 @@ pub fn classify(item: &ItemId, field: &str, actual: Option<&Value>) -> (Severity
         | ItemKind::PamRule
         | ItemKind::CronJob
         | ItemKind::AtJob
+        | ItemKind::Listener
         | ItemKind::Timer => (Critical, Security),
         // Logs and certificates are worth what the clock is; below the system lies the firmware.
         ItemKind::KernelModule | ItemKind::Mount | ItemKind::Fstab | ItemKind::TimeSync | ItemKind::Hardware => (Warning, Security),

@@ -40,6 +40,7 @@ const KINDS: &[&Collector] = &[
     &super::timezone::COLLECTOR,
     &super::hosts_entry::COLLECTOR,
     &super::resolver::COLLECTOR,
+    &super::listener::COLLECTOR,
     &super::timer::COLLECTOR,
     &super::locale::COLLECTOR,
     &super::time_sync::COLLECTOR,

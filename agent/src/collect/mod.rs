@@ -27,6 +27,7 @@ pub mod hosts_entry;
 pub mod kernel;
 pub mod kernel_module;
 pub mod limits;
+pub mod listener;
 pub mod locale;
 pub mod lsm;
 pub mod manifest;

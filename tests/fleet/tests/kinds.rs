@@ -64,6 +64,34 @@ const ACTS: &[Act] = &[
     Act { command: "gpasswd -a bob sudo", item: "group:sudo", kind: MODIFIED, field: "members", becomes: || json!(["bob"]) },
     Act { command: "systemctl mask cron", item: "unit:cron.service", kind: MODIFIED, field: "enabled", becomes: || json!("masked") },
     Act {
+        command: "printf '[Timer]\\nOnCalendar=daily\\nUnit=cron.service\\n' > /etc/systemd/system/probe.timer",
+        item: "timer:probe.timer",
+        kind: CREATED,
+        field: "schedule",
+        becomes: || json!(["OnCalendar=daily"]),
+    },
+    Act {
+        command: "echo 'LANG=C.UTF-8' > /etc/default/locale",
+        item: "locale:/etc/default/locale",
+        kind: "",
+        field: "lang",
+        becomes: || json!("C.UTF-8"),
+    },
+    Act {
+        command: "mkdir -p /etc/chrony && echo 'server 10.0.0.123 iburst' > /etc/chrony/chrony.conf",
+        item: "time_sync:chrony",
+        kind: CREATED,
+        field: "servers",
+        becomes: || json!(["10.0.0.123 iburst"]),
+    },
+    Act {
+        command: "systemd-run --unit=probe-port systemd-socket-activate -l 127.0.0.1:4242 /bin/cat",
+        item: "listener:tcp 127.0.0.1:4242",
+        kind: CREATED,
+        field: "unit",
+        becomes: || json!("probe-port.service"),
+    },
+    Act {
         command: "sysctl -w net.ipv4.ip_default_ttl=99",
         item: "sysctl:net.ipv4.ip_default_ttl",
         kind: MODIFIED,
@@ -207,6 +235,7 @@ const ELSEWHERE: &[(ItemKind, &str)] = &[
     (ItemKind::Run, "transactions"),
     (ItemKind::KernelModule, "sensor/tests/notices.rs of the agent, in the virtual machine: not every kernel here loads modules"),
     (ItemKind::Kernel, "below: what a running kernel is stays until it is started anew"),
+    (ItemKind::Hardware, "below: the same"),
     (ItemKind::Swap, "below: of the machine, whose kernel the hosts share"),
     (ItemKind::BlockDevice, "below: the same"),
     (ItemKind::Container, "the agent's tests on what a runtime wrote: no image can be had here"),
@@ -274,6 +303,10 @@ async fn of_the_machine(collector: &Collector, web: &Watched) -> anyhow::Result<
     let kernels = collector.rest().all(&path, &[("kind", "kernel")]).await?;
     let [kernel] = &*kernels else { anyhow::bail!("one kernel runs: {kernels:?}") };
     ensure!(kernel["item"] == "kernel:running" && kernel["fields"]["release"] == release.trim(), "{kernel:#}");
+    let processors = web.host.root("nproc --all").await?;
+    let parts = collector.rest().all(&path, &[("kind", "hardware")]).await?;
+    let counted = parts.iter().find(|part| part["item"] == "hardware:cpu").map(|part| part["fields"]["count"].to_string());
+    ensure!(counted.as_deref() == Some(processors.trim()), "{processors} processors are told as {parts:?}");
     let file = web.host.folder().join(PROBE);
     let file = file.to_str().context("the folder of a host has a plain name")?;
     Call::new("fallocate").args(["-l", "2M", file]).run().await?;

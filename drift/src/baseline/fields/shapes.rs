@@ -401,6 +401,11 @@ const HARDWARE: Shape = Shape {
     example: "{ count: 8 }",
 };
 
+const LISTENER: Shape = Shape {
+    fields: &[("address", Text), ("port", Number), ("process", Text), ("protocol", Word(&["tcp", "udp"])), ("uid", Number), ("unit", Text)],
+    example: "{ process: /usr/sbin/sshd }",
+};
+
 pub(super) const fn of(kind: ItemKind) -> Shape {
     match kind {
         ItemKind::File => FILE,
@@ -433,6 +438,7 @@ pub(super) const fn of(kind: ItemKind) -> Shape {
         ItemKind::Timezone => TIMEZONE,
         ItemKind::HostsEntry => HOSTS_ENTRY,
         ItemKind::Resolver => RESOLVER,
+        ItemKind::Listener => LISTENER,
         ItemKind::Timer => TIMER,
         ItemKind::Locale => LOCALE,
         ItemKind::TimeSync => TIME_SYNC,
