@@ -94,9 +94,9 @@ impl Scene {
     }
 }
 
-/// `TRUELINE_TRUTH_OPERATIONS` on each file system: 10,000 by hand.
+/// `TRUELINE_TRUTH_OPERATIONS` on each file system: 10,000 by hand, few where nobody says.
 fn operations() -> usize {
-    std::env::var("TRUELINE_TRUTH_OPERATIONS").ok().and_then(|count| count.parse().ok()).unwrap_or(400)
+    std::env::var("TRUELINE_TRUTH_OPERATIONS").ok().and_then(|count| count.parse().ok()).unwrap_or(200)
 }
 
 /// `None`, with the reason said, where this machine has no such file system.

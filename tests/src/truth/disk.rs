@@ -114,6 +114,10 @@ fn attributes(path: &Path, fields: &mut Fields) -> anyhow::Result<()> {
             "security.capability" if value == CAPABILITIES => {
                 fields.insert("capabilities".to_owned(), json!("cap_net_raw=ep"));
             }
+            // Where xfs keeps the ACL, which it shows to root once more: bytes, never text.
+            "trusted.SGI_ACL_FILE" => {
+                fields.insert(format!("xattr.{name}"), json!(format!("0x{}", hex::encode(value))));
+            }
             name if name.starts_with("user.") => {
                 fields.insert(format!("xattr.{name}"), json!(std::str::from_utf8(value)?));
             }
