@@ -107,18 +107,18 @@ fn disks(root: &Root, found: &mut BTreeMap<Vec<u8>, Fields>) -> io::Result<()> {
         fields.set(FieldName::known("size"), Value::Integer(i64::try_from(sectors.saturating_mul(SECTOR)).unwrap_or(i64::MAX)));
         for (name, files) in [("model", ["device/model", "model"]), ("vendor", ["device/vendor", "vendor"])] {
             // Of a bus without names it is a number.
-            let told = first(&word, &files)?.filter(|told| !told.starts_with("0x"));
+            let told = first(word, &files)?.filter(|told| !told.starts_with("0x"));
             if let Some(told) = told {
                 fields.set(FieldName::known(name), Value::text(&told));
             }
         }
-        let serial = first(&word, &["device/serial", "serial"])?;
+        let serial = first(word, &["device/serial", "serial"])?;
         if let Some(serial) = &serial {
             fields.set(FieldName::known("serial"), Value::text(serial));
         }
         let called = match serial {
             Some(serial) => Some(serial),
-            None => first(&word, &["wwid", "device/wwid"])?,
+            None => first(word, &["wwid", "device/wwid"])?,
         };
         // Without either its name is all there is.
         let called = called.map_or(name, |called| text::original(&called).into_owned());

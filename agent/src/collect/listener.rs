@@ -131,7 +131,7 @@ fn address(text: &str) -> Option<SocketAddr> {
     Some(SocketAddr::new(address, port))
 }
 
-/// `32768	60999`; where it cannot be read, as the kernel has it by itself.
+/// `32768 60999`, with a tab between; where it cannot be read, as the kernel has it by itself.
 fn outgoing_ports(text: &[u8]) -> std::ops::RangeInclusive<u16> {
     let text = String::from_utf8_lossy(text);
     let mut numbers = text.split_ascii_whitespace().map(|number| number.parse::<u16>());

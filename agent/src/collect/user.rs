@@ -12,6 +12,22 @@ use super::{CollectError, Collector, Listing, Root, listing, refusal};
 const DATABASE_LIMIT: u64 = 16 * 1024 * 1024;
 const DAY_MICROS: i64 = 86_400_000_000;
 
+const FIELDS: [&str; 13] = [
+    "uid",
+    "gid",
+    "gecos",
+    "home",
+    "shell",
+    "locked",
+    "password",
+    "password_changed",
+    "password_min_days",
+    "password_max_days",
+    "password_warn_days",
+    "password_inactive_days",
+    "expires_at",
+];
+
 type Shown = fn(&[u8]) -> Value;
 
 /// Fields of shadow(5) by their place in its line.
@@ -50,7 +66,7 @@ pub fn parse(passwd: &[u8], shadow: Result<&[u8], String>, key: &RedactionKey) -
     let mut users = Vec::new();
     for record in records(passwd) {
         let [name, password, uid, gid, gecos, home, shell] = record[..] else {
-            users.push(misshapen.account(&record, 7, &["uid", "gid", "gecos", "home", "shell", "locked", "password"])?);
+            users.push(misshapen.account(&record, 7, &FIELDS)?);
             continue;
         };
         let mut fields = Fields::new();
@@ -177,7 +193,7 @@ user:www-data {{"gid":33,"home":"/var/www","locked":true,"password":"locked","sh
         let of = |name: &str| &listing.items.iter().find(|(item, _)| item.key.as_str() == name).unwrap().1.fields;
         assert_eq!((listing.items.len(), listing.skipped), (5, 0));
         for name in ["root", "bare"] {
-            assert!(of(name).len() == 7 && of(name).iter().all(|(_, value)| value.is_unreadable()), "{:?}", of(name));
+            assert!(of(name).len() == FIELDS.len() && of(name).iter().all(|(_, value)| value.is_unreadable()), "{:?}", of(name));
         }
         assert_eq!(of("root").value("uid").unwrap().to_string(), "unreadable: its line has 8 fields between colons, not 7");
         assert!(of("bin").value("uid").unwrap().is_unreadable() && of("bin").value("gid") == Some(&Value::Integer(2)));

@@ -76,6 +76,13 @@ fn fields(path: &Path) -> anyhow::Result<Fields> {
     } else {
         bail!("a kind that no operation makes");
     }
+    let bits = metadata.mode();
+    let is_open = bits & 0o002 != 0 && (kind.is_file() || (kind.is_dir() && bits & 0o1000 == 0));
+    for (name, holds) in
+        [("setuid", kind.is_file() && bits & 0o4000 != 0), ("setgid", kind.is_file() && bits & 0o2000 != 0), ("world_writable", is_open)]
+    {
+        fields.extend(holds.then(|| (name.to_owned(), json!(true))));
+    }
     if kind.is_file() || kind.is_dir() {
         fields.extend(flags(path)?.map(|flags| ("flags".to_owned(), json!(flags))));
     }
