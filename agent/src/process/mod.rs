@@ -476,6 +476,8 @@ thread = threading.Thread(target=work); thread.start(); opened.wait(); {put_away
 if os.fork() == 0: os.setresuid(54321, 54321, 54321); {tell}; os._exit(0)
 os.wait()"
         );
+        // As pam_keyinit, which is the user for a moment by the real id alone.
+        let keyring = format!("import os; open('/proc/self/loginuid', 'w').write('4321'); os.setresuid(54321, 0, 0); {tell}");
         // As what sudo runs: root, with the session of who called it.
         let beneath = format!(
             "import os; f = os.open('/proc/self/loginuid', os.O_WRONLY); os.setresuid(54321, 54321, 0); os.write(f, b'4321')
@@ -491,7 +493,7 @@ if os.fork() == 0:
  os._exit(0)
 os.wait(); os.read(0, 1)"
         );
-        for (source, is_self_given) in [(&own, true), (&makers, false), (&beneath, true), (&left_behind, true)] {
+        for (source, is_self_given) in [(&own, true), (&makers, false), (&keyring, false), (&beneath, true), (&left_behind, true)] {
             let Ok(mut child) = Command::new("python3").args(["-c", source]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn() else {
                 return crate::collect::skipped(test, "there is no python3");
             };

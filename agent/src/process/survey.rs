@@ -142,7 +142,10 @@ pub fn is_vouched_for(pid: u32, parent: Option<u32>, login_uid: u32, session: u3
     if is_in_slice_of(&own, login_uid) {
         return true;
     }
-    let is_roots = |folder: &ProcessFolder| users(folder).is_some_and(|(uid, _)| uid == 0) && folder.is_set_user_id() == Some(false);
+    // Between writing the login and becoming the user root is that user for a moment by the real id alone: pam_keyinit(8) makes his
+    // keyring so.
+    let is_root = |folder: &ProcessFolder| users(folder).is_some_and(|(uid, euid)| uid == 0 || euid == 0);
+    let is_roots = |folder: &ProcessFolder| is_root(folder) && folder.is_set_user_id() == Some(false);
     let mut above = parent.or_else(|| parent_of(&own));
     let mut topmost = own;
     for _ in 0..ABOVE {

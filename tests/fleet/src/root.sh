@@ -7,7 +7,7 @@ root=$1 kind=$2 key=$3 debs=$4 plain=${5-}
 
 if [ "$kind" = plain ]; then
     debootstrap --variant=minbase --cache-dir="$debs" \
-        --include=systemd,systemd-sysv,dbus,libpam-systemd,openssh-server,sudo,cron,procps,iproute2,ca-certificates,adduser,vim-tiny,nftables \
+        --include=systemd,systemd-sysv,dbus,libpam-systemd,openssh-server,sudo,cron,procps,iproute2,ca-certificates,adduser,vim-tiny,nftables,at \
         bookworm "$root"
 else
     mkdir "$root" "$root.plain"
