@@ -21,7 +21,7 @@ use super::pace::{Meter, Pace};
 use super::refusal::{is_own_want, is_unsupported, refused, unreadable};
 use super::root::Root;
 use super::{Reading, Stamp, attributes, settings};
-use crate::kernel::file::{Contents, EntryType, Metadata, Pinned};
+use crate::kernel::file::{Contents, EntryType, Inode, Metadata, Pinned};
 
 const BUFFER: usize = 128 * 1024;
 
@@ -87,6 +87,10 @@ impl Stamp {
             modified_ns: metadata.modified_ns,
             changed_ns: metadata.changed_ns,
         }
+    }
+
+    pub fn inode(&self) -> Inode {
+        Inode { device: self.device, number: self.inode }
     }
 }
 
@@ -193,7 +197,7 @@ impl FileReader {
             fields.remove("group");
             self.set_names(&mut fields, &pinned.metadata);
             permissions::derive(&mut fields);
-            return Ok(Reading { fields, stamp: Some(*stamp), changed_at: changed_at(&pinned.metadata) });
+            return Ok(Reading { fields, stamp: Some(*stamp), inode: Some(stamp.inode()), changed_at: changed_at(&pinned.metadata) });
         }
         let (fields, metadata) = match pinned.metadata.entry_type {
             EntryType::File => match pinned.contents() {
@@ -218,7 +222,7 @@ impl FileReader {
     pub fn outline(&self, metadata: &Metadata) -> Reading {
         let mut fields = Fields::new();
         self.set_metadata(&mut fields, metadata);
-        Reading { fields, stamp: None, changed_at: changed_at(metadata) }
+        Reading { fields, stamp: None, inode: Some(Stamp::of(metadata).inode()), changed_at: changed_at(metadata) }
     }
 
     /// A file whose contents nobody lets the agent open.
@@ -464,7 +468,8 @@ fn now_ns() -> i64 {
 /// With a stamp where that can be relied on: what changes within the clock's last moment shows in no time.
 fn reading(fields: Fields, metadata: &Metadata, now_ns: i64) -> Reading {
     let proven = metadata.changed_ns < now_ns - YOUNG_NS && !fields.iter().any(|(_, value)| value.is_unreadable());
-    Reading { stamp: proven.then(|| Stamp::of(metadata)), changed_at: changed_at(metadata), fields }
+    let stamp = Stamp::of(metadata);
+    Reading { stamp: proven.then_some(stamp), inode: Some(stamp.inode()), changed_at: changed_at(metadata), fields }
 }
 
 fn set_flags(fields: &mut Fields, contents: &Contents) {

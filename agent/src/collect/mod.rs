@@ -61,6 +61,7 @@ use trueline_drift::redact::RedactionKey;
 use trueline_drift::watch::WatchPolicy;
 use trueline_drift::{Fields, ItemId, ItemKey, ItemKind, Time};
 
+use crate::kernel::file::Inode;
 use crate::sensor::Generation;
 
 pub use collectors::Collectors;
@@ -74,6 +75,8 @@ pub struct Reading {
     /// For files: what must be unchanged for the contents to be taken as unchanged. Absent where
     /// that could not be relied on: the file changed a moment ago, or was not read in full.
     pub stamp: Option<Stamp>,
+    /// For files: which one bears the name; the stamp's, where there is one.
+    pub inode: Option<Inode>,
     /// For files: when it last changed, by the clock that inodes are stamped with.
     pub changed_at: Option<Time>,
 }
@@ -141,7 +144,7 @@ fn listing(kind: ItemKind, entries: impl IntoIterator<Item = (Vec<u8>, Fields)>,
     for (key, fields) in entries {
         match ItemKey::from_bytes(&key) {
             Ok(key) if !key.as_str().is_empty() => {
-                items.entry(key).and_modify(|_| skipped += 1).or_insert(Reading { fields, stamp: None, changed_at: None });
+                items.entry(key).and_modify(|_| skipped += 1).or_insert(Reading { fields, stamp: None, inode: None, changed_at: None });
             }
             _ => skipped += 1,
         }

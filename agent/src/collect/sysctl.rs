@@ -36,7 +36,7 @@ pub fn read_one(root: &Root, name: &ItemKey) -> Result<Option<Reading>, CollectE
     place.push(b'/');
     place.extend(path);
     match Pinned::open(&place) {
-        Ok(pinned) => Ok(setting(&pinned).map(|fields| Reading { fields, stamp: None, changed_at: None })),
+        Ok(pinned) => Ok(setting(&pinned).map(|fields| Reading { fields, stamp: None, inode: None, changed_at: None })),
         Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
         Err(error) => Err(CollectError::database(format!("the kernel setting {name}"), &error)),
     }

@@ -73,6 +73,14 @@ impl EntryType {
     }
 }
 
+/// A file or folder, whatever its names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Inode {
+    /// As stat(2) packs it. On btrfs that is the subvolume's, which the kernel's own hooks do not know.
+    pub device: u64,
+    pub number: u64,
+}
+
 /// statx(2), without asking a remote server anew.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Metadata {

@@ -46,11 +46,3 @@ pub enum FileProbeError {
     #[error("attaching hooks on files: {}", refusals(.0))]
     Attach(Vec<Hook>),
 }
-
-/// A file or folder, as the kernel keeps it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Inode {
-    /// As stat(2) packs it. On btrfs stat(2) itself tells another.
-    pub device: u64,
-    pub number: u64,
-}

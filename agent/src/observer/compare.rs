@@ -1,6 +1,6 @@
 //! Reading what was touched or found, and noting the difference: the only place where a record of an item is made.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
@@ -76,7 +76,8 @@ impl<S: Sink> Observer<S> {
     /// Reads what has settled and notes what changed.
     pub(super) fn examine(&mut self, settled: Vec<Settled>) {
         let mut kinds: BTreeMap<ItemKind, Source> = BTreeMap::new();
-        for touched in settled {
+        let mut due = VecDeque::from(settled);
+        while let Some(touched) = due.pop_front() {
             // Before all that costs: many are looked at more than once.
             if let Target::Path(path) = &touched.target
                 && self.parts.policy.watches_path(&text::printable(path))
@@ -107,7 +108,7 @@ impl<S: Sink> Observer<S> {
                     let wrote = touched.wrote;
                     self.unwritten = !wrote;
                     let mut touched = Some(touched);
-                    let looked = self.examine_path(&path, &mut touched, &actor);
+                    let looked = self.examine_path(&path, &mut touched, &actor, &mut due);
                     self.unwritten = false;
                     let doubt = match looked {
                         Look::TooSoon => continue,
@@ -152,7 +153,7 @@ impl<S: Sink> Observer<S> {
         }
     }
 
-    fn examine_path(&mut self, path: &[u8], touched: &mut Option<Settled>, actor: &Actor) -> Look {
+    fn examine_path(&mut self, path: &[u8], touched: &mut Option<Settled>, actor: &Actor, due: &mut VecDeque<Settled>) -> Look {
         let printable = text::printable(path);
         let depth = touched.as_ref().map_or(Depth::Item, |touched| touched.depth);
         // A package manager writes its database on and on, each of its processes for itself: what waits would be the next one's.
@@ -174,12 +175,20 @@ impl<S: Sink> Observer<S> {
             Look::Doubtful => &actor.but(STILL_WRITTEN),
             Look::Whole => actor,
         };
+        let stored = self.stored(&item);
+        let before = stored.as_ref().ok().and_then(Option::as_ref);
+        let actor = match (&read, &*touched) {
+            (Ok(reading), Some(touched)) => {
+                &self.tell_others(&item, before, reading.as_ref(), (touched.touched_at, touched.wrote), actor, due)
+            }
+            _ => actor,
+        };
         let is_gone = matches!(read, Ok(None)) && touched.as_ref().and_then(|touched| touched.entry).is_some_and(Entry::was_transient);
-        if is_gone && matches!(self.stored(&item), Ok(None)) {
+        if is_gone && matches!(stored, Ok(None)) {
             self.note_transient(&item, actor);
             return look;
         }
-        let was_folder = self.stored(&item).ok().flatten().is_some_and(|stored| is_folder(&stored.fields));
+        let was_folder = before.is_some_and(|stored| is_folder(&stored.fields));
         let now_folder = self.compare_read(&item, read, Cause::Event, actor).is_some_and(|fields| is_folder(&fields));
         // What lies in a folder comes and goes with it, by the same hand.
         if (was_folder && !now_folder) || (now_folder && depth == Depth::Tree) {
@@ -268,7 +277,12 @@ impl<S: Sink> Observer<S> {
                 let may_be_anothers = self.settle.holds(&request.item.key.bytes())
                     || reading.as_ref().is_some_and(|reading| self.may_be_anothers(&request.item, reading));
                 let is_doubtful = request.cause == Cause::Event && self.names(&request.actor) && may_be_anothers;
-                let actor = if is_doubtful { request.actor.but(STILL_WRITTEN) } else { request.actor };
+                let mut actor = if is_doubtful { request.actor.but(STILL_WRITTEN) } else { request.actor };
+                if request.cause == Cause::Event {
+                    let before = self.stored(&request.item).ok().flatten();
+                    let done = (clock::now(), true);
+                    actor = self.tell_others(&request.item, before.as_ref(), reading.as_ref(), done, &actor, &mut VecDeque::new());
+                }
                 self.compare(request.item.clone(), reading, request.cause, &actor, self.novelty(&request.item));
             }
             Err(error) => {
@@ -397,13 +411,13 @@ impl<S: Sink> Observer<S> {
             // Compared with nothing it would be called new.
             Err(error) => return self.read_later(Scope::of(&item), &error),
         };
-        let (fields, stamp) = match reading {
-            Some(reading) => (Some(reading.fields.bounded()), reading.stamp),
-            None => (None, None),
+        let (fields, stamp, inode) = match reading {
+            Some(reading) => (Some(reading.fields.bounded()), reading.stamp, reading.inode),
+            None => (None, None, None),
         };
-        let update = fields.clone().map(|fields| Stored { fields, observed_at: now, stamp });
-        let (before, observed_after, known_stamp) = match stored {
-            Some(stored) => (Some(stored.fields), stored.observed_at, Some(stored.stamp)),
+        let update = fields.clone().map(|fields| Stored { fields, observed_at: now, stamp, inode });
+        let (before, observed_after, known) = match stored {
+            Some(stored) => (Some(stored.fields), stored.observed_at, Some((stored.stamp, stored.inode))),
             None => (None, self.complete_at, None),
         };
         if before.is_none() && novelty == Novelty::FirstSight {
@@ -425,7 +439,7 @@ impl<S: Sink> Observer<S> {
                 return;
             }
             // The same to everybody but the next quick scan.
-            if known_stamp.is_some_and(|known| known != stamp) {
+            if known.is_some_and(|known| known != (stamp, inode)) {
                 self.offer.updates.insert(item, update);
             }
             return;

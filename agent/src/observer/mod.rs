@@ -15,6 +15,7 @@ mod compare;
 mod findings;
 mod freshness;
 mod learnt;
+mod links;
 mod offer;
 mod plans;
 mod polls;
@@ -54,6 +55,7 @@ use aside::Aside;
 pub use aside::LARGE;
 use compare::Novelty;
 use findings::Findings;
+use links::Links;
 use offer::{Hold, Offer};
 use plans::Plans;
 pub use plans::{Plan, Why};
@@ -117,6 +119,7 @@ pub struct Observer<S> {
     /// It looks for the last time: nothing is put off.
     is_leaving: bool,
     aside: Aside,
+    links: Links,
     offer: Offer,
     offer_again: Option<Instant>,
     holding: Option<Hold>,
@@ -178,6 +181,7 @@ impl<S: Sink> Observer<S> {
             kernel_told_until: Time::default(),
             is_leaving: false,
             aside,
+            links: Links::default(),
             offer: Offer::default(),
             offer_again: None,
             holding: None,
@@ -231,6 +235,7 @@ impl<S: Sink> Observer<S> {
             }
             // Also beside a steady stream of events, else what was lost would never be read again.
             self.work_aside();
+            self.work_on_links();
             self.tell_found(Instant::now());
             if self.can_sweep() {
                 self.work_on_sweep(if is_quiet { SCAN_WAIT } else { Duration::ZERO });
@@ -268,7 +273,7 @@ impl<S: Sink> Observer<S> {
         if (self.sweep.is_some() || !self.plans.is_empty()) && self.can_sweep() && !is_waiting {
             wait = Duration::ZERO;
         }
-        let dues = [self.settle.next_due(), self.unpacking.next_due(), self.findings.due(now)];
+        let dues = [self.settle.next_due(), self.unpacking.next_due(), self.findings.due(now), self.links.next_due(now)];
         if !is_waiting && let Some(due) = dues.into_iter().flatten().min() {
             wait = wait.min(due.saturating_duration_since(now));
         }

@@ -61,6 +61,13 @@ pub struct Settled {
     pub limit: Instant,
 }
 
+impl Settled {
+    /// This one may have done so too.
+    pub fn share(&mut self, actor: &Actor) {
+        self.shared |= self.actor.as_ref().is_some_and(|own| !is_same_process(own, actor));
+    }
+}
+
 /// A reading that waits until all that came before it has been told.
 #[derive(Debug, Clone)]
 pub struct Held {
@@ -223,6 +230,11 @@ impl Settle {
         if let Some(waiting) = self.waiting.get_mut(&Target::Kind(kind)) {
             waiting.held = None;
         }
+    }
+
+    /// Who is known to have touched the path, if that waits.
+    pub fn actor(&self, path: &[u8]) -> Option<&Actor> {
+        self.waiting.get(&Target::Path(path.to_vec()))?.actor.as_deref()
     }
 
     /// The paths that wait.

@@ -3,8 +3,8 @@
 //!
 //! ```text
 //! key:   kind as on the wire u8, key as the host's bytes
-//! value: version u8, crc32 of key and rest u32 LE, observed_at varint, stamp u8 (0 | 1) [device inode size modified
-//!        changed, varints], fields: name (code u8, or 0 and text), tag u8, value; to the end
+//! value: version u8, crc32 of key and rest u32 LE, observed_at varint, stamp u8: 0, or 1 and device inode size
+//!        modified changed, or 2 and device inode, varints; fields: name (code u8, or 0 and text), tag u8, value; to the end
 //! ```
 //! Integers are LEB128, signed ones zigzag; text is its length and its bytes.
 
@@ -15,6 +15,7 @@ use trueline_proto::convert::{item_kind_from_wire, item_kind_to_wire};
 
 use super::Stored;
 use crate::collect::{Glance, Stamp};
+use crate::kernel::file::Inode;
 
 const VERSION: u8 = 1;
 const HEADER: usize = 5;
@@ -53,9 +54,14 @@ pub fn encode(key: &[u8], stored: &Stored) -> Vec<u8> {
     let mut out = Vec::with_capacity(192);
     out.extend_from_slice(&[VERSION, 0, 0, 0, 0]);
     signed(&mut out, stored.observed_at.micros());
-    match &stored.stamp {
-        None => out.push(0),
-        Some(stamp) => {
+    match (&stored.stamp, stored.inode) {
+        (None, None) => out.push(0),
+        (None, Some(inode)) => {
+            out.push(2);
+            unsigned(&mut out, inode.device);
+            unsigned(&mut out, inode.number);
+        }
+        (Some(stamp), _) => {
             out.push(1);
             unsigned(&mut out, stamp.device);
             unsigned(&mut out, stamp.inode);
@@ -83,7 +89,7 @@ pub fn encode(key: &[u8], stored: &Stored) -> Vec<u8> {
 pub fn decode(key: &[u8], row: &[u8]) -> Option<Stored> {
     let mut rest = Rest::of(key, row)?;
     let observed_at = Time::from_micros(rest.signed()?);
-    let stamp = rest.stamp()?;
+    let (stamp, inode) = rest.identity()?;
     let mut fields = Fields::new();
     while !rest.0.is_empty() {
         let name = match rest.byte()? {
@@ -92,14 +98,14 @@ pub fn decode(key: &[u8], row: &[u8]) -> Option<Stored> {
         };
         fields.set(name, rest.value()?);
     }
-    Some(Stored { fields, observed_at, stamp })
+    Some(Stored { fields, observed_at, stamp, inode })
 }
 
 /// Whether the row is of a file that still looks so, without making its fields; `None` as for [`decode`].
 pub fn holds(key: &[u8], row: &[u8], glance: &Glance<'_>) -> Option<bool> {
     let mut rest = Rest::of(key, row)?;
     rest.signed()?;
-    if rest.stamp()? != Some(glance.stamp) {
+    if rest.identity()?.0 != Some(glance.stamp) {
         return Some(false);
     }
     let (mut owner, mut group, mut format) = (None, None, None);
@@ -118,6 +124,31 @@ pub fn holds(key: &[u8], row: &[u8], glance: &Glance<'_>) -> Option<bool> {
     }
     // What it set while it had a format counts no more once it has none, and is not known until it is read in it.
     Some((owner, group, format) == (glance.owner, glance.group, glance.format.map(Format::name)))
+}
+
+/// The file that bore the name; `None` also for a row that is not whole.
+pub fn inode(key: &[u8], row: &[u8]) -> Option<Inode> {
+    let mut rest = Rest::of(key, row)?;
+    rest.signed()?;
+    rest.identity()?.1
+}
+
+/// As [`inode`], where it had other names too.
+pub fn shared_inode(key: &[u8], row: &[u8]) -> Option<Inode> {
+    let mut rest = Rest::of(key, row)?;
+    rest.signed()?;
+    let inode = rest.identity()?.1?;
+    while !rest.0.is_empty() {
+        let name = match rest.byte()? {
+            0 => rest.text()?,
+            code => KNOWN.get(usize::from(code) - 1)?,
+        };
+        if name == "nlink" {
+            return matches!(rest.value()?, Value::Integer(links) if links > 1).then_some(inode);
+        }
+        rest.skip()?;
+    }
+    None
 }
 
 fn checksum(key: &[u8], body: &[u8]) -> u32 {
@@ -187,16 +218,20 @@ impl<'a> Rest<'a> {
         (header[0] == VERSION && header[1..] == checksum(key, body).to_le_bytes()).then_some(Self(body))
     }
 
-    fn stamp(&mut self) -> Option<Option<Stamp>> {
+    fn identity(&mut self) -> Option<(Option<Stamp>, Option<Inode>)> {
         Some(match self.byte()? {
-            0 => None,
-            1 => Some(Stamp {
-                device: self.unsigned()?,
-                inode: self.unsigned()?,
-                size: self.unsigned()?,
-                modified_ns: self.signed()?,
-                changed_ns: self.signed()?,
-            }),
+            0 => (None, None),
+            1 => {
+                let stamp = Stamp {
+                    device: self.unsigned()?,
+                    inode: self.unsigned()?,
+                    size: self.unsigned()?,
+                    modified_ns: self.signed()?,
+                    changed_ns: self.signed()?,
+                };
+                (Some(stamp), Some(stamp.inode()))
+            }
+            2 => (None, Some(Inode { device: self.unsigned()?, number: self.unsigned()? })),
             _ => return None,
         })
     }
@@ -290,18 +325,25 @@ mod tests {
     proptest! {
         #[test]
         fn a_row_reads_back_and_an_altered_one_does_not(
-            fields in proptest::collection::vec(("mode|sha256|owner|group|format|config\\.[A-Z]{1,8}", value()), 0..8),
+            fields in proptest::collection::vec(("mode|sha256|owner|group|nlink|format|config\\.[A-Z]{1,8}", value()), 0..8),
+            unstamped in proptest::option::of((any::<u64>(), any::<u64>())),
             observed in any::<i64>(),
             stamp in proptest::option::of((any::<u64>(), any::<u64>(), any::<u64>(), any::<i64>(), any::<i64>())),
             flip in any::<proptest::sample::Index>(),
         ) {
+            let stamp = stamp.map(|(device, inode, size, modified_ns, changed_ns)| Stamp { device, inode, size, modified_ns, changed_ns });
+            let inode = stamp.map(|stamp| stamp.inode()).or(unstamped.map(|(device, number)| Inode { device, number }));
             let stored = Stored {
                 fields: fields.into_iter().map(|(name, value)| (FieldName::new(&name), value)).collect(),
                 observed_at: Time::from_micros(observed),
-                stamp: stamp.map(|(device, inode, size, modified_ns, changed_ns)| Stamp { device, inode, size, modified_ns, changed_ns }),
+                stamp,
+                inode,
             };
             let mut row = encode(b"\x01/etc/a", &stored);
             prop_assert_eq!(decode(b"\x01/etc/a", &row), Some(stored.clone()));
+            let is_shared = matches!(stored.fields.value("nlink"), Some(Value::Integer(links)) if *links > 1);
+            prop_assert_eq!(super::inode(b"\x01/etc/a", &row), inode);
+            prop_assert_eq!(shared_inode(b"\x01/etc/a", &row), inode.filter(|_| is_shared));
             if let Some(stamp) = stored.stamp {
                 let text = |name| match stored.fields.value(name) {
                     // A name that looks like a digest is kept as one: such a file is read again, which is no harm.

@@ -25,6 +25,7 @@
 //! replays the spool after [`State::spooled`], as at the start.
 
 pub mod encoding;
+mod names;
 mod sweep;
 #[cfg(test)]
 mod tests;
@@ -37,9 +38,12 @@ use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use redb::{Builder, Database, DatabaseError, Durability, ReadableDatabase, ReadableTable, StorageError, TableDefinition};
 use trueline_drift::{Epoch, Fields, ItemId, ItemKind, RecordBody, Sequence, Time};
 
+pub use names::Bearers;
 pub use sweep::{Scope, Seen};
 
 use crate::collect::{Glance, Stamp};
+use crate::kernel::file::Inode;
+use names::Names;
 
 const ITEMS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("items");
 const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
@@ -76,6 +80,8 @@ pub struct Stored {
     pub observed_at: Time,
     /// Absent after a replay, and for what is not a file: the next scan reads the item whole.
     pub stamp: Option<Stamp>,
+    /// For files: which one bore the name; the stamp's, where there is one.
+    pub inode: Option<Inode>,
 }
 
 /// A state file that was not whole. The new state is empty: the observer opens a coverage gap and takes its inventory again.
@@ -151,6 +157,7 @@ impl State {
         let fault = |error: redb::Error| self.storage("prepare", error);
         let transaction = database.begin_write().map_err(|error| fault(error.into()))?;
         transaction.open_table(ITEMS).map_err(|error| fault(error.into()))?;
+        Names::make(&transaction).map_err(fault)?;
         let spooled = {
             let meta = transaction.open_table(META).map_err(|error| fault(error.into()))?;
             let row = meta.get(SPOOLED).map_err(|error| fault(error.into()))?;
@@ -228,12 +235,12 @@ impl State {
             last = Some((epoch, sequence));
             match body {
                 RecordBody::Observed(observation) => {
-                    let stored = Stored { fields: observation.fields, observed_at: observation.observed_at, stamp: None };
+                    let stored = Stored { fields: observation.fields, observed_at: observation.observed_at, stamp: None, inode: None };
                     batch.push((observation.item, Some(stored)));
                 }
                 RecordBody::Changed(change) => {
                     let observed_at = change.observed_at;
-                    let stored = change.after().map(|fields| Stored { fields, observed_at, stamp: None });
+                    let stored = change.after().map(|fields| Stored { fields, observed_at, stamp: None, inode: None });
                     batch.push((change.item, stored));
                 }
                 RecordBody::Unwatched { item, .. } => batch.push((item, None)),
@@ -360,17 +367,22 @@ impl State {
                 if !changes.is_empty() {
                     let mut counts = meta.get(COUNTS)?.map_or([0; KINDS], |row| counts(row.value()));
                     let mut items = transaction.open_table(ITEMS)?;
+                    let mut names = Names::open(&transaction)?;
                     for (item, stored) in changes {
                         let key = encoding::key(item);
                         let count = &mut counts[usize::from(key[0])];
                         match stored {
                             Some(stored) => {
-                                let is_new = items.insert(key.as_slice(), encoding::encode(&key, stored).as_slice())?.is_none();
-                                *count += u64::from(is_new);
+                                let row = encoding::encode(&key, stored);
+                                let before = items.insert(key.as_slice(), row.as_slice())?;
+                                *count += u64::from(before.is_none());
+                                let before = before.and_then(|before| encoding::shared_inode(&key, before.value()));
+                                names.change(&key, before, encoding::shared_inode(&key, &row))?;
                             }
                             None => {
-                                let was_there = items.remove(key.as_slice())?.is_some();
-                                *count = count.saturating_sub(u64::from(was_there));
+                                let before = items.remove(key.as_slice())?;
+                                *count = count.saturating_sub(u64::from(before.is_some()));
+                                names.change(&key, before.and_then(|before| encoding::shared_inode(&key, before.value())), None)?;
                             }
                         }
                     }

@@ -150,7 +150,7 @@ impl State {
 
     /// Calls `take` with each key and row until it says no. The snapshot lives for this call alone: a long one would keep
     /// the file from reusing its pages.
-    fn walk(&self, scope: &Scope, after: Option<&ItemId>, mut take: impl FnMut(&[u8], &[u8]) -> bool) -> Result<(), StateError> {
+    pub(super) fn walk(&self, scope: &Scope, after: Option<&ItemId>, mut take: impl FnMut(&[u8], &[u8]) -> bool) -> Result<(), StateError> {
         let (low, high) = scope.bounds();
         let after = after.map(encoding::key).filter(|after| *after >= low);
         let start = after.as_deref().map_or(Bound::Included(low.as_slice()), Bound::Excluded);

@@ -26,10 +26,12 @@ fn file(path: &[u8]) -> ItemId {
 }
 
 fn stored(number: i64) -> Stored {
+    let stamp = Stamp { device: 1, inode: 2, size: number as u64, modified_ns: -3, changed_ns: 4 };
     Stored {
         fields: Fields::new().with("mode", "0644").with("size", number),
         observed_at: Time::from_micros(number),
-        stamp: Some(Stamp { device: 1, inode: 2, size: number as u64, modified_ns: -3, changed_ns: 4 }),
+        stamp: Some(stamp),
+        inode: Some(stamp.inode()),
     }
 }
 
@@ -309,4 +311,43 @@ fn counts_of_an_agent_that_knew_fewer_kinds_are_read() {
     let counts = super::counts(&before);
     assert_eq!((&counts[..8], &counts[8..]), (&[0, 5, 4, 3, 2, 1, 6, 7][..], &[0; 56][..]));
     assert_eq!(super::counts(&super::bytes(counts)), counts);
+}
+
+#[test]
+fn the_names_of_a_file_are_known_while_it_has_several() {
+    let directory = tempfile::tempdir().unwrap();
+    let inode = Inode { device: 8, number: 77 };
+    let named = |links: i64| Stored { fields: Fields::new().with("nlink", links), stamp: None, inode: Some(inode), ..stored(1) };
+    let names = |state: &State| state.names_of(inode).unwrap();
+    let (a, b) = (file(b"/etc/a"), file(b"/etc/b"));
+    let other = Stored { inode: Some(Inode { number: 78, ..inode }), ..named(2) };
+    {
+        let state = open(directory.path());
+        state.apply(&[(a.clone(), Some(named(2))), (b.clone(), Some(named(2))), (file(b"/etc/c"), Some(other))], None).unwrap();
+        assert_eq!(names(&state), [a.clone(), b.clone()]);
+    }
+    let state = open(directory.path());
+    assert_eq!(names(&state), [a.clone(), b.clone()]);
+    state.apply(&[(b.clone(), None)], None).unwrap();
+    assert_eq!(names(&state), [a.clone()]);
+    state.apply(&[(a.clone(), Some(named(1)))], None).unwrap();
+    assert!(names(&state).is_empty());
+    let met = state.bearers(&|sought| sought == inode, None, 1).unwrap();
+    assert_eq!((met.items, met.last.clone()), (vec![(a.clone(), inode)], Some(a)));
+    let rest = state.bearers(&|sought| sought == inode, met.last.as_ref(), 10).unwrap();
+    assert!(rest.items.is_empty() && rest.last.is_none());
+}
+
+#[test]
+fn a_state_that_kept_no_names_learns_them() {
+    let directory = tempfile::tempdir().unwrap();
+    let inode = Inode { device: 8, number: 77 };
+    let named = Stored { fields: Fields::new().with("nlink", 2), stamp: None, inode: Some(inode), ..stored(1) };
+    open(directory.path()).apply(&[(file(b"/etc/a"), Some(named))], None).unwrap();
+    let database = redb::Database::open(directory.path().join("state.redb")).unwrap();
+    let transaction = database.begin_write().unwrap();
+    assert!(transaction.delete_table(redb::TableDefinition::<&[u8], ()>::new("names")).unwrap());
+    transaction.commit().unwrap();
+    drop(database);
+    assert_eq!(open(directory.path()).names_of(inode).unwrap(), [file(b"/etc/a")]);
 }

@@ -81,21 +81,29 @@ pub enum Operation {
     Rest,
 }
 
-/// A second name for a file, in view or not, and then a write, another mode and the end of it through that name.
-pub fn through_another_name() -> [[Operation; 2]; 3] {
-    let (known, inside, outside) = (Place("scope/a", "f0"), Place("scope/d", "f2"), Place("out", "f2"));
-    [
-        [Operation::Link(known, outside), Operation::Write(outside, 7)],
-        [Operation::Link(known, inside), Operation::Mode(inside, 0o4755)],
-        [Operation::Link(known, inside), Operation::Unlink(inside)],
-    ]
+/// A second name for a file out of view, and a write through it.
+pub fn through_an_unwatched_name() -> [Operation; 2] {
+    let (known, outside) = (Place("scope/a", "f0"), Place("out", "f2"));
+    [Operation::Link(known, outside), Operation::Write(outside, 7)]
 }
 
-/// Any one but a second name: see [`through_another_name`].
-pub fn any() -> impl Strategy<Value = Operation> {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Names {
+    /// Files have one name each, which may lead out of view.
+    Single,
+    /// Files have several, all in view: see [`through_an_unwatched_name`].
+    Several,
+}
+
+pub fn any(names: Names) -> impl Strategy<Value = Operation> {
     use Operation::*;
-    let file = || (prop::sample::select(&FOLDERS[..]), prop::sample::select(&NAMES[..])).prop_map(|(folder, name)| Place(folder, name));
-    let tree = || prop::sample::select(&TREES[..]).prop_map(|path| Place(path, ""));
+    let (folders, trees) = match names {
+        Names::Single => (&FOLDERS[..], &TREES[..]),
+        Names::Several => (&FOLDERS[..FOLDERS.len() - 1], &TREES[..TREES.len() - 1]),
+    };
+    let file = move || (prop::sample::select(folders), prop::sample::select(&NAMES[..])).prop_map(|(folder, name)| Place(folder, name));
+    let tree = move || prop::sample::select(trees).prop_map(|path| Place(path, ""));
+    let several = u32::from(names == Names::Several) * 8;
     let either = move || prop_oneof![4 => file(), 1 => tree()];
     let byte = proptest::prelude::any::<u8>;
     let contents = prop_oneof![
@@ -134,7 +142,8 @@ pub fn any() -> impl Strategy<Value = Operation> {
         file().prop_map(Immutable),
         (either(), 0..2_000_000_000_u32).prop_map(|(at, seconds)| Times(at, seconds)),
     ];
-    prop_oneof![12 => contents, 10 => names, 8 => attributes, 1 => file().prop_map(ThroughMemory), 4 => Just(Rest)]
+    let links = (file(), file()).prop_map(|(from, to)| Link(from, to));
+    prop_oneof![several => links, 12 => contents, 10 => names, 8 => attributes, 1 => file().prop_map(ThroughMemory), 4 => Just(Rest)]
 }
 
 /// Every editor's way to save, on a file that [`lay_out`] made.

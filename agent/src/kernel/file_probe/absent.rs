@@ -3,8 +3,9 @@
 use std::convert::Infallible;
 use std::os::fd::{AsFd, BorrowedFd};
 
+use super::FileProbeError;
 use super::record::Operation;
-use super::{FileProbeError, Inode};
+use crate::kernel::file::Inode;
 use crate::kernel::process_probe::{Drained, Hook};
 
 /// There are none.

@@ -11,7 +11,8 @@ use aya::programs::{BtfTracePoint, FEntry, FExit, Program};
 use aya::{Btf, Ebpf, EbpfLoader, VerifierLogLevel};
 
 use super::record::{Operation, decode};
-use super::{FOLDERS, FileProbeError, Inode};
+use super::{FOLDERS, FileProbeError};
+use crate::kernel::file::Inode;
 use crate::kernel::memory;
 use crate::kernel::process_probe::attached::{KERNEL_TYPES, told};
 use crate::kernel::process_probe::ring::Ring;

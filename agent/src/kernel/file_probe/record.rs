@@ -2,7 +2,7 @@
 //!
 //! The layout is that of `struct operation` there. The names in it were chosen by whoever made the files.
 
-use super::Inode;
+use crate::kernel::file::Inode;
 use crate::kernel::process_probe::record::{DecodeError, Record, number_of_device};
 use crate::process::event::BootTime;
 

@@ -9,6 +9,7 @@ use std::process::Command;
 use super::record::{Entry, Operation, OperationKind};
 use super::*;
 use crate::kernel::fanotify::{Group, Reach, Report};
+use crate::kernel::file::Inode;
 use crate::kernel::process_probe::Drained;
 
 fn start() -> Option<FileProbe> {
