@@ -149,6 +149,7 @@ impl Opened {
         // With the real paths of what is named by a link: sensors report those, and items are keyed by them.
         let policy = Arc::new(View::new(&present_policy(&state, &config.watch)?).policy().clone());
         let collectors = Collectors::new(Arc::clone(&policy), key);
+        let collectors = collectors.before_confinement().map_err(|source| RunError::Thread { what: "holders", source })?;
         let (signal_sender, signals) = sync_channel(SIGNALS);
         let counters = Arc::new(SensorCounters::default());
         let watched = sensor_policy(&policy, &collectors);

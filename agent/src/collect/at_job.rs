@@ -88,7 +88,13 @@ mod tests {
         std::fs::write(spool.join("note"), "no job").unwrap();
         let root = Root::at(folder.path());
         let policy = trueline_drift::watch::WatchPolicy::default();
-        let read = read_all(&Place { root: &root, policy: &policy, key: &RedactionKey::new([7; 32]) }).unwrap();
+        let read = read_all(&Place {
+            root: &root,
+            policy: &policy,
+            key: &RedactionKey::new([7; 32]),
+            holders: &crate::collect::Holders::here(root.clone()),
+        })
+        .unwrap();
         assert_eq!((read.items.len(), read.skipped), (1, 1));
         let (item, reading) = &read.items[0];
         assert_eq!(item.to_string(), "at_job:11");

@@ -264,7 +264,13 @@ mod tests {
     fn read_at(folder: &std::path::Path) -> Listing {
         let root = Root::at(folder);
         let policy = trueline_drift::watch::WatchPolicy::default();
-        read_all(&Place { root: &root, policy: &policy, key: &RedactionKey::new([7; 32]) }).unwrap()
+        read_all(&Place {
+            root: &root,
+            policy: &policy,
+            key: &RedactionKey::new([7; 32]),
+            holders: &crate::collect::Holders::here(root.clone()),
+        })
+        .unwrap()
     }
 
     fn host(passwd: &str) -> tempfile::TempDir {

@@ -8,7 +8,7 @@ use trueline_drift::watch::{WatchPolicy, is_beneath};
 use trueline_drift::{ItemId, ItemKind, text};
 
 use super::file::Known;
-use super::{CollectError, Collector, FileReader, Listing, Place, Reading, Root, rpm, sysctl};
+use super::{CollectError, Collector, FileReader, Holders, Listing, Place, Reading, Root, rpm, sysctl};
 
 /// Every kind but files, which only a scan can list. A new kind is a file of this folder and a line here.
 const KINDS: &[&Collector] = &[
@@ -52,6 +52,7 @@ pub struct Collectors {
     policy: Arc<WatchPolicy>,
     key: RedactionKey,
     files: FileReader,
+    holders: Holders,
 }
 
 impl Collectors {
@@ -62,7 +63,13 @@ impl Collectors {
     /// As [`Self::new`], with the host's databases beneath `root`. Files are read where their path says.
     pub fn with_root(root: Root, policy: Arc<WatchPolicy>, key: RedactionKey) -> Self {
         let files = FileReader::new(&root, key.clone(), None);
-        Self { root, policy, key, files }
+        let holders = Holders::here(root.clone());
+        Self { root, policy, key, files, holders }
+    }
+
+    /// For an observer that is to be confined: what it will not be able to see is seen by a thread that begins here.
+    pub fn before_confinement(self) -> std::io::Result<Self> {
+        Ok(Self { holders: Holders::outside(self.root.clone())?, ..self })
     }
 
     /// As [`FileReader::at_most`].
@@ -110,7 +117,7 @@ impl Collectors {
 
     /// As [`Self::read_kind`], with the count of entries left out.
     pub fn list(&self, kind: ItemKind) -> Result<Listing, CollectError> {
-        let place = Place { root: &self.root, policy: &self.policy, key: &self.key };
+        let place = Place { root: &self.root, policy: &self.policy, key: &self.key, holders: &self.holders };
         // Of runs there is nothing to read but what was told of them.
         KINDS.iter().find(|collector| collector.kind == kind).map_or_else(|| Ok(Listing::default()), |collector| (collector.read)(&place))
     }

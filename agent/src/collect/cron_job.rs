@@ -277,7 +277,13 @@ mod tests {
         std::os::unix::fs::symlink("/etc/shadow", folder.path().join("var/spool/cron/crontabs/mallory")).unwrap();
         let root = Root::at(folder.path());
         let policy = trueline_drift::watch::WatchPolicy::default();
-        let read = read_all(&Place { root: &root, policy: &policy, key: &RedactionKey::new([7; 32]) }).unwrap();
+        let read = read_all(&Place {
+            root: &root,
+            policy: &policy,
+            key: &RedactionKey::new([7; 32]),
+            holders: &crate::collect::Holders::here(root.clone()),
+        })
+        .unwrap();
         assert_eq!(read.skipped, 1);
         let shown: Vec<_> =
             read.items.iter().map(|(item, reading)| format!("{item} {}", serde_json::to_string(&reading.fields).unwrap())).collect();

@@ -136,7 +136,12 @@ mod tests {
     use super::*;
 
     fn shown(root: &Root) -> Vec<String> {
-        let place = Place { root, policy: &WatchPolicy::default(), key: &RedactionKey::new([1; 32]) };
+        let place = Place {
+            root,
+            policy: &WatchPolicy::default(),
+            key: &RedactionKey::new([1; 32]),
+            holders: &crate::collect::Holders::here(root.clone()),
+        };
         let listing = read_all(&place).unwrap();
         listing.items.iter().map(|(item, reading)| format!("{item} {}", serde_json::to_string(&reading.fields).unwrap())).collect()
     }

@@ -1,21 +1,18 @@
 //! Sockets that wait for others: of TCP those that listen, of UDP those bound to a port and to nobody, in the host's network namespace.
 //!
 //! An item is a protocol, an address and a port; of several sockets on one the process with the lowest number counts. Ports that the
-//! kernel gives out for a moment (UDP's of its range for outgoing traffic) are left out. Who holds a socket is found by looking at the
-//! descriptors of all processes, and only where one is new: what was found is held to be so as long as its descriptor says it.
+//! kernel gives out for a moment (UDP's of its range for outgoing traffic) are left out.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufRead, BufReader, ErrorKind, Read};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::Path;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use trueline_drift::{FieldName, Fields, ItemKind, Value};
 
+use super::holders::{Holder, Holders, Known};
 use super::{CollectError, Collector, Listing, Root, listing};
-use crate::actor::placement::parse_placement;
 
 /// The kernel tells of no socket.
 const POLL: Duration = Duration::from_secs(30);
@@ -33,7 +30,8 @@ const UNCONNECTED: &str = "07";
 
 const OUTGOING: &str = "/proc/sys/net/ipv4/ip_local_port_range";
 
-pub const COLLECTOR: Collector = Collector { kind: ItemKind::Listener, sources: &[], poll: Some(POLL), read: |place| read_all(place.root) };
+pub const COLLECTOR: Collector =
+    Collector { kind: ItemKind::Listener, sources: &[], poll: Some(POLL), read: |place| read_all(place.root, place.holders) };
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Socket {
@@ -43,22 +41,7 @@ struct Socket {
     inode: u64,
 }
 
-/// Whose descriptor it is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Holder {
-    pid: u32,
-    descriptor: String,
-    program: Option<String>,
-    unit: Option<String>,
-}
-
-/// By a socket's inode, which the kernel numbers on and on.
-type Holders = HashMap<u64, Holder>;
-
-/// Of the host alone.
-static HOLDERS: Mutex<Option<Holders>> = Mutex::new(None);
-
-fn read_all(root: &Root) -> Result<Listing, CollectError> {
+fn read_all(root: &Root, holders: &Holders) -> Result<Listing, CollectError> {
     let outgoing = outgoing_ports(&root.read(OUTGOING, 4096).ok().flatten().unwrap_or_default());
     let (mut sockets, mut skipped) = (Vec::new(), 0);
     for (protocol, path) in TABLES {
@@ -69,13 +52,7 @@ fn read_all(root: &Root) -> Result<Listing, CollectError> {
         };
         skipped += table(BufReader::new(file.take(TABLE_LIMIT)), protocol, &outgoing, &mut sockets);
     }
-    let holders = if root.is_host() {
-        let mut known = HOLDERS.lock().unwrap_or_else(PoisonError::into_inner);
-        let holders = holders(root, &sockets, known.take().unwrap_or_default());
-        known.insert(holders).clone()
-    } else {
-        holders(root, &sockets, Holders::new())
-    };
+    let holders = holders.of(sockets.iter().map(|socket| socket.inode).filter(|inode| *inode != 0).collect());
     Ok(listing(ItemKind::Listener, items(&sockets, &holders), skipped))
 }
 
@@ -141,46 +118,7 @@ fn outgoing_ports(text: &[u8]) -> std::ops::RangeInclusive<u16> {
     }
 }
 
-/// Who holds each, by what is known where that still holds.
-fn holders(root: &Root, sockets: &[Socket], mut known: Holders) -> Holders {
-    let wanted: BTreeSet<u64> = sockets.iter().map(|socket| socket.inode).filter(|inode| *inode != 0).collect();
-    known.retain(|inode, holder| wanted.contains(inode) && holds(root, holder, *inode));
-    let mut missing: BTreeSet<u64> = wanted.into_iter().filter(|inode| !known.contains_key(inode)).collect();
-    let mut pids: Vec<u32> = match std::fs::read_dir(root.path("/proc")) {
-        Ok(entries) if !missing.is_empty() => entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect(),
-        _ => return known,
-    };
-    pids.sort_unstable();
-    for pid in pids {
-        if missing.is_empty() {
-            break;
-        }
-        let folder = root.path(&format!("/proc/{pid}"));
-        // One that has ended, or may not be looked at, holds nothing that can be known.
-        for descriptor in std::fs::read_dir(folder.join("fd")).into_iter().flatten().flatten() {
-            let Some(inode) = std::fs::read_link(descriptor.path()).ok().as_deref().and_then(socket_inode) else { continue };
-            if missing.remove(&inode) {
-                let program = std::fs::read_link(folder.join("exe")).ok().map(|path| path.to_string_lossy().into_owned());
-                let unit = std::fs::read(folder.join("cgroup")).ok().and_then(|cgroups| parse_placement(&cgroups).unit);
-                let descriptor = descriptor.file_name().to_string_lossy().into_owned();
-                known.insert(inode, Holder { pid, descriptor, program, unit });
-            }
-        }
-    }
-    known
-}
-
-fn holds(root: &Root, holder: &Holder, inode: u64) -> bool {
-    let link = root.path(&format!("/proc/{}/fd/{}", holder.pid, holder.descriptor));
-    std::fs::read_link(link).ok().as_deref().and_then(socket_inode) == Some(inode)
-}
-
-/// `socket:[12345]`.
-fn socket_inode(link: &Path) -> Option<u64> {
-    link.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
-}
-
-fn items(sockets: &[Socket], holders: &Holders) -> BTreeMap<Vec<u8>, Fields> {
+fn items(sockets: &[Socket], holders: &Known) -> BTreeMap<Vec<u8>, Fields> {
     let mut ordered: Vec<(&Socket, Option<&Holder>)> = sockets.iter().map(|socket| (socket, holders.get(&socket.inode))).collect();
     ordered.sort_by_key(|(socket, holder)| (holder.map_or(u32::MAX, |holder| holder.pid), socket.inode));
     let mut items = BTreeMap::new();
@@ -246,7 +184,7 @@ mod tests {
     #[test]
     fn who_listens_where_is_told_and_what_is_of_a_moment_is_not() {
         let (_folder, root) = host();
-        let listing = read_all(&root).unwrap();
+        let listing = read_all(&root, &Holders::here(root.clone())).unwrap();
         let shown: Vec<String> =
             listing.items.iter().map(|(item, reading)| format!("{item} {}", serde_json::to_string(&reading.fields).unwrap())).collect();
         assert_eq!(
@@ -261,25 +199,12 @@ mod tests {
         assert_eq!(listing.skipped, 0);
     }
 
-    /// A number that another socket has now is another's.
-    #[test]
-    fn a_holder_that_let_go_is_looked_for_anew() {
-        let (folder, root) = host();
-        let socket = Socket { protocol: "tcp", address: "0.0.0.0:22".parse().unwrap(), uid: 0, inode: 11 };
-        let first = holders(&root, &[socket], Holders::new());
-        assert_eq!(first[&11].pid, 700);
-        assert_eq!(holders(&root, &[socket], first.clone()), first);
-        std::fs::remove_file(folder.path().join("proc/700/fd/3")).unwrap();
-        symlink("socket:[12]", folder.path().join("proc/700/fd/3")).unwrap();
-        assert_eq!(holders(&root, &[socket], first)[&11].pid, 900);
-    }
-
     #[test]
     fn this_machines_listeners_can_be_read() {
         const TEST: &str = "this_machines_listeners_can_be_read";
         let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let item = format!("listener:tcp {}", socket.local_addr().unwrap());
-        let listing = match read_all(&Root::host()) {
+        let listing = match read_all(&Root::host(), &Holders::here(Root::host())) {
             Ok(listing) => listing,
             Err(error) => return skipped(TEST, &format!("the first process's sockets cannot be read: {error}")),
         };

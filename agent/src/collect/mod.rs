@@ -22,6 +22,7 @@ pub mod folder;
 pub mod fstab;
 pub mod group;
 pub mod hardware;
+mod holders;
 pub mod hostname;
 pub mod hosts_entry;
 pub mod kernel;
@@ -66,6 +67,7 @@ use crate::sensor::Generation;
 
 pub use collectors::Collectors;
 pub use file::{FileReader, Glance, Known, ReadError};
+pub use holders::Holders;
 pub use root::Root;
 
 /// An item as it is now.
@@ -110,6 +112,7 @@ pub struct Place<'a> {
     pub root: &'a Root,
     pub policy: &'a WatchPolicy,
     pub key: &'a RedactionKey,
+    pub holders: &'a Holders,
 }
 
 /// All items of one kind.

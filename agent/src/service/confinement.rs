@@ -2,7 +2,7 @@
 //!
 //! Landlock also keeps a thread from looking at processes outside of it, and with that from reading which program
 //! another process runs. So the sensors' threads, which name who did something and write nothing, stay outside, and so
-//! does the thread that starts them; all others enter it before they do anything else. What a thread starts, thread
+//! does the thread that starts them, and the one that finds out who holds a socket; all others enter it before they do anything else. What a thread starts, thread
 //! or program, is inside with it.
 
 use std::path::Path;

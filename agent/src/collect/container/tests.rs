@@ -10,7 +10,12 @@ fn listed(files: &[(&str, &str)]) -> Result<Listing, CollectError> {
         std::fs::create_dir_all(root.path(path).parent().unwrap()).unwrap();
         std::fs::write(root.path(path), text).unwrap();
     }
-    read_all(&Place { root: &root, policy: &WatchPolicy::default(), key: &RedactionKey::new([1; 32]) })
+    read_all(&Place {
+        root: &root,
+        policy: &WatchPolicy::default(),
+        key: &RedactionKey::new([1; 32]),
+        holders: &crate::collect::Holders::here(root.clone()),
+    })
 }
 
 fn shown(listing: &Listing) -> Vec<String> {

@@ -3,7 +3,13 @@ use trueline_drift::watch::WatchPolicy;
 use super::*;
 
 fn read_beneath(root: &Root) -> Listing {
-    read_all(&Place { root, policy: &WatchPolicy::default(), key: &RedactionKey::new([1; 32]) }).unwrap()
+    read_all(&Place {
+        root,
+        policy: &WatchPolicy::default(),
+        key: &RedactionKey::new([1; 32]),
+        holders: &crate::collect::Holders::here(root.clone()),
+    })
+    .unwrap()
 }
 
 fn shown(files: &[(&str, &str)]) -> Vec<String> {
