@@ -24,7 +24,7 @@ apt-ftparchive -o "APT::FTPArchive::Release::Origin=$2" release . > ../Release &
 pub struct Deb {
     name: &'static str,
     version: u32,
-    files: Vec<(&'static str, String)>,
+    files: Vec<(String, String)>,
     postinst: Option<&'static str>,
     tampered: Option<&'static str>,
 }
@@ -37,8 +37,20 @@ impl Deb {
     /// A file whose contents differ from version to version.
     #[must_use]
     pub fn file(mut self, path: &'static str) -> Self {
-        self.files.push((path, format!("{path} of version {}\n", self.version)));
+        self.push(path.to_owned());
         self
+    }
+
+    /// As [`Self::file`], so many in a folder.
+    #[must_use]
+    pub fn files(mut self, folder: &'static str, count: usize) -> Self {
+        (0..count).for_each(|number| self.push(format!("{folder}/{number:04}")));
+        self
+    }
+
+    fn push(&mut self, path: String) {
+        let contents = format!("{path} of version {}\n", self.version);
+        self.files.push((path, contents));
     }
 
     /// Lines of shell that configure it.

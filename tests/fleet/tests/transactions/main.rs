@@ -38,6 +38,7 @@ async fn what_packages_and_managers_do_is_one_transaction_each() -> anyhow::Resu
     story(&[Root::Collector, Root::Managed], async |fleet| {
         let scene = Scene::begin(fleet, &product).await?;
         packages::installed_and_upgraded_by_a_person(&scene).await.context("packages by a person")?;
+        packages::installed_once_more(&scene).await.context("a package of many files, once more")?;
         managers::unattended_upgrades(&scene).await.context("by unattended-upgrades")?;
         managers::ansible(&scene).await.context("by Ansible")?;
         managers::puppet(&scene).await.context("by Puppet")

@@ -43,6 +43,49 @@ pub async fn installed_and_upgraded_by_a_person(scene: &Scene) -> anyhow::Result
     together(scene, &installed, &upgraded).await
 }
 
+const MANY: usize = 500;
+
+/// A package that is installed as it is already changes nothing: its run alone is told. What that costs is printed.
+pub async fn installed_once_more(scene: &Scene) -> anyhow::Result<()> {
+    let host = &scene.web.host;
+    archive::publish(host, &[Deb::new("many", 1).files("/usr/lib/many", MANY)]).await?;
+    host.ssh(Login::Alice, "sudo DEBIAN_FRONTEND=noninteractive apt-get -q -y install many").await?;
+    let is_created = |change: &Value| change["kind"] == "created";
+    let run = scene.change("package:many", is_created).await?["transaction"]["id"].as_str().context("no run")?.to_owned();
+    scene.ended_run(&run).await?;
+    let installed = scene.changes_of("transaction", &run).await?;
+    let parts = installed.iter().filter(|change| change["shipped_by"] == "package:many").count();
+    // The files, and their folder.
+    ensure!(parts == MANY + 1, "{parts} of {MANY} files are folded under their package");
+
+    rested(host, "many").await?;
+    let before = agents_processor_time(host).await?;
+    host.ssh(
+        Login::Alice,
+        "sudo DEBIAN_FRONTEND=noninteractive apt-get -q -y install --reinstall many && echo x | sudo tee /etc/by-alice-last",
+    )
+    .await?;
+    // Told after all that came before it.
+    scene.change("file:/etc/by-alice-last", is_created).await?;
+    println!("the agent's processor time for {MANY} files installed once more: {:.2} s", agents_processor_time(host).await? - before);
+    let about_them = scene.collector.changes(&scene.web.id, None).await?;
+    let is_its = |change: &&Value| {
+        let item = change["item"].as_str().unwrap_or_default();
+        (item.starts_with("file:/usr/lib/many") || item == "package:many") && change["transaction"]["id"] != run.as_str()
+    };
+    let again: Vec<&Value> = about_them.iter().filter(is_its).collect();
+    ensure!(again.is_empty(), "told once more: {again:#?}");
+    Ok(())
+}
+
+/// In seconds, of all its threads: proc_pid_stat(5), in ticks of 10 ms.
+async fn agents_processor_time(host: &Host) -> anyhow::Result<f64> {
+    let stat = host.root("cat /proc/$(systemctl show -P MainPID trueline-agent)/stat").await?;
+    let mut fields = stat.rsplit(')').next().unwrap_or_default().split_ascii_whitespace().skip(11).map(str::parse::<u32>);
+    let mut ticks = || fields.next().context("a short stat")?.context("no number");
+    Ok(f64::from(ticks()? + ticks()?) / 100.0)
+}
+
 /// What apt's own history says of the run.
 async fn told_of_itself(scene: &Scene, run: &str, packages: [&str; 2]) -> anyhow::Result<()> {
     let told = scene.ended_run(run).await?;
