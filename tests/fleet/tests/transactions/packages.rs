@@ -60,12 +60,16 @@ pub async fn installed_once_more(scene: &Scene) -> anyhow::Result<()> {
 
     rested(host, "many").await?;
     let before = agents_processor_time(host).await?;
-    host.ssh(
-        Login::Alice,
-        "sudo DEBIAN_FRONTEND=noninteractive apt-get -q -y install --reinstall many && echo x | sudo tee /etc/by-alice-last",
-    )
+    host.ssh(Login::Alice, "sudo DEBIAN_FRONTEND=noninteractive apt-get -q -y install --reinstall many").await?;
+    let items = format!("/hosts/{}/items", scene.web.id);
+    wait::until("the end of the run that installed them again", LIMIT, async || {
+        let runs = scene.collector.rest().all(&items, &[("kind", "run")]).await?;
+        let is_it = |run: &&Value| run["fields"].to_string().contains("--reinstall") && run["fields"]["ended_at"].is_string();
+        Ok(runs.iter().find(is_it).map(drop))
+    })
     .await?;
     // Told after all that came before it.
+    host.ssh(Login::Alice, "echo x | sudo tee /etc/by-alice-last").await?;
     scene.change("file:/etc/by-alice-last", is_created).await?;
     println!("the agent's processor time for {MANY} files installed once more: {:.2} s", agents_processor_time(host).await? - before);
     let about_them = scene.collector.changes(&scene.web.id, None).await?;
