@@ -21,7 +21,7 @@ mod nginx;
 mod pam;
 mod rsyslog;
 mod sshd_config;
-mod sysctl;
+pub mod sysctl;
 mod table;
 mod toml;
 mod tree;

@@ -1,5 +1,7 @@
 //! Kernel settings, from /proc/sys. Settings that the policy leaves out are not even opened:
-//! reading some of them has an effect, and others hold keys.
+//! reading some of them has an effect, and others hold keys. Beside the value that is in force stands what the host's files set.
+
+mod configured;
 
 use std::io;
 use std::path::Path;
@@ -10,6 +12,7 @@ use trueline_drift::{Fields, ItemKey, ItemKind, Value, text};
 
 use super::{CollectError, Collector, Listing, Reading, Root, listing, refusal};
 use crate::kernel::file::{EntryType, Pinned, entries};
+use configured::Configured;
 
 const SETTINGS: &str = "/proc/sys";
 /// For what the kernel changes by itself, and for where no sensor hears of writes.
@@ -19,13 +22,21 @@ const FIRST_ROOM: usize = 64 * 1024;
 const VALUE_LIMIT: usize = 1024 * 1024;
 const DEPTH_LIMIT: usize = 16;
 
-pub const COLLECTOR: Collector =
-    Collector { kind: ItemKind::Sysctl, sources: &[], poll: Some(EVERY), read: |place| read_all(place.root, place.policy) };
+pub const COLLECTOR: Collector = Collector {
+    kind: ItemKind::Sysctl,
+    sources: &configured::FOLDERS,
+    poll: Some(EVERY),
+    read: |place| read_all(place.root, place.policy),
+};
 
 pub fn read_all(root: &Root, policy: &WatchPolicy) -> Result<Listing, CollectError> {
     let mut found = Vec::new();
     let top = Pinned::follow(&root.path(SETTINGS)).map_err(|error| CollectError::database(SETTINGS, &error))?;
     walk(&top, "", DEPTH_LIMIT, policy, &mut found).map_err(|error| CollectError::database(SETTINGS, &error))?;
+    let configured = Configured::read(root)?;
+    for (name, fields) in &mut found {
+        configured.set(&text::printable(name), fields);
+    }
     Ok(listing(ItemKind::Sysctl, found, 0))
 }
 
@@ -36,7 +47,11 @@ pub fn read_one(root: &Root, name: &ItemKey) -> Result<Option<Reading>, CollectE
     place.push(b'/');
     place.extend(path);
     match Pinned::open(&place) {
-        Ok(pinned) => Ok(setting(&pinned).map(|fields| Reading { fields, stamp: None, inode: None, changed_at: None })),
+        Ok(pinned) => {
+            let Some(mut fields) = setting(&pinned) else { return Ok(None) };
+            Configured::read(root)?.set(name.as_str(), &mut fields);
+            Ok(Some(Reading { fields, stamp: None, inode: None, changed_at: None }))
+        }
         Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
         Err(error) => Err(CollectError::database(format!("the kernel setting {name}"), &error)),
     }

@@ -9,7 +9,7 @@ use trueline_drift::change::ChangeKind;
 use trueline_drift::diff::{Difference, diff};
 use trueline_drift::firewall;
 use trueline_drift::{
-    Actor, Cause, Change, Fields, GapReason, ItemId, ItemKey, ItemKind, Observation, Operation, RecordBody, Transaction, text,
+    Actor, Cause, Change, FieldName, Fields, GapReason, ItemId, ItemKey, ItemKind, Observation, Operation, RecordBody, Transaction, text,
 };
 
 use super::aside::{Crowded, Request};
@@ -61,6 +61,9 @@ struct Source {
 /// What a file holds can change without a write: through memory, by whoever has mapped it. No event tells of that.
 const UNWRITTEN: &str = "no write was told: it was written through memory, perhaps by another process";
 const CONTENTS: &str = "sha256";
+
+/// Of a kernel setting, what is in force.
+const VALUE: &str = "value";
 
 /// What a remount changes of a mount: fanotify tells of mounts that come and go alone.
 const REMOUNTED: [&str; 2] = ["options", "propagation"];
@@ -129,13 +132,16 @@ impl<S: Sink> Observer<S> {
         }
         for (kind, Source { actor, touched }) in kinds {
             let Some(mut actor) = actor else { continue };
-            let listed = match self.list(kind) {
+            let mut listed = match self.list(kind) {
                 Ok(listing) => listing.items,
                 Err(fault) => {
                     self.read_later(Scope::Kind(kind), &fault);
                     continue;
                 }
             };
+            if kind == ItemKind::Sysctl {
+                self.keep_values(&mut listed);
+            }
             // One reading of a kind also shows what those did whose touch has not settled yet.
             for (path, waiting) in self.settle.actors().chain(self.unpacking.actors()) {
                 if self.parts.collectors.kinds_behind(path).contains(&kind) {
@@ -149,6 +155,17 @@ impl<S: Sink> Observer<S> {
             }
             if let Err(fault) = self.compare_listed(kind, listed, Cause::Event, &actor, Telling::AtOnce, None) {
                 self.read_later(Scope::Kind(kind), &fault);
+            }
+        }
+    }
+
+    /// Who touches a file that sets kernel settings at the next start sets none now: of those that did meanwhile others are told.
+    fn keep_values(&self, listed: &mut [(ItemId, Reading)]) {
+        for (item, reading) in listed {
+            if let Ok(Some(stored)) = self.stored(item)
+                && let Some(value) = stored.fields.value(VALUE)
+            {
+                reading.fields.set(FieldName::known(VALUE), value.clone());
             }
         }
     }

@@ -8,6 +8,7 @@ mod links;
 mod packages;
 mod runs;
 mod sessions;
+mod settings;
 mod transients;
 mod whose;
 

@@ -12,7 +12,9 @@ use super::{ITEMS, Scope, State, StateError, encoding};
 use crate::kernel::file::Inode;
 
 /// The key is device and inode, big-endian, and the item's key.
-const NAMES: TableDefinition<'_, &[u8], ()> = TableDefinition::new("names");
+const NAMES: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("names");
+/// A row says all by its key. Of the same types as the items, whose code it shares.
+const NOTHING: &[u8] = &[];
 /// Of one file. Who makes more links than this has the rest read by the next scan.
 const MOST: usize = 1024;
 
@@ -24,7 +26,7 @@ pub struct Bearers {
     pub last: Option<ItemId>,
 }
 
-pub(super) struct Names<'a>(Table<'a, &'static [u8], ()>);
+pub(super) struct Names<'a>(Table<'a, &'static [u8], &'static [u8]>);
 
 impl<'a> Names<'a> {
     pub(super) fn open(transaction: &'a WriteTransaction) -> Result<Self, redb::Error> {
@@ -40,7 +42,7 @@ impl<'a> Names<'a> {
             self.0.remove(name(inode, key).as_slice())?;
         }
         if let Some(inode) = after {
-            self.0.insert(name(inode, key).as_slice(), ())?;
+            self.0.insert(name(inode, key).as_slice(), NOTHING)?;
         }
         Ok(())
     }

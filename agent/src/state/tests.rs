@@ -346,7 +346,7 @@ fn a_state_that_kept_no_names_learns_them() {
     open(directory.path()).apply(&[(file(b"/etc/a"), Some(named))], None).unwrap();
     let database = redb::Database::open(directory.path().join("state.redb")).unwrap();
     let transaction = database.begin_write().unwrap();
-    assert!(transaction.delete_table(redb::TableDefinition::<&[u8], ()>::new("names")).unwrap());
+    assert!(transaction.delete_table(redb::TableDefinition::<&[u8], &[u8]>::new("names")).unwrap());
     transaction.commit().unwrap();
     drop(database);
     assert_eq!(open(directory.path()).names_of(inode).unwrap(), [file(b"/etc/a")]);

@@ -10,21 +10,36 @@ pub(super) fn covers(path: &str) -> bool {
 }
 
 pub(super) fn read(text: &str, settings: &mut Settings) -> Result<(), FormatError> {
-    for line in text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with(['#', ';'])) {
-        match line.split_once('=') {
-            Some((name, value)) => {
-                let name = name.trim();
-                settings.take(Repeat::Last, &dotted(name.strip_prefix('-').unwrap_or(name).trim()), &spaced(value));
-            }
-            // Any other line without a value is passed over by the reader too.
-            None => {
-                if let Some(name) = line.strip_prefix('-') {
-                    settings.take(Repeat::Last, &format!("-{}", dotted(name.trim())), "");
-                }
-            }
+    for Assignment { name, value, .. } in assignments(text) {
+        match value {
+            Some(value) => settings.take(Repeat::Last, &name, &value),
+            None => settings.take(Repeat::Last, &format!("-{name}"), ""),
         }
     }
     Ok(())
+}
+
+/// A line that says something of a setting.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Assignment {
+    /// With dots; perhaps a glob.
+    pub name: String,
+    /// Absent where the name is excluded from globs.
+    pub value: Option<String>,
+    /// From 1.
+    pub line: usize,
+}
+
+pub fn assignments(text: &str) -> impl Iterator<Item = Assignment> {
+    let lines = text.lines().map(str::trim).zip(1..).filter(|(line, _)| !line.is_empty() && !line.starts_with(['#', ';']));
+    lines.filter_map(|(text, line)| match text.split_once('=') {
+        Some((name, value)) => {
+            let name = name.trim();
+            Some(Assignment { name: dotted(name.strip_prefix('-').unwrap_or(name).trim()), value: Some(spaced(value)), line })
+        }
+        // Any other line without a value is passed over by the reader too.
+        None => text.strip_prefix('-').map(|name| Assignment { name: dotted(name.trim()), value: None, line }),
+    })
 }
 
 /// The name with dots; where its first separator is a slash, a dot within a part becomes a slash.

@@ -45,7 +45,10 @@ const PACKAGE: Shape = Shape {
     example: "{ version: \"1.2-3\" }",
 };
 
-const SYSCTL: Shape = Shape { fields: &[("value", Setting)], example: "{ value: \"0\" }" };
+const SYSCTL: Shape = Shape {
+    fields: &[("configured", Setting), ("configured_by", Text), ("value", Setting)],
+    example: "{ value: \"0\", configured: \"0\" }",
+};
 
 const USER: Shape = Shape {
     fields: &[
