@@ -13,14 +13,13 @@ use std::collections::HashMap;
 
 use sha2::{Digest, Sha256};
 
+use crate::netlink::{self, find, number};
 use crate::{FieldName, Fields, Value, text};
-use attribute::{find, number};
 use datum::quotable;
 pub use legacy::{Family as LegacyFamily, Hooks as LegacyHooks};
 use rule::Scope;
 use set::Set;
 
-pub mod attribute;
 mod datum;
 mod extension;
 mod legacy;
@@ -121,7 +120,7 @@ pub struct SetName {
 impl Ruleset {
     /// Takes a message of the kernel's: what it brings, its family, its attributes. `None`: it is damaged.
     pub fn take(&mut self, brings: u8, family: u8, message: &[u8]) -> Option<()> {
-        let named = |attribute| attribute::text(message, attribute).filter(|name| !name.is_empty());
+        let named = |attribute| netlink::text(message, attribute).filter(|name| !name.is_empty());
         let table = named(1)?;
         match brings {
             NEW_TABLE => self.table(family, table, message),
@@ -194,12 +193,12 @@ impl Ruleset {
         match find(message, 4) {
             None => fields.set(FieldName::known("type"), "regular".into()),
             Some(hook) => {
-                let kind = attribute::text(message, 7).map(|kind| text::printable(kind).into_owned());
+                let kind = netlink::text(message, 7).map(|kind| text::printable(kind).into_owned());
                 fields.set(FieldName::known("type"), Value::text(&kind.unwrap_or_else(|| "filter".to_owned())));
                 set_text(&mut fields, "hook", number(hook, 1).map(|hook| hook_word(family, hook)).unwrap_or_default());
                 let priority = number(hook, 2).map(|priority| (priority as u32).cast_signed().to_string());
                 set_text(&mut fields, "priority", priority.unwrap_or_default());
-                let one = attribute::text(hook, 3).map(|device| text::printable(device).into_owned());
+                let one = netlink::text(hook, 3).map(|device| text::printable(device).into_owned());
                 set_devices(&mut fields, one.into_iter().chain(find(hook, 4).map(object::devices).unwrap_or_default()).collect());
                 let policy = number(message, 5).map(|policy| match policy {
                     0 => "drop".to_owned(),
@@ -340,7 +339,7 @@ fn comment(kept: Option<&[u8]>, kind: u8) -> Option<Vec<u8>> {
         let [found, length, ..] = *rest else { return None };
         let value = rest.get(2..2 + usize::from(length))?;
         if found == kind {
-            return Some(attribute::until_zero(value).to_vec());
+            return Some(netlink::until_zero(value).to_vec());
         }
         rest = &rest[2 + usize::from(length)..];
     }

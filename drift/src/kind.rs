@@ -70,6 +70,10 @@ kinds! {
     Timezone => "timezone",
     /// A socket that waits for others.
     Listener => "listener",
+    /// A network interface with its addresses.
+    Interface => "interface",
+    /// A route, or a rule that chooses among tables of routes.
+    Route => "route",
     /// A timer of systemd: when it starts which unit.
     Timer => "timer",
     Locale => "locale",

@@ -18,6 +18,8 @@ pub mod host;
 pub mod item;
 pub mod judge;
 pub mod kind;
+pub mod netlink;
+pub mod network;
 pub mod operation;
 pub mod pattern;
 pub mod permissions;

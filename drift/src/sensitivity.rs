@@ -159,7 +159,14 @@ pub fn classify(item: &ItemId, field: &str, actual: Option<&Value>) -> (Severity
         | ItemKind::Listener
         | ItemKind::Timer => (Critical, Security),
         // Logs and certificates are worth what the clock is; below the system lies the firmware.
-        ItemKind::KernelModule | ItemKind::Mount | ItemKind::Fstab | ItemKind::TimeSync | ItemKind::Hardware => (Warning, Security),
+        ItemKind::KernelModule
+        | ItemKind::Mount
+        | ItemKind::Fstab
+        | ItemKind::TimeSync
+        | ItemKind::Hardware
+        // Where traffic goes, and who listens to it.
+        | ItemKind::Interface
+        | ItemKind::Route => (Warning, Security),
         ItemKind::Unit
         | ItemKind::HostsEntry
         | ItemKind::Resolver

@@ -41,6 +41,8 @@ const KINDS: &[&Collector] = &[
     &super::hosts_entry::COLLECTOR,
     &super::resolver::COLLECTOR,
     &super::listener::COLLECTOR,
+    &super::interface::COLLECTOR,
+    &super::route::COLLECTOR,
     &super::timer::COLLECTOR,
     &super::locale::COLLECTOR,
     &super::time_sync::COLLECTOR,

@@ -1,19 +1,16 @@
 //! The kernel's packet filter over netlink: what is told when its rules change, and whole readings of them. See linux/netfilter/
 //! nfnetlink.h and nf_tables.h.
 //!
-//! Invariants: only what the kernel itself sent is taken; every request and every reading has an end. It is always the filter of
-//! the calling thread's network namespace. To ask a kernel that could load nf_tables loads it: who must not cause that looks first.
+//! Invariant: it is always the filter of the calling thread's network namespace. To ask a kernel that could load nf_tables loads it: who must not cause that looks first.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::time::{Duration, Instant};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::socket::{
-    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recvfrom, sendto, setsockopt, socket, sockopt,
-};
-use trueline_drift::firewall::attribute::{messages, number, text};
+use nix::sys::socket::{SockProtocol, setsockopt, sockopt};
+use trueline_drift::netlink::{messages, number, text};
+
+use super::netlink::{DUMP, Netlink, open, receive};
 
 /// `NFNL_SUBSYS_NFTABLES`, where a message's type has it.
 const NF_TABLES: u16 = 10 << 8;
@@ -29,17 +26,8 @@ const QUEUE: usize = 1 << 20;
 /// Datagrams that one call takes at most.
 const DATAGRAMS: usize = 1024;
 
-const REQUEST: u16 = 1;
-const DUMP: u16 = 0x300;
-/// A dump that a change came into the middle of.
-const INTERRUPTED: u16 = 0x10;
-const ERROR: u16 = 2;
-const DONE: u16 = 3;
 const GET_GENERATION: u8 = 16;
 const GENERATION: u16 = 1;
-/// The kernel fills at most half of it, and has no longer message.
-const ANSWER_ROOM: usize = 64 << 10;
-const ANSWER: Duration = Duration::from_secs(5);
 
 /// A transaction that has taken effect: what `nft -f` does, or one command of iptables-nft.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,7 +60,7 @@ impl FirewallNews {
 
     /// EPERM without CAP_NET_ADMIN; EPROTONOSUPPORT where the kernel has no netfilter.
     pub fn open() -> io::Result<Self> {
-        let socket = open(CHANGES)?;
+        let socket = open(SockProtocol::NetlinkNetFilter, CHANGES)?;
         // Not permitted, the default stays, and what is lost is told as ever.
         let _ = setsockopt(&socket, sockopt::RcvBufForce, &QUEUE);
         Ok(Self { socket })
@@ -101,18 +89,12 @@ impl AsFd for FirewallNews {
 
 /// Asks for what the filter is told to do.
 #[derive(Debug)]
-pub struct Netfilter {
-    socket: OwnedFd,
-    sent: u32,
-    buffer: Vec<u8>,
-    /// Bytes that all answers together may still have.
-    room: usize,
-}
+pub struct Netfilter(Netlink);
 
 impl Netfilter {
     /// Answers of at most so many bytes in all. EPROTONOSUPPORT where the kernel has no netfilter.
     pub fn open(room: usize) -> io::Result<Self> {
-        Ok(Self { socket: open(0)?, sent: 0, buffer: vec![0; ANSWER_ROOM], room })
+        Ok(Self(Netlink::open(SockProtocol::NetlinkNetFilter, room)?))
     }
 
     /// The number of the ruleset: another after each commit. EPERM without CAP_NET_ADMIN; EINVAL without nf_tables.
@@ -129,82 +111,14 @@ impl Netfilter {
     }
 
     fn ask(&mut self, asks: u8, flags: u16, family: u8, attributes: &[u8], mut take: impl FnMut(u8, u8, &[u8])) -> io::Result<()> {
-        const HEADER: usize = 16 + FAMILY_HEADER;
-        self.sent += 1;
-        let mut message = Vec::with_capacity(HEADER + attributes.len());
-        message.extend(u32::try_from(HEADER + attributes.len()).map_err(|_| Errno::EMSGSIZE)?.to_ne_bytes());
-        message.extend((NF_TABLES | u16::from(asks)).to_ne_bytes());
-        message.extend((REQUEST | flags).to_ne_bytes());
-        message.extend(self.sent.to_ne_bytes());
-        message.extend([0; 4]);
-        message.extend([family, 0, 0, 0]);
-        message.extend(attributes);
-        sendto(self.socket.as_raw_fd(), &message, &NetlinkAddr::new(0, 0), MsgFlags::empty())?;
-        let deadline = Instant::now() + ANSWER;
-        let mut is_interrupted = false;
-        loop {
-            let length = match receive(&self.socket, &mut self.buffer)? {
-                Some(datagram) => datagram.len(),
-                None => {
-                    wait(&self.socket, deadline)?;
-                    continue;
-                }
-            };
-            self.room = self.room.checked_sub(length).ok_or_else(|| io::Error::other("there is more of it than the agent reads"))?;
-            if length == self.buffer.len() {
-                // The rest of it is lost.
-                return Err(Errno::EMSGSIZE.into());
+        let body = [&[family, 0, 0, 0], attributes].concat();
+        self.0.ask(NF_TABLES | u16::from(asks), flags, &body, |kind, body| {
+            if kind & 0xff00 == NF_TABLES
+                && let Some((header, attributes)) = body.split_at_checked(FAMILY_HEADER)
+            {
+                take(kind as u8, header[0], attributes);
             }
-            for message in messages(&self.buffer[..length]).filter(|message| message.sequence == self.sent) {
-                is_interrupted |= message.flags & INTERRUPTED != 0;
-                match message.kind {
-                    DONE if is_interrupted => return Err(io::ErrorKind::Interrupted.into()),
-                    ERROR | DONE => {
-                        let code = message.body.first_chunk().map_or(0, |code| i32::from_ne_bytes(*code));
-                        return if code == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(code.saturating_abs())) };
-                    }
-                    kind if kind & 0xff00 == NF_TABLES => {
-                        let Some((header, attributes)) = message.body.split_at_checked(FAMILY_HEADER) else { continue };
-                        take(kind as u8, header[0], attributes);
-                        if flags & DUMP == 0 {
-                            return Ok(());
-                        }
-                    }
-                    _ => {}
-                }
-            }
-        }
-    }
-}
-
-fn wait(socket: &OwnedFd, deadline: Instant) -> io::Result<()> {
-    let left = deadline.saturating_duration_since(Instant::now());
-    if left.is_zero() {
-        return Err(io::ErrorKind::TimedOut.into());
-    }
-    match poll(&mut [PollFd::new(socket.as_fd(), PollFlags::POLLIN)], PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)) {
-        Ok(_) | Err(Errno::EINTR) => Ok(()),
-        Err(error) => Err(error.into()),
-    }
-}
-
-fn open(groups: u32) -> io::Result<OwnedFd> {
-    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-    let fd = socket(AddressFamily::Netlink, SockType::Raw, flags, SockProtocol::NetlinkNetFilter)?;
-    bind(fd.as_raw_fd(), &NetlinkAddr::new(0, groups))?;
-    Ok(fd)
-}
-
-/// The kernel's next datagram; `None` when none waits.
-fn receive<'a>(socket: &OwnedFd, buffer: &'a mut [u8]) -> nix::Result<Option<&'a [u8]>> {
-    loop {
-        match recvfrom::<NetlinkAddr>(socket.as_raw_fd(), buffer) {
-            Ok((length, Some(from))) if from.pid() == 0 => return Ok(buffer.get(..length)),
-            // Not the kernel's.
-            Ok(_) | Err(Errno::EINTR) => {}
-            Err(Errno::EAGAIN) => return Ok(None),
-            Err(error) => return Err(error),
-        }
+        })
     }
 }
 

@@ -264,7 +264,7 @@ impl Worker {
         self.tell_progress()?;
         // The pipe stands in for what there is not, so that the places stay the same.
         let [news, users] = self.processes.descriptors();
-        let [host_mounts, mounters, modules, firewall] = self.notices.descriptors();
+        let [host_mounts, mounters, modules, firewall, network] = self.notices.descriptors();
         let sysctls = self.sysctls.as_ref().map_or(woken.as_fd(), |sysctls| sysctls.as_fd());
         let began = Moment::now();
         let gathering = self.pace.wait(began.at).filter(|_| self.processes.tells_all());
@@ -281,6 +281,7 @@ impl Worker {
             PollFd::new(mounters.unwrap_or(woken.as_fd()), PollFlags::POLLIN),
             PollFd::new(modules.unwrap_or(woken.as_fd()), PollFlags::POLLIN),
             PollFd::new(firewall.unwrap_or(woken.as_fd()), PollFlags::POLLIN),
+            PollFd::new(network.unwrap_or(woken.as_fd()), PollFlags::POLLIN),
         ];
         // What waits in the backlog is passed on as soon as somebody takes signals again.
         let timeout = match self.outlet.flush()? {
@@ -294,7 +295,7 @@ impl Worker {
             Ok(_) | Err(nix::errno::Errno::EINTR) => {}
             Err(error) => return Err(self.fail("waiting for events", &error.into())),
         }
-        let [ordered, remounted, files, settings, news, users, hooked, mounted, mounters, modules, firewall] =
+        let [ordered, remounted, files, settings, news, users, hooked, mounted, mounters, modules, firewall, network] =
             waiting.map(|fd| fd.revents().is_some_and(|events| !events.is_empty()));
         if ordered {
             if !matches!(woken.read(&mut [0]), Ok(1)) || self.outlet.is_stopping() {
@@ -336,7 +337,7 @@ impl Worker {
             () if gathering.is_some() => Queue::MayHoldMore,
             () => Queue::Empty,
         };
-        let is_told = settings || mounters || modules || firewall;
+        let is_told = settings || mounters || modules || firewall || network;
         let settings = if is_told { self.take_kernel(buffer)? } else { Queue::Empty };
         if let (Queue::Empty, Queue::Empty, Some(question)) = (files, settings, self.catch_up) {
             self.catch_up = None;

@@ -1,4 +1,4 @@
-//! What the kernel tells of what it holds besides files and settings: mounts, modules and the packet filter.
+//! What the kernel tells of what it holds besides files and settings: mounts, modules, the packet filter and the network.
 //!
 //! It belongs to the fanotify sensor's thread. Each source is opened by itself; one that is refused takes nothing from the others, and its
 //! coverage says so. A notice is of a kind and not of an item: all of the kind is read again.
@@ -18,6 +18,7 @@ use crate::collect::{Root, firewall, mount};
 use crate::kernel::connector::is_first_pid_namespace;
 use crate::kernel::fanotify::{EventPidfd, Group, MOUNTED, Reach, Report};
 use crate::kernel::netfilter::{Commit, FirewallNews};
+use crate::kernel::routing::NetworkNews;
 use uevents::{Uevent, Uevents};
 
 pub(super) const NAME: &str = "notices";
@@ -36,6 +37,8 @@ pub(super) struct Notices {
     modules: io::Result<Uevents>,
     /// To hear of it would load it: it is not asked before it is there.
     firewall: io::Result<FirewallNews>,
+    /// What, not who.
+    network: io::Result<NetworkNews>,
     is_first_namespace: bool,
 }
 
@@ -75,16 +78,18 @@ impl Notices {
         });
         let table = |path: &&str| File::open(path);
         let mounts = mount::TABLES.iter().find_map(|path| table(path).ok()).map_or_else(|| table(&mount::TABLES[1]), Ok);
-        Self { mounters, mounts, modules: Uevents::open(), firewall: hear_of_firewall(), is_first_namespace: is_first_pid_namespace() }
+        let (modules, firewall, network) = (Uevents::open(), hear_of_firewall(), NetworkNews::open());
+        Self { mounters, mounts, modules, firewall, network, is_first_namespace: is_first_pid_namespace() }
     }
 
     /// What to wait for: the table of mounts as an exception, the others for reading.
-    pub fn descriptors(&self) -> [Option<BorrowedFd<'_>>; 4] {
+    pub fn descriptors(&self) -> [Option<BorrowedFd<'_>>; 5] {
         [
             self.mounts.as_ref().ok().map(AsFd::as_fd),
             self.mounters.as_ref().ok().map(AsFd::as_fd),
             self.modules.as_ref().ok().map(AsFd::as_fd),
             self.firewall.as_ref().ok().map(AsFd::as_fd),
+            self.network.as_ref().ok().map(AsFd::as_fd),
         ]
     }
 
@@ -136,6 +141,17 @@ impl Notices {
                 Err(error) => self.firewall = Err(error),
             }
         }
+        if let Ok(network) = &self.network {
+            match network.read(&mut [0; NetworkNews::BUFFER]) {
+                Ok(news) => {
+                    for (kind, is_told) in [(ItemKind::Interface, news.interfaces), (ItemKind::Route, news.routes)] {
+                        noticed.notices.extend((is_told || news.is_incomplete).then(|| unsaid(kind)));
+                        noticed.lost.extend(news.is_incomplete.then_some((kind, GapReason::QueueOverflow)));
+                    }
+                }
+                Err(error) => self.network = Err(error),
+            }
+        }
         noticed
     }
 
@@ -174,6 +190,8 @@ impl Notices {
                 }
                 firewall => row("netlink", ItemKind::Firewall, firewall.as_ref().err()),
             },
+            row("netlink", ItemKind::Interface, self.network.as_ref().err()),
+            row("netlink", ItemKind::Route, self.network.as_ref().err()),
         ]
     }
 }

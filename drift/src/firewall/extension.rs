@@ -41,7 +41,7 @@ pub fn extension(name: &[u8], revision: u64, data: &[u8], network: Option<Networ
 fn log(data: &[u8]) -> Option<String> {
     const WARNING: u8 = 4;
     let (&[level, flags], prefix) = (data.first_chunk::<2>()?, data.get(2..32)?);
-    let text = super::attribute::until_zero(prefix);
+    let text = crate::netlink::until_zero(prefix);
     if flags != 0 || prefix[text.len()..].iter().any(|byte| *byte != 0) {
         return None;
     }

@@ -6,11 +6,11 @@
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use super::attribute::until_zero;
 use super::datum::{Datatype, prefix, quotable};
 use super::extension::extension;
 use super::{Network, Ruleset, name, set_text};
 use crate::Fields;
+use crate::netlink::until_zero;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Family {

@@ -1,8 +1,8 @@
 //! Named objects and flow tables.
 
-use super::attribute::{attributes, find, number, text};
 use super::datum::quotable;
 use super::statement::{raw, standing};
+use crate::netlink::{attributes, find, number, text};
 
 /// nft's word for a type of object.
 pub fn word(kind: u64) -> String {
@@ -37,7 +37,7 @@ pub fn value(kind: u64, data: &[u8]) -> String {
 
 /// The devices that a flow table or a chain of the netdev family is at.
 pub fn devices(list: &[u8]) -> Vec<String> {
-    attributes(list).map(|(_, name)| crate::text::printable(super::attribute::until_zero(name)).into_owned()).collect()
+    attributes(list).map(|(_, name)| crate::text::printable(crate::netlink::until_zero(name)).into_owned()).collect()
 }
 
 /// Of a flow table: where it is hooked, with what priority, to which devices.

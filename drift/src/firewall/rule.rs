@@ -6,13 +6,13 @@
 
 use std::collections::HashMap;
 
-use super::attribute::{attributes, find, number, text};
 use super::datum::{Datatype, hexadecimal, number as value_of, prefix, quotable};
 use super::register::{Origin, Registers, Source};
 use super::selector::{self, Field};
 use super::set::Set;
 use super::statement::{compatible, raw, reject, standing, verdict};
 use super::{Network, name};
+use crate::netlink::{attributes, find, number, text};
 
 mod computed;
 mod lookup;

@@ -3,10 +3,10 @@
 //! Invariants: elements that packets put in, or that time out, are not settings and are left out. Elements are told in the order
 //! of their keys, however the kernel keeps them; adjoining ranges are told as they were given as far as the kernel still knows.
 
-use super::attribute::{attributes, find, number, text};
 use super::datum::{Datatype, datatypes, hexadecimal, quotable};
 use super::statement::verdict;
 use super::{bits, object};
+use crate::netlink::{attributes, find, number, text};
 
 const ANONYMOUS: u64 = 0x1;
 const INTERVAL: u64 = 0x4;

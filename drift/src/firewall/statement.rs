@@ -3,9 +3,9 @@
 //! Invariants: what counts or remembers is not a setting, and is left out; every other attribute is written, by name or in
 //! hexadecimal digits.
 
-use super::attribute::{attributes, find, number, text};
 use super::datum::quotable;
 use super::extension::extension;
+use crate::netlink::{attributes, find, number, text};
 
 /// As `struct nft_data` has a verdict.
 pub fn verdict(data: &[u8], named: impl Fn(&[u8]) -> String) -> String {

@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
-use super::attribute::{attribute, messages};
 use super::*;
+use crate::netlink::{attribute, messages};
 
 fn expression(name: &str, attributes: &[(u16, &[u8])]) -> Vec<u8> {
     let data: Vec<u8> = attributes.iter().flat_map(|(number, value)| attribute(*number, value)).collect();

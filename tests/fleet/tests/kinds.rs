@@ -92,6 +92,27 @@ const ACTS: &[Act] = &[
         becomes: || json!("probe-port.service"),
     },
     Act {
+        command: "ip link add probe0 type dummy && ip addr add 10.99.0.1/24 dev probe0 && ip link set probe0 up",
+        item: "interface:probe0",
+        kind: "",
+        field: "addresses",
+        becomes: || json!(["10.99.0.1/24"]),
+    },
+    Act {
+        command: "ip route add blackhole 10.98.0.0/16",
+        item: "route:main 10.98.0.0/16",
+        kind: CREATED,
+        field: "type",
+        becomes: || json!("blackhole"),
+    },
+    Act {
+        command: "echo 'kernel.sysrq = 0' > /etc/sysctl.d/90-probe.conf",
+        item: "sysctl:kernel.sysrq",
+        kind: MODIFIED,
+        field: "configured_by",
+        becomes: || json!("/etc/sysctl.d/90-probe.conf:1"),
+    },
+    Act {
         command: "sysctl -w net.ipv4.ip_default_ttl=99",
         item: "sysctl:net.ipv4.ip_default_ttl",
         kind: MODIFIED,

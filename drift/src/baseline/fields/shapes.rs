@@ -409,6 +409,27 @@ const LISTENER: Shape = Shape {
     example: "{ process: /usr/sbin/sshd }",
 };
 
+const INTERFACE: Shape = Shape {
+    fields: &[
+        ("addresses", List),
+        ("dynamic", Boolean),
+        ("lies_on", Text),
+        ("mac", Text),
+        ("master", Text),
+        ("mtu", Number),
+        ("promiscuous", Boolean),
+        ("type", Text),
+        ("up", Boolean),
+        ("vlan", Number),
+    ],
+    example: "{ addresses: [10.0.0.2/24] }",
+};
+
+const ROUTE: Shape = Shape {
+    fields: &[("gateways", List), ("protocol", Text), ("scope", Text), ("source", Text), ("table", Text), ("type", Text)],
+    example: "{ gateways: [10.0.0.1 dev eth0] }",
+};
+
 pub(super) const fn of(kind: ItemKind) -> Shape {
     match kind {
         ItemKind::File => FILE,
@@ -442,6 +463,8 @@ pub(super) const fn of(kind: ItemKind) -> Shape {
         ItemKind::HostsEntry => HOSTS_ENTRY,
         ItemKind::Resolver => RESOLVER,
         ItemKind::Listener => LISTENER,
+        ItemKind::Interface => INTERFACE,
+        ItemKind::Route => ROUTE,
         ItemKind::Timer => TIMER,
         ItemKind::Locale => LOCALE,
         ItemKind::TimeSync => TIME_SYNC,

@@ -1,9 +1,9 @@
 //! Values that are worked out rather than read: options of headers, routes, sockets, hashes.
 
 use super::Rule;
-use crate::firewall::attribute::{attributes, number};
 use crate::firewall::datum::Datatype;
 use crate::firewall::register::Source;
+use crate::netlink::{attributes, number};
 
 impl Rule<'_> {
     pub(super) fn extension_header(&mut self, data: &[u8]) -> Option<()> {

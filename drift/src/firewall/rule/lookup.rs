@@ -1,12 +1,12 @@
 //! Rules that look into sets, or put something into them.
 
 use super::Rule;
-use crate::firewall::attribute::{attributes, find, number, text};
 use crate::firewall::datum::Datatype;
 use crate::firewall::name;
 use crate::firewall::register::Source;
 use crate::firewall::set::Set;
 use crate::firewall::statement::{raw, standing};
+use crate::netlink::{attributes, find, number, text};
 
 impl Rule<'_> {
     /// What is looked up in a set, which says how much of the registers that is.

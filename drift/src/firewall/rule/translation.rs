@@ -2,8 +2,8 @@
 
 use super::Rule;
 use crate::firewall::Network;
-use crate::firewall::attribute::number;
 use crate::firewall::datum::Datatype;
+use crate::netlink::number;
 
 const FLAGS: &[(u64, &str)] = &[(4, "random"), (8, "persistent"), (16, "fully-random"), (64, "prefix")];
 /// The kernel's own marks of what else was given.
