@@ -76,7 +76,7 @@ fn every_thread_is_confined_but_those_that_are_named() {
         names.sort_unstable();
         names
     };
-    // The first is the main thread, which made the folder and the socket before; the sensor's need two.
+    // The first is the main thread, which made the folder and the socket before; the sensor's need two, and who holds a socket is seen by one.
     assert_eq!(of("0"), ["holders", "inotify", "notify-rs inoti", "signals", "trueline-agent"], "{threads:?}");
     for name in ["observer", "link", "status"] {
         assert!(of("1").contains(&name), "{name} of {threads:?}");
