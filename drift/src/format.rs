@@ -20,7 +20,7 @@ mod modprobe;
 mod nginx;
 mod pam;
 mod rsyslog;
-mod sshd_config;
+pub mod sshd_config;
 pub mod sysctl;
 mod table;
 mod toml;
@@ -365,17 +365,7 @@ impl Format {
 
     /// Reads a whole file. Bytes that are no UTF-8 are read as `\xHH`, so that a change of one shows.
     pub fn read(self, bytes: &[u8]) -> Result<Settings, FormatError> {
-        if bytes.len() > TEXT_LIMIT {
-            return Err(FormatError { line: 0, reason: "it is longer than 1 MiB" });
-        }
-        if bytes.contains(&0) {
-            return Err(FormatError { line: 0, reason: "it holds a NUL byte" });
-        }
-        let mut text = String::with_capacity(bytes.len());
-        for chunk in bytes.utf8_chunks() {
-            text.push_str(chunk.valid());
-            text.push_str(&text::printable(chunk.invalid()));
-        }
+        let text = decoded(bytes)?;
         let mut settings = Settings::default();
         match self {
             Self::KeyValue => key_value::read(&text, &mut settings)?,
@@ -405,6 +395,22 @@ impl Format {
         }
         Ok(settings)
     }
+}
+
+/// A configuration file's text, with what is none in its printable form.
+fn decoded(bytes: &[u8]) -> Result<String, FormatError> {
+    if bytes.len() > TEXT_LIMIT {
+        return Err(FormatError { line: 0, reason: "it is longer than 1 MiB" });
+    }
+    if bytes.contains(&0) {
+        return Err(FormatError { line: 0, reason: "it holds a NUL byte" });
+    }
+    let mut text = String::with_capacity(bytes.len());
+    for chunk in bytes.utf8_chunks() {
+        text.push_str(chunk.valid());
+        text.push_str(&text::printable(chunk.invalid()));
+    }
+    Ok(text)
 }
 
 /// Longest name of a block in bytes: it leads every name within, so a long one would multiply.

@@ -74,6 +74,8 @@ kinds! {
     Interface => "interface",
     /// A route, or a rule that chooses among tables of routes.
     Route => "route",
+    /// What sshd is told by all of its files together.
+    Sshd => "sshd",
     /// A timer of systemd: when it starts which unit.
     Timer => "timer",
     Locale => "locale",

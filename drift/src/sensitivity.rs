@@ -115,6 +115,8 @@ pub fn classify(item: &ItemId, field: &str, actual: Option<&Value>) -> (Severity
                 _ => (Warning, Functional),
             }
         }
+        // Who vouches for what it brings.
+        ItemKind::Package if field == "signature_key" => (Warning, Security),
         ItemKind::Package => (Warning, Functional),
         ItemKind::Sysctl if KERNEL_HARDENING.contains(&key) => (Critical, Security),
         ItemKind::Sysctl => (Warning, Functional),
@@ -144,6 +146,7 @@ pub fn classify(item: &ItemId, field: &str, actual: Option<&Value>) -> (Severity
         ItemKind::AuthorizedKey | ItemKind::SudoRule | ItemKind::CronJob if matches!(field, "comment" | "source") => (Info, Functional),
         // Anybody of another machine who comes by.
         ItemKind::Listener if field == "uid" => (Warning, Security),
+        ItemKind::Sshd if field == "files" => (Warning, Security),
         ItemKind::Timer if field == "source" => (Info, Functional),
         ItemKind::Locale => (Info, Functional),
         ItemKind::Group
@@ -157,6 +160,7 @@ pub fn classify(item: &ItemId, field: &str, actual: Option<&Value>) -> (Severity
         | ItemKind::CronJob
         | ItemKind::AtJob
         | ItemKind::Listener
+        | ItemKind::Sshd
         | ItemKind::Timer => (Critical, Security),
         // Logs and certificates are worth what the clock is; below the system lies the firmware.
         ItemKind::KernelModule

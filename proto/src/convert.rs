@@ -82,7 +82,7 @@ use numbered;
 numbered!(item_kind_to_wire, item_kind_from_wire, "item kind", ItemKind, v1::ItemKind, {
     File, Package, Sysctl, User, Group, Unit, Session, Run, Mount, KernelModule, Firewall, Repository, Kernel, Lsm, Fstab, Swap,
     BlockDevice, Certificate, Container, AuthorizedKey, SudoRule, CronJob, AtJob, Environment, Limits, PamRule, HostsEntry, Resolver, Hostname,
-    Timezone, Listener, Interface, Route, Timer, Locale, TimeSync, Hardware
+    Timezone, Listener, Interface, Route, Sshd, Timer, Locale, TimeSync, Hardware
 });
 numbered!(change_kind_to_wire, change_kind_from_wire, "change kind", ChangeKind, v1::ChangeKind, { Created, Modified, Removed });
 numbered!(cause_to_wire, cause_from_wire, "cause", Cause, v1::Cause, { Event, Rescan });

@@ -161,8 +161,8 @@ fn field<'a>(change: &'a Value, name: &str) -> (Option<&'a str>, Option<&'a str>
 
 async fn packages_are_followed(sensor: &str) -> anyhow::Result<()> {
     let host = Host::new(sensor).await?;
-    let first = host.package("probe", "1.0", "Epoch: 2\nBuildArch: noarch").await?;
-    let second = host.package("probe", "1.1", "Epoch: 2\nBuildArch: noarch").await?;
+    let first = host.package("probe", "1.0", "Epoch: 2\nBuildArch: noarch\nVendor: Example Corp").await?;
+    let second = host.package("probe", "1.1", "Epoch: 2\nBuildArch: noarch\nVendor: Example Corp").await?;
     let native = host.package("native", "3", "").await?;
     host.rpm(["-U", &native]).await?;
     let mut agent = Watching::start(&host).await?;
@@ -181,6 +181,8 @@ async fn packages_are_followed(sensor: &str) -> anyhow::Result<()> {
     ensure!(field(&change, "version") == (None, Some("2:1.0-1")), "{change}");
     ensure!(field(&change, "architecture") == (None, Some("noarch")), "{change}");
     ensure!(field(&change, "source") == (None, Some("probe-1.0-1.src.rpm")), "{change}");
+    ensure!(field(&change, "vendor") == (None, Some("Example Corp")), "{change}");
+    ensure!(field(&change, "signature_key") == (None, None), "{change}");
     if sensor == "best" {
         let exe = change["actor"]["process"]["exe"].as_str().unwrap_or_default();
         ensure!(exe.ends_with("/rpm"), "{change}");

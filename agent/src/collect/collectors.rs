@@ -41,6 +41,7 @@ const KINDS: &[&Collector] = &[
     &super::hosts_entry::COLLECTOR,
     &super::resolver::COLLECTOR,
     &super::listener::COLLECTOR,
+    &super::sshd::COLLECTOR,
     &super::interface::COLLECTOR,
     &super::route::COLLECTOR,
     &super::timer::COLLECTOR,

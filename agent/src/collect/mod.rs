@@ -48,6 +48,7 @@ pub mod rpm;
 pub mod run;
 pub mod session;
 pub mod settings;
+pub mod sshd;
 pub mod sudo_rule;
 pub mod swap;
 pub mod sysctl;

@@ -29,6 +29,10 @@ pub struct Package {
     /// dpkg's three words, as in `install ok installed`; empty for apk and rpm.
     pub status: Vec<u8>,
     pub source: Vec<u8>,
+    /// Of rpm: who made it, the key that signed it, and the stream of modules that it came by.
+    pub vendor: Vec<u8>,
+    pub signature_key: Vec<u8>,
+    pub module: Vec<u8>,
     /// Configuration files that an earlier version brought and this one does not.
     pub obsolete_conffiles: Vec<Vec<u8>>,
     /// Fields that cannot be read, and why.
@@ -194,6 +198,9 @@ fn fields(group: &[Package]) -> Fields {
     set("architecture", group.iter().map(|package| &package.architecture).collect());
     set("status", group.iter().map(|package| &package.status).collect());
     set("source", group.iter().map(|package| &package.source).collect());
+    set("vendor", group.iter().map(|package| &package.vendor).collect());
+    set("signature_key", group.iter().map(|package| &package.signature_key).collect());
+    set("module", group.iter().map(|package| &package.module).collect());
     // What upgrades leave alone. Nearly all are not held, and have no such field.
     if group.iter().any(|package| package.status.starts_with(b"hold ")) {
         fields.set(FieldName::known("hold"), true.into());

@@ -20,7 +20,13 @@ const FORMATS: &[&str] = &["rpmdb.sqlite", "Packages.db", "Packages"];
 
 const DEADLINE: Duration = Duration::from_secs(60);
 const OUTPUT_LIMIT: usize = 64 * 1024 * 1024;
-const QUERY: &str = "%{NAME}\\t%|EPOCH?{%{EPOCH}:}:{}|%{VERSION}-%{RELEASE}\\t%{ARCH}\\t%{SOURCERPM}\\n";
+/// Up to the stream of modules, which rpm knows since 4.14.
+const QUERY: &str = concat!(
+    "%{NAME}\\t%|EPOCH?{%{EPOCH}:}:{}|%{VERSION}-%{RELEASE}\\t%{ARCH}\\t%{SOURCERPM}\\t%{VENDOR}\\t",
+    "%|RSAHEADER?{%{RSAHEADER:pgpsig}}:{%|DSAHEADER?{%{DSAHEADER:pgpsig}}:{(none)}|}|\\t"
+);
+const MODULE: &str = "%{MODULARITYLABEL}\\n";
+const NO_MODULE: &str = "(none)\\n";
 
 /// The folder that holds the host's database.
 pub fn database(root: &Root) -> Option<PathBuf> {
@@ -39,11 +45,15 @@ pub fn is_database(path: &str) -> bool {
 
 /// The folder is named to `rpm`, whose own idea of it may be another: Debian's looks in the user's home.
 pub fn read_all(database: &Path) -> Result<(Vec<Package>, u64), CollectError> {
-    let mut command = Command::new("rpm");
-    command.arg("--dbpath").arg(database).args(["-qa", "--qf", QUERY]);
-    let output = run(&mut command, DEADLINE, OUTPUT_LIMIT)
-        .and_then(succeeded)
-        .map_err(|error| CollectError::database("the packages of rpm", &error))?;
+    let query = |module: &str| {
+        let mut command = Command::new("rpm");
+        command.arg("--dbpath").arg(database).args(["-qa", "--qf", &[QUERY, module].concat()]);
+        run(&mut command, DEADLINE, OUTPUT_LIMIT)
+    };
+    let first = query(MODULE);
+    // One that does not know the tag tells of no package, and some of them call that a success.
+    let output = if first.as_ref().is_ok_and(|(_, output)| output.is_empty()) { query(NO_MODULE) } else { first };
+    let output = output.and_then(succeeded).map_err(|error| CollectError::database("the packages of rpm", &error))?;
     Ok(parse(&output))
 }
 
@@ -59,14 +69,14 @@ pub fn changed_at(database: &Path) -> Option<i64> {
     files.chain([database.to_owned()]).filter_map(|path| super::manifest::changed_at(&path).ok().flatten()).max()
 }
 
-/// Lines of name, version, architecture and source package between tabs; and how many had no name. A line
+/// Lines of name, version, architecture, source package, vendor, signature and module between tabs; and how many had no name. A line
 /// that has one and not all the others is a package that cannot be read.
 pub fn parse(output: &[u8]) -> (Vec<Package>, u64) {
     let mut skipped = 0;
     let mut packages = Vec::new();
     for line in output.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
-        let parts: Vec<&[u8]> = line.splitn(5, |byte| *byte == b'\t').collect();
-        let [name, version, architecture, source] = parts[..] else {
+        let parts: Vec<&[u8]> = line.splitn(8, |byte| *byte == b'\t').collect();
+        let [name, version, architecture, source, vendor, signature, module] = parts[..] else {
             match parts[..] {
                 [name, _, ..] if !name.is_empty() => packages.push(unreadable(name)),
                 _ => skipped += 1,
@@ -80,10 +90,19 @@ pub fn parse(output: &[u8]) -> (Vec<Package>, u64) {
             architecture: known(architecture),
             status: Vec::new(),
             source: known(source),
+            vendor: known(vendor),
+            module: known(module),
+            signature_key: key(signature).to_vec(),
             ..Package::default()
         });
     }
     (packages, skipped)
+}
+
+/// Of `RSA/SHA256, Mon 03 May 2021, Key ID 199e2f91fd431d51`: whose signature it is, by its key. Its time says nothing of the package.
+fn key(signature: &[u8]) -> &[u8] {
+    let last = signature.rsplit(|byte| *byte == b' ').next().unwrap_or_default();
+    if last.len() >= 8 && last.iter().all(u8::is_ascii_hexdigit) { last } else { &[] }
 }
 
 fn unreadable(name: &[u8]) -> Package {
@@ -98,12 +117,16 @@ mod tests {
 
     #[test]
     fn a_query_reads_as_packages() {
-        let (packages, skipped) = parse(b"bash\t5.1.8-6.el9\tx86_64\tbash-5.1.8-6.el9.src.rpm\ngpg-pubkey\t1-2\t(none)\t(none)\nnoise\n");
+        let bash = b"bash\t5.1.8-6.el9\tx86_64\tbash-5.1.8-6.el9.src.rpm\tRed Hat, Inc.\tRSA/SHA256, Mon 03 May 2021, Key ID 199e2f91fd431d51\t(none)\n";
+        let others = b"gpg-pubkey\t1-2\t(none)\t(none)\t(none)\t(none)\t(none)\nnoise\n";
+        let (packages, skipped) = parse(&[&bash[..], others].concat());
         assert_eq!((packages.len(), skipped), (2, 1));
-        let (torn, skipped) = parse(b"bash\t5.1.8-6.el9\tx86_64\nzsh\t1\tx86_64\ta\tb\n\t1\tx\n");
+        let (torn, skipped) = parse(b"bash\t5.1.8-6.el9\tx86_64\nzsh\t1\tx86_64\ta\tb\tc\td\te\n\t1\tx\n");
         assert_eq!((torn.len(), skipped), (2, 1));
         assert!(torn.iter().all(|package| package.version.is_empty() && package.unreadable.contains_key("version")));
         assert_eq!(packages[0].source, b"bash-5.1.8-6.el9.src.rpm");
+        assert_eq!((&packages[0].vendor[..], &packages[0].signature_key[..]), (&b"Red Hat, Inc."[..], &b"199e2f91fd431d51"[..]));
+        assert!(packages[0].module.is_empty() && packages[1].signature_key.is_empty());
         assert!(packages[1].architecture.is_empty());
     }
 

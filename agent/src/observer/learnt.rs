@@ -15,13 +15,14 @@ pub(super) const VOCABULARY: u64 = ADDED.len() as u64;
 type Added = (ItemKind, &'static [&'static str]);
 
 /// Fields that a kind did not have from its beginning. Rows are added at the end and never taken away.
-const ADDED: [Added; 3] = [
+const ADDED: [Added; 4] = [
     (
         ItemKind::User,
         &["expires_at", "password_changed", "password_inactive_days", "password_max_days", "password_min_days", "password_warn_days"],
     ),
     (ItemKind::Group, &["administrators", "password"]),
     (ItemKind::Sysctl, &["configured", "configured_by"]),
+    (ItemKind::Package, &["module", "signature_key", "vendor"]),
 ];
 
 /// An item as it was before, with what would have been told of it then; nothing where it was. `known` is the vocabulary in which

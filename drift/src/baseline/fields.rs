@@ -68,7 +68,9 @@ pub fn type_of(kind: ItemKind, name: &str) -> Result<FieldType, String> {
     if kind == ItemKind::File && name.strip_prefix(XATTR).is_some_and(|rest| !rest.is_empty()) {
         return Ok(AnyText);
     }
-    if kind == ItemKind::File && [CONFIG, CONFLICT].iter().any(|start| name.strip_prefix(start).is_some_and(|rest| !rest.is_empty())) {
+    if matches!(kind, ItemKind::File | ItemKind::Sshd)
+        && [CONFIG, CONFLICT].iter().any(|start| name.strip_prefix(start).is_some_and(|rest| !rest.is_empty()))
+    {
         return Ok(Config);
     }
     let mut known: Vec<&str> = fields.iter().map(|(name, _)| *name).collect();
@@ -76,6 +78,8 @@ pub fn type_of(kind: ItemKind, name: &str) -> Result<FieldType, String> {
     let near = abbreviated().or_else(|| nearest(&name.to_lowercase(), &known));
     if kind == ItemKind::File {
         known.extend(["config.NAME", "xattr.NAME"]);
+    } else if kind == ItemKind::Sshd {
+        known.push("config.NAME");
     }
     let hint = near.map(|near| format!(": did you mean `{near}`?")).unwrap_or_else(|| ".".to_owned());
     Err(format!("a {kind} has no field `{name}`{hint} Known here: {}", known.join(", ")))

@@ -1,7 +1,7 @@
 //! sshd_config(5). Keywords are told in the manual's spelling whatever their case; the first value counts, but for keywords that
-//! accumulate. What stands after `Match` is led by its criteria. `Include` is shown and not followed.
+//! accumulate. What stands after `Match` is led by its criteria. `Include` is shown of a file, and followed by [`effective`].
 
-use super::{FormatError, Repeat, Settings, block, in_folder};
+use super::{FormatError, Repeat, Settings, block, decoded, in_folder};
 
 /// Keywords of which every value counts, and whether each word of a line is a value.
 const ACCUMULATING: &[(&str, bool)] = &[
@@ -98,8 +98,79 @@ pub(super) fn covers(path: &str) -> bool {
     path == "/etc/ssh/sshd_config" || in_folder(path, &["/etc/ssh/sshd_config.d"], ".conf")
 }
 
+/// How deep files include each other, as sshd counts.
+const DEPTH: usize = 16;
+
 pub(super) fn read(text: &str, settings: &mut Settings) -> Result<(), FormatError> {
-    let mut within = String::new();
+    lines(text, "", settings, &mut |settings, name, patterns| {
+        settings.take(Repeat::Ordered, name, &patterns.join(" "));
+        Ok(())
+    })
+}
+
+/// A file that sshd reads, by its path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Part {
+    pub path: String,
+    pub contents: Vec<u8>,
+}
+
+/// Why sshd would not start with these files.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{path}, line {line}: {reason}")]
+pub struct PartError {
+    pub path: String,
+    pub line: usize,
+    pub reason: &'static str,
+}
+
+/// What a file sets with all that it includes; `find` answers with the files of a pattern, in order. What is included within a `Match` counts
+/// for it, and a `Match` ends with its file.
+pub fn effective(first: &Part, find: &mut dyn FnMut(&str) -> Vec<Part>) -> Result<Settings, PartError> {
+    let mut settings = Settings::default();
+    follow(first, "", DEPTH, &mut settings, find)?;
+    Ok(settings)
+}
+
+fn follow(
+    part: &Part,
+    within: &str,
+    depth: usize,
+    settings: &mut Settings,
+    find: &mut dyn FnMut(&str) -> Vec<Part>,
+) -> Result<(), PartError> {
+    let mut inner = None;
+    let here = |error: FormatError| PartError { path: part.path.clone(), line: error.line, reason: error.reason };
+    let text = decoded(&part.contents).map_err(here)?;
+    let outcome = lines(&text, within, settings, &mut |settings, name, patterns| {
+        let within = name.strip_suffix(INCLUDE).unwrap_or_default();
+        let parts: Vec<Part> = patterns.iter().flat_map(|pattern| find(pattern)).collect();
+        for included in parts {
+            let followed = match depth {
+                0 => Err(PartError { path: included.path.clone(), line: 0, reason: "files include each other too deep" }),
+                _ => follow(&included, within, depth - 1, settings, find),
+            };
+            if let Err(error) = followed {
+                let outer = FormatError { line: error.line, reason: error.reason };
+                inner = Some(error);
+                return Err(outer);
+            }
+        }
+        Ok(())
+    });
+    outcome.map_err(|error| inner.unwrap_or_else(|| here(error)))
+}
+
+const INCLUDE: &str = "Include";
+
+/// Takes what the lines set, and has `include` take what another file does, by the name that it has within its `Match`.
+fn lines(
+    text: &str,
+    outer: &str,
+    settings: &mut Settings,
+    include: &mut dyn FnMut(&mut Settings, &str, &[String]) -> Result<(), FormatError>,
+) -> Result<(), FormatError> {
+    let mut within = outer.to_owned();
     for (at, line) in text.lines().enumerate() {
         let line = line.trim();
         if line.is_empty() || line.starts_with('#') {
@@ -111,11 +182,11 @@ pub(super) fn read(text: &str, settings: &mut Settings) -> Result<(), FormatErro
         let words = words(rest.strip_prefix('=').unwrap_or(rest)).ok_or(FormatError { line: at + 1, reason: "a quote is not closed" })?;
         let value = words.join(" ");
         if keyword.eq_ignore_ascii_case("Match") {
-            within = format!("Match {}.", block(&value));
+            within = format!("{outer}Match {}.", block(&value));
             continue;
         }
-        if keyword.eq_ignore_ascii_case("Include") {
-            settings.take(Repeat::Ordered, &format!("{within}Include"), &value);
+        if keyword.eq_ignore_ascii_case(INCLUDE) {
+            include(settings, &format!("{within}{INCLUDE}"), &words)?;
         } else if keyword.eq_ignore_ascii_case("Subsystem") {
             let (name, command) = value.split_once(' ').unwrap_or((&value, ""));
             settings.take(Repeat::First, &format!("{within}Subsystem.{name}"), command);

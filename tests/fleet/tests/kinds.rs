@@ -92,6 +92,13 @@ const ACTS: &[Act] = &[
         becomes: || json!("probe-port.service"),
     },
     Act {
+        command: "mkdir -p /etc/ssh/sshd_config.d && echo 'PermitRootLogin forced-commands-only' > /etc/ssh/sshd_config.d/00-probe.conf",
+        item: "sshd:global",
+        kind: MODIFIED,
+        field: "config.PermitRootLogin",
+        becomes: || json!("forced-commands-only"),
+    },
+    Act {
         command: "ip link add probe0 type dummy && ip addr add 10.99.0.1/24 dev probe0 && ip link set probe0 up",
         item: "interface:probe0",
         kind: "",

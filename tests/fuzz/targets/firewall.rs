@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use trueline_drift::firewall::attribute::messages;
+use trueline_drift::netlink::messages;
 use trueline_drift::firewall::{LegacyFamily, LegacyHooks, Ruleset};
 
 fuzz_target!(|bytes: &[u8]| {

@@ -37,9 +37,12 @@ const PACKAGE: Shape = Shape {
     fields: &[
         ("architecture", TextOrSet),
         ("hold", Boolean),
+        ("module", TextOrSet),
         ("obsolete_conffiles", Set),
+        ("signature_key", TextOrSet),
         ("source", TextOrSet),
         ("status", TextOrSet),
+        ("vendor", TextOrSet),
         ("version", TextOrSet),
     ],
     example: "{ version: \"1.2-3\" }",
@@ -425,6 +428,8 @@ const INTERFACE: Shape = Shape {
     example: "{ addresses: [10.0.0.2/24] }",
 };
 
+const SSHD: Shape = Shape { fields: &[("error", Text), ("files", List)], example: "{ config.PermitRootLogin: \"no\" }" };
+
 const ROUTE: Shape = Shape {
     fields: &[("gateways", List), ("protocol", Text), ("scope", Text), ("source", Text), ("table", Text), ("type", Text)],
     example: "{ gateways: [10.0.0.1 dev eth0] }",
@@ -465,6 +470,7 @@ pub(super) const fn of(kind: ItemKind) -> Shape {
         ItemKind::Listener => LISTENER,
         ItemKind::Interface => INTERFACE,
         ItemKind::Route => ROUTE,
+        ItemKind::Sshd => SSHD,
         ItemKind::Timer => TIMER,
         ItemKind::Locale => LOCALE,
         ItemKind::TimeSync => TIME_SYNC,
