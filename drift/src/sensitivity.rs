@@ -146,6 +146,7 @@ pub fn classify(item: &ItemId, field: &str, actual: Option<&Value>) -> (Severity
         ItemKind::AuthorizedKey | ItemKind::SudoRule | ItemKind::CronJob if matches!(field, "comment" | "source") => (Info, Functional),
         // Anybody of another machine who comes by.
         ItemKind::Listener if field == "uid" => (Warning, Security),
+        ItemKind::Interface if field == "dynamic" => (Info, Functional),
         ItemKind::Sshd if field == "files" => (Warning, Security),
         ItemKind::Timer if field == "source" => (Info, Functional),
         ItemKind::Locale => (Info, Functional),

@@ -17,6 +17,6 @@ pub mod netfilter;
 mod netlink;
 pub mod pidfd;
 pub mod process_probe;
-pub mod routing;
+pub mod rtnetlink;
 pub mod thread;
 pub mod xtables;

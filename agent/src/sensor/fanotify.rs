@@ -315,7 +315,7 @@ impl Worker {
         if !files && gathering.is_none() {
             self.processes.files.emptied(began.at);
         }
-        if ![settings, hooked, mounters, modules, firewall].contains(&true) {
+        if ![settings, hooked, mounters, modules, firewall, network].contains(&true) {
             self.kernel_was_quiet(began);
         }
         if news || users {

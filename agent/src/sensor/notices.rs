@@ -18,7 +18,7 @@ use crate::collect::{Root, firewall, mount};
 use crate::kernel::connector::is_first_pid_namespace;
 use crate::kernel::fanotify::{EventPidfd, Group, MOUNTED, Reach, Report};
 use crate::kernel::netfilter::{Commit, FirewallNews};
-use crate::kernel::routing::NetworkNews;
+use crate::kernel::rtnetlink::NetworkNews;
 use uevents::{Uevent, Uevents};
 
 pub(super) const NAME: &str = "notices";
@@ -144,8 +144,8 @@ impl Notices {
         if let Ok(network) = &self.network {
             match network.read(&mut [0; NetworkNews::BUFFER]) {
                 Ok(news) => {
-                    for (kind, is_told) in [(ItemKind::Interface, news.interfaces), (ItemKind::Route, news.routes)] {
-                        noticed.notices.extend((is_told || news.is_incomplete).then(|| unsaid(kind)));
+                    for (kind, is_touched) in [(ItemKind::Interface, news.touched.interfaces), (ItemKind::Route, news.touched.routes)] {
+                        noticed.notices.extend(is_touched.then(|| unsaid(kind)));
                         noticed.lost.extend(news.is_incomplete.then_some((kind, GapReason::QueueOverflow)));
                     }
                 }

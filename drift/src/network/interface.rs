@@ -1,212 +1,210 @@
-//! Interfaces and their addresses: RTM_NEWLINK and RTM_NEWADDR, see linux/if_link.h and linux/if_addr.h.
-//!
-//! Left out is what comes by itself: one end of a pair (veth), as each container has, and of addresses those with a lifetime, as DHCP and
-//! router advertisements give, and those of the link alone. That an interface has such is told, not which.
+//! Interfaces and their addresses.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use super::{address, native};
+use super::{AF_INET, AF_INET6, NAME_LIMIT, address, native, native_short};
 use crate::netlink::{find, text};
-use crate::{FieldName, Fields, Value, text as printing};
+use crate::{FieldName, Fields, Value};
 
-/// `struct ifinfomsg` and `struct ifaddrmsg`.
+/// `struct ifinfomsg` and `struct ifaddrmsg`, before the attributes.
 const LINK_HEADER: usize = 16;
 const ADDRESS_HEADER: usize = 8;
 
+/// `IFLA_…`.
+const HARDWARE_ADDRESS: u16 = 1;
+const NAME: u16 = 3;
+const MTU: u16 = 4;
+const PARENT: u16 = 5;
+const MASTER: u16 = 10;
+const INFO: u16 = 18;
+const PROMISCUITY: u16 = 30;
+const PARENT_NAMESPACE: u16 = 37;
+const PERMANENT_ADDRESS: u16 = 54;
+/// `IFLA_INFO_…` and `IFLA_VLAN_ID`.
+const INFO_KIND: u16 = 1;
+const INFO_DATA: u16 = 2;
+const VLAN: u16 = 1;
+
+/// `IFA_…`.
+const PEER: u16 = 1;
+const OWN: u16 = 2;
+const FLAGS: u16 = 8;
+
 const UP: u32 = 1;
+/// An address without a lifetime.
 const PERMANENT: u32 = 0x80;
-/// `ARPHRD_ETHER`, `ARPHRD_LOOPBACK`.
+
 const ETHERNET: u16 = 1;
-const LOOPBACK: u16 = 772;
-/// Not of a mount of the interface but of one link.
-const LINK_SCOPE: u8 = 253;
-const PAIR: &str = "veth";
+const INFINIBAND: u16 = 32;
 
-/// An interface, by its number.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Interface {
-    pub index: u32,
-    /// The kernel's own bytes: everything but a slash and blanks.
-    pub name: Vec<u8>,
+/// All interfaces of one reading, by their numbers.
+#[derive(Debug, Default)]
+pub struct Interfaces {
+    links: BTreeMap<u32, Link>,
+}
+
+#[derive(Debug)]
+struct Link {
+    name: Vec<u8>,
     kind: String,
-    mac: Option<String>,
-    mtu: Option<u32>,
     is_up: bool,
-    is_promiscuous: bool,
+    mtu: Option<u32>,
+    /// Of a device that has such an address at all.
+    mac: Option<String>,
+    /// The device brought an address of its own: the one that it has is this, or was set.
+    has_permanent: bool,
     master: Option<u32>,
-    lies_on: Option<u32>,
-    vlan: Option<u32>,
+    parent: Option<u32>,
+    vlan: Option<u16>,
+    is_promiscuous: bool,
+    is_containers: bool,
+    addresses: BTreeSet<String>,
+    is_dynamic: bool,
 }
 
-/// An address of an interface.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Address {
-    pub index: u32,
-    address: IpAddr,
-    prefix: u8,
-    is_permanent: bool,
-}
-
-/// `None` for what is no whole message, and for what is left out.
-pub fn interface(message: &[u8]) -> Option<Interface> {
-    let (header, attributes) = message.split_at_checked(LINK_HEADER)?;
-    let hardware = u16::from_ne_bytes([header[2], header[3]]);
-    let index = native(header.get(4..8))?;
-    let flags = native(header.get(8..12))?;
-    let information = find(attributes, 18).unwrap_or_default();
-    let kind = text(information, 1).map(|kind| printing::printable(kind).into_owned());
-    let kind = kind.unwrap_or_else(|| match hardware {
-        ETHERNET => "ethernet".to_owned(),
-        LOOPBACK => "loopback".to_owned(),
-        other => format!("type {other}"),
-    });
-    if kind == PAIR {
-        return None;
+impl Interfaces {
+    /// Takes the body of a message that brings an interface. `None`: it is damaged.
+    pub fn take_link(&mut self, body: &[u8]) -> Option<()> {
+        let (header, attributes) = body.split_at_checked(LINK_HEADER)?;
+        if header[0] != 0 {
+            // What a bridge says of its port.
+            return Some(());
+        }
+        let hardware = native_short(&header[2..])?;
+        let name = text(attributes, NAME).filter(|name| !name.is_empty() && name.len() <= NAME_LIMIT)?;
+        let number = |attribute| find(attributes, attribute).and_then(native);
+        let info = find(attributes, INFO).unwrap_or_default();
+        let kind = text(info, INFO_KIND).filter(|kind| !kind.is_empty());
+        let vlan = find(info, INFO_DATA)
+            .filter(|_| kind.is_some_and(|kind| kind == b"vlan"))
+            .and_then(|data| find(data, VLAN))
+            .and_then(native_short);
+        let is_elsewhere = find(attributes, PARENT_NAMESPACE).is_some();
+        let link = Link {
+            name: name.to_vec(),
+            kind: kind.map_or_else(|| hardware_word(hardware), |kind| crate::text::printable(kind).into_owned()),
+            is_up: native(&header[8..])? & UP != 0,
+            mtu: number(MTU),
+            mac: find(attributes, HARDWARE_ADDRESS).filter(|_| [ETHERNET, INFINIBAND].contains(&hardware)).and_then(mac),
+            has_permanent: find(attributes, PERMANENT_ADDRESS).is_some(),
+            master: number(MASTER),
+            // The number is another namespace's then.
+            parent: number(PARENT).filter(|parent| *parent != 0 && !is_elsewhere),
+            vlan,
+            is_promiscuous: number(PROMISCUITY).is_some_and(|count| count > 0),
+            is_containers: is_containers(attributes),
+            addresses: BTreeSet::new(),
+            is_dynamic: false,
+        };
+        self.links.insert(native(&header[4..])?, link);
+        Some(())
     }
-    let data = find(information, 2).unwrap_or_default();
-    Some(Interface {
-        index,
-        name: text(attributes, 3).filter(|name| !name.is_empty())?.to_vec(),
-        mac: find(attributes, 1).filter(|_| hardware == ETHERNET).map(hexadecimal),
-        mtu: native(find(attributes, 4)),
-        is_up: flags & UP != 0,
-        is_promiscuous: native(find(attributes, 30)).is_some_and(|count| count > 0),
-        master: native(find(attributes, 10)),
-        lies_on: native(find(attributes, 5)).filter(|below| *below != index),
-        vlan: native(find(data, 1)).filter(|_| kind == "vlan"),
-        kind,
-    })
-}
 
-/// Number and name of any interface.
-pub fn interface_name(message: &[u8]) -> Option<(u32, Vec<u8>)> {
-    let (header, attributes) = message.split_at_checked(LINK_HEADER)?;
-    Some((native(header.get(4..8))?, text(attributes, 3)?.to_vec()))
-}
+    /// Takes the body of a message that brings an address, after all interfaces.
+    pub fn take_address(&mut self, body: &[u8]) -> Option<()> {
+        if !is_told_of_address(body)? {
+            return Some(());
+        }
+        let (header, attributes) = body.split_at_checked(ADDRESS_HEADER)?;
+        let told = |attribute| find(attributes, attribute).and_then(|bytes| address(header[0], bytes));
+        let (peer, length) = (told(PEER), header[1]);
+        let own = told(OWN).or(peer)?;
+        let flags = find(attributes, FLAGS).and_then(native).unwrap_or(u32::from(header[2]));
+        // Of an interface that came after the others were read it is told with that.
+        let Some(link) = self.links.get_mut(&native(&header[4..])?) else { return Some(()) };
+        if flags & PERMANENT == 0 {
+            link.is_dynamic = true;
+            return Some(());
+        }
+        link.addresses.insert(match peer.filter(|peer| *peer != own) {
+            Some(peer) => format!("{own} peer {peer}/{length}"),
+            None => format!("{own}/{length}"),
+        });
+        Some(())
+    }
 
-pub fn interface_address(message: &[u8]) -> Option<Address> {
-    let (header, attributes) = message.split_at_checked(ADDRESS_HEADER)?;
-    let (family, prefix, scope) = (header[0], header[1], header[3]);
-    // Of both ends of a line the local one; the other attribute is the peer's there.
-    let bytes = find(attributes, 2).or_else(|| find(attributes, 1))?;
-    let flags = native(find(attributes, 8)).unwrap_or(u32::from(header[2]));
-    let is_of_link = scope == LINK_SCOPE && family == super::IPV6;
-    let address = address(family, bytes).filter(|_| !is_of_link)?;
-    Some(Address { index: native(header.get(4..8))?, address, prefix, is_permanent: flags & PERMANENT != 0 })
-}
+    pub fn name(&self, index: u32) -> Option<&[u8]> {
+        self.links.get(&index).map(|link| link.name.as_slice())
+    }
 
-/// Each interface by its name. `is_own_mac` tells of a name whether its hardware address is the device's or was set, and not made up.
-pub fn fields(interfaces: &[Interface], addresses: &[Address], is_own_mac: impl Fn(&[u8]) -> bool) -> BTreeMap<Vec<u8>, Fields> {
-    let names: BTreeMap<u32, &[u8]> = interfaces.iter().map(|interface| (interface.index, &interface.name[..])).collect();
-    let of = |interface: &Interface| {
-        let mut fields = Fields::new();
-        let mut set = |name, value| fields.set(FieldName::known(name), value);
-        set("type", Value::text(&interface.kind));
-        set("up", Value::Boolean(interface.is_up));
-        if let Some(mac) = interface.mac.as_deref().filter(|_| is_own_mac(&interface.name)) {
-            set("mac", Value::text(mac));
-        }
-        if let Some(mtu) = interface.mtu {
-            set("mtu", Value::Integer(i64::from(mtu)));
-        }
-        if interface.is_promiscuous {
-            set("promiscuous", Value::Boolean(true));
-        }
-        for (name, index) in [("master", interface.master), ("lies_on", interface.lies_on)] {
-            if let Some(other) = index.and_then(|index| names.get(&index)) {
-                set(name, Value::bytes(other));
+    pub(super) fn is_containers(&self, index: u32) -> bool {
+        self.links.get(&index).is_some_and(|link| link.is_containers)
+    }
+
+    /// The items by their keys, in bytes. `is_set`: whether somebody set the address of an interface of this name, which
+    /// brought none of its own; any other it gave itself, or took from another.
+    pub fn items(&self, mut is_set: impl FnMut(&[u8]) -> bool) -> Vec<(Vec<u8>, Fields)> {
+        let told = self.links.values().filter(|link| !link.is_containers);
+        told.map(|link| {
+            let mut fields = Fields::new();
+            let mut set = |name, value| fields.set(FieldName::known(name), value);
+            set("type", Value::text(&link.kind));
+            set("up", Value::Boolean(link.is_up));
+            set("dynamic", Value::Boolean(link.is_dynamic));
+            if let Some(mtu) = link.mtu {
+                set("mtu", Value::Integer(mtu.into()));
             }
-        }
-        if let Some(vlan) = interface.vlan {
-            set("vlan", Value::Integer(i64::from(vlan)));
-        }
-        let (permanent, passing): (Vec<&Address>, _) =
-            addresses.iter().filter(|address| address.index == interface.index).partition(|address| address.is_permanent);
-        let permanent: BTreeSet<(IpAddr, u8)> = permanent.into_iter().map(|address| (address.address, address.prefix)).collect();
-        if !permanent.is_empty() {
-            set("addresses", Value::list(permanent.into_iter().map(|(address, prefix)| format!("{address}/{prefix}")).collect()));
-        }
-        if !passing.is_empty() {
-            set("dynamic", Value::Boolean(true));
-        }
-        fields
-    };
-    interfaces.iter().map(|interface| (interface.name.clone(), of(interface))).collect()
+            if let Some(mac) = link.mac.as_deref().filter(|_| link.has_permanent || is_set(&link.name)) {
+                set("mac", Value::text(mac));
+            }
+            for (name, index) in [("master", link.master), ("parent", link.parent)] {
+                if let Some(other) = index.and_then(|index| self.name(index)) {
+                    set(name, Value::bytes(other));
+                }
+            }
+            if let Some(vlan) = link.vlan {
+                set("vlan", Value::Integer(vlan.into()));
+            }
+            if link.is_promiscuous {
+                set("promiscuous", Value::Boolean(true));
+            }
+            if !link.addresses.is_empty() {
+                set("addresses", Value::list(link.addresses.iter().cloned().collect()));
+            }
+            (link.name.clone(), fields)
+        })
+        .collect()
+    }
 }
 
-fn hexadecimal(bytes: &[u8]) -> String {
-    bytes.iter().take(32).map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(":")
+/// Whether a message that brings an interface, or takes it, is of one that is told. `None`: it is damaged.
+pub(super) fn is_setting(body: &[u8]) -> Option<bool> {
+    let (header, attributes) = body.split_at_checked(LINK_HEADER)?;
+    Some(header[0] == 0 && !is_containers(attributes))
 }
 
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-    use crate::netlink::attribute;
-
-    fn link(index: u32, flags: u32, name: &str, attributes: &[Vec<u8>]) -> Vec<u8> {
-        let mut message = vec![0, 0];
-        message.extend(ETHERNET.to_ne_bytes());
-        message.extend(index.to_ne_bytes());
-        message.extend(flags.to_ne_bytes());
-        message.extend([0; 4]);
-        message.extend(attribute(3, format!("{name}\0").as_bytes()));
-        message.extend(attributes.concat());
-        message
+/// Whether a message that brings an address, or takes it, is of one that counts, be it for a while. `None`: it is damaged.
+pub(super) fn is_told_of_address(body: &[u8]) -> Option<bool> {
+    let (header, attributes) = body.split_at_checked(ADDRESS_HEADER)?;
+    if ![AF_INET, AF_INET6].contains(&header[0]) {
+        return Some(false);
     }
+    let own = find(attributes, OWN).or_else(|| find(attributes, PEER)).and_then(|bytes| address(header[0], bytes))?;
+    // An interface gives itself such a one when it is connected.
+    Some(!matches!(own, IpAddr::V6(own) if own.is_unicast_link_local()))
+}
 
-    fn assigned(index: u32, family: u8, prefix: u8, flags: u32, scope: u8, address: &[u8]) -> Vec<u8> {
-        let mut message = vec![family, prefix, flags as u8, scope];
-        message.extend(index.to_ne_bytes());
-        message.extend([attribute(1, address), attribute(8, &flags.to_ne_bytes())].concat());
-        message
-    }
+/// One end of a pair of which the other is in another network namespace.
+fn is_containers(attributes: &[u8]) -> bool {
+    let kind = find(attributes, INFO).and_then(|info| text(info, INFO_KIND));
+    kind.is_some_and(|kind| kind == b"veth") && find(attributes, PARENT_NAMESPACE).is_some()
+}
 
-    #[test]
-    fn what_somebody_decided_is_told_and_what_comes_by_itself_is_not() {
-        let mac = |last| attribute(1, &[2, 0, 0, 0, 0, last]);
-        let of_kind = |kind: &str, data: &[u8]| attribute(18, &[attribute(1, kind.as_bytes()), attribute(2, data)].concat());
-        let links = [
-            link(
-                2,
-                UP,
-                "eth0",
-                &[mac(1), attribute(4, &1500_u32.to_ne_bytes()), attribute(10, &4_u32.to_ne_bytes()), attribute(30, &1_u32.to_ne_bytes())],
-            ),
-            link(3, 0, "eth0.7", &[mac(1), of_kind("vlan", &attribute(1, &7_u16.to_ne_bytes())), attribute(5, &2_u32.to_ne_bytes())]),
-            link(4, UP, "br0", &[mac(9), of_kind("bridge", &[])]),
-            link(5, UP, "vethabc", &[mac(8), of_kind("veth", &[])]),
-        ];
-        let addresses = [
-            assigned(4, 2, 24, PERMANENT, 0, &[10, 0, 0, 2]),
-            assigned(4, 2, 24, PERMANENT, 0, &[10, 0, 0, 1]),
-            assigned(4, 10, 64, 0, 0, &[0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]),
-            assigned(2, 10, 64, PERMANENT, LINK_SCOPE, &[0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]),
-        ];
-        let interfaces: Vec<Interface> = links.iter().filter_map(|message| interface(message)).collect();
-        let addresses: Vec<Address> = addresses.iter().filter_map(|message| interface_address(message)).collect();
-        let shown: Vec<String> = fields(&interfaces, &addresses, |name| name != b"br0")
-            .iter()
-            .map(|(name, fields)| format!("{} {}", String::from_utf8_lossy(name), serde_json::to_string(fields).unwrap()))
-            .collect();
-        assert_eq!(
-            shown,
-            [
-                r#"br0 {"addresses":["10.0.0.1/24","10.0.0.2/24"],"dynamic":true,"type":"bridge","up":true}"#,
-                r#"eth0 {"mac":"02:00:00:00:00:01","master":"br0","mtu":1500,"promiscuous":true,"type":"ethernet","up":true}"#,
-                r#"eth0.7 {"lies_on":"eth0","mac":"02:00:00:00:00:01","type":"vlan","up":false,"vlan":7}"#,
-            ]
-        );
-    }
+fn mac(bytes: &[u8]) -> Option<String> {
+    const LONGEST: usize = 32;
+    let is_one = bytes.len() <= LONGEST && bytes.iter().any(|byte| *byte != 0);
+    is_one.then(|| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(":"))
+}
 
-    proptest! {
-        #[test]
-        fn no_bytes_break_it(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
-            let links: Vec<Interface> = interface(&bytes).into_iter().collect();
-            let addresses: Vec<Address> = interface_address(&bytes).into_iter().collect();
-            fields(&links, &addresses, |_| true);
-        }
+/// Of a device that no kind was asked for.
+fn hardware_word(hardware: u16) -> String {
+    match hardware {
+        ETHERNET => "ethernet".to_owned(),
+        INFINIBAND => "infiniband".to_owned(),
+        280 => "can".to_owned(),
+        512 => "ppp".to_owned(),
+        772 => "loopback".to_owned(),
+        other => format!("hardware {other}"),
     }
 }

@@ -1,280 +1,251 @@
-//! Routes and the rules that choose among their tables: RTM_NEWROUTE and RTM_NEWRULE, see linux/rtnetlink.h and linux/fib_rules.h.
-//!
-//! Left out is what comes by itself: the kernel's own, what router advertisements, redirects, DHCP and routing daemons put there, and what
-//! is a copy made for one packet.
+//! Routes. One is keyed by what the kernel tells it from others by: where it leads, and of which table and metric it is.
 
-use std::collections::BTreeMap;
-use std::net::IpAddr;
+use super::{AF_INET, AF_INET6, Interfaces, LOCAL, MAIN, address, native, native_short, prefix, protocol_word, rule, table_word};
+use crate::netlink::find;
+use crate::{FieldName, Fields, Value};
 
-use super::{IPV4, IPV6, address, native};
-use crate::netlink::{find, text};
-use crate::{FieldName, Fields, Value, text as printing};
-
-/// `struct rtmsg` and `struct fib_rule_hdr`.
+/// `struct rtmsg`, before the attributes.
 const HEADER: usize = 12;
 /// `struct rtnexthop`.
-const HOP: usize = 8;
-const HOPS_LIMIT: usize = 256;
-/// `RTM_F_CLONED`.
-const COPIED: u32 = 0x200;
-const LOCAL: u32 = 255;
-/// `RTPROT_UNSPEC`, `RTPROT_BOOT` (what ip(8) sets without being told otherwise) and `RTPROT_STATIC`: a person's or a script's.
-const DECIDED: [u8; 3] = [0, 3, 4];
-/// Numbers that rtnetlink.h gives to nobody: a host's own.
-const OWN: [std::ops::RangeInclusive<u8>; 3] = [5..=7, 19..=41, 200..=255];
+const HOP_HEADER: usize = 8;
 
-/// What a route or rule is called, and its fields.
-pub type Told = (Vec<u8>, Fields);
+/// `RTA_…`.
+const DESTINATION: u16 = 1;
+const FROM: u16 = 2;
+const DEVICE: u16 = 4;
+const GATEWAY: u16 = 5;
+const METRIC: u16 = 6;
+const SOURCE: u16 = 7;
+const HOPS: u16 = 9;
+const CACHE: u16 = 12;
+const TABLE: u16 = 15;
+const VIA: u16 = 18;
+/// Where `struct rta_cacheinfo` has when the route ends.
+const EXPIRES: usize = 8;
 
-/// Names of interfaces by their numbers.
-pub type Names = BTreeMap<u32, Vec<u8>>;
+/// What a packet made, and no person.
+const CLONED: u32 = 0x200;
 
-pub fn route(message: &[u8], names: &Names) -> Option<Told> {
-    let (header, attributes) = message.split_at_checked(HEADER)?;
-    let [family, length, _, tos, table, protocol, scope, kind, ..] = *header else { return None };
-    let table = native(find(attributes, 15)).unwrap_or(u32::from(table));
-    let is_decided = DECIDED.contains(&protocol) || OWN.iter().any(|own| own.contains(&protocol));
-    if !is_decided || table == LOCAL || native(header.get(8..12))? & COPIED != 0 {
-        return None;
-    }
-    let destination = prefix(family, find(attributes, 1), length)?;
-    let metric = native(find(attributes, 6)).filter(|metric| *metric != 0);
-    let mut key = format!("{} {destination}", table_name(table));
-    for (what, number) in [("tos", Some(u32::from(tos)).filter(|tos| *tos != 0)), ("metric", metric)] {
-        key += &number.map(|number| format!(" {what} {number}")).unwrap_or_default();
-    }
-    let mut fields = Fields::new();
-    let mut set = |name, value| fields.set(FieldName::known(name), value);
-    set("type", Value::text(kind_name(kind)));
-    set("protocol", Value::text(&protocol_name(protocol)));
-    let one = hop(family, attributes, native(find(attributes, 4)), names);
-    let several = find(attributes, 9).map(|hops| several(family, hops, names)).unwrap_or_default();
-    let mut gateways: Vec<String> = one.into_iter().chain(several).collect();
-    gateways.sort_unstable();
-    if !gateways.is_empty() {
-        set("gateways", Value::list(gateways));
-    }
-    if let Some(source) = find(attributes, 7).and_then(|bytes| address(family, bytes)) {
-        set("source", Value::text(&source.to_string()));
-    }
-    if let (IPV4, Some(scope)) = (family, scope_name(scope)) {
-        set("scope", Value::text(scope));
-    }
-    Some((key.into_bytes(), fields))
+/// Routes that come and go by themselves, by who made them: the kernel (with an address, or told by a router), clients of
+/// DHCP, and daemons that learn them from others or move them between hosts.
+const BY_ITSELF: &[u8] = &[
+    1,   // redirect
+    2,   // kernel
+    8,   // gated
+    9,   // ra
+    11,  // zebra
+    12,  // bird
+    14,  // xorp
+    16,  // dhcp
+    18,  // keepalived
+    42,  // babel
+    186, // bgp
+    187, // isis
+    188, // ospf
+    189, // rip
+    192, // eigrp
+];
+
+/// Routes and rules that are taken; hosts have some ten.
+const LIMIT: usize = 10_000;
+
+/// All routes and rules of one reading.
+#[derive(Debug)]
+pub struct Routes<'a> {
+    interfaces: &'a Interfaces,
+    /// The key, what tells it from another of the same key, the fields.
+    found: Vec<(Vec<u8>, String, Fields)>,
+    is_cut: bool,
+    is_torn: bool,
 }
 
-pub fn rule(message: &[u8]) -> Option<Told> {
-    let (header, attributes) = message.split_at_checked(HEADER)?;
-    let [family, destination, source, _, table, _, _, action, ..] = *header else { return None };
-    // `RTPROT_KERNEL`: the three that are always there.
-    if native(find(attributes, 21)) == Some(2) {
-        return None;
+impl<'a> Routes<'a> {
+    pub fn new(interfaces: &'a Interfaces) -> Self {
+        Self { interfaces, found: Vec::new(), is_cut: false, is_torn: false }
     }
-    let table = native(find(attributes, 15)).unwrap_or(u32::from(table));
-    let mut key = format!("rule {} {}", if family == IPV6 { "ipv6" } else { "ipv4" }, native(find(attributes, 6)).unwrap_or(0));
-    for (what, number, length) in [("from", 2, source), ("to", 1, destination)] {
-        if let Some(bytes) = find(attributes, number) {
-            key += &format!(" {what} {}", prefix(family, Some(bytes), length)?);
+
+    /// Takes the body of a message that brings a route. `None`: it is damaged.
+    pub fn take_route(&mut self, body: &[u8]) -> Option<()> {
+        if !is_setting(body)? {
+            return Some(());
+        }
+        let (header, attributes) = body.split_at_checked(HEADER)?;
+        let [family, length, from_length, tos, _, protocol, scope, kind, ..] = *header else { return None };
+        let number = |attribute| find(attributes, attribute).and_then(native);
+        let told = |attribute| find(attributes, attribute).and_then(|bytes| address(family, bytes));
+        let index = number(DEVICE);
+        if index.is_some_and(|index| self.interfaces.is_containers(index)) {
+            return Some(());
+        }
+        let destination = if length == 0 { "default".to_owned() } else { prefix(told(DESTINATION)?, length) };
+        let table = table_of(header, attributes);
+
+        let mut key = destination.clone();
+        let mut fields = Fields::new();
+        let mut set = |name, value: &str| fields.set(FieldName::known(name), Value::text(value));
+        set("destination", &destination);
+        set("table", &table_word(table));
+        set("type", &type_word(kind));
+        set("protocol", &protocol_word(protocol));
+        if family == AF_INET6 && length == 0 {
+            key += " inet6";
+        }
+        if from_length > 0 {
+            let from = prefix(told(FROM)?, from_length);
+            key += &format!(" from {from}");
+            set("from", &from);
+        }
+        if tos > 0 {
+            let tos = format!("{tos:#04x}");
+            key += &format!(" tos {tos}");
+            set("tos", &tos);
+        }
+        if table != MAIN {
+            key += &format!(" table {table}");
+        }
+        // Of IPv6 it says nothing.
+        if family == AF_INET {
+            set("scope", &scope_word(scope));
+        }
+        if let Some(source) = told(SOURCE) {
+            set("source", &source.to_string());
+        }
+        let gateway = gateway(family, attributes).unwrap_or_default();
+        if !gateway.is_empty() {
+            set("gateway", &gateway);
+        }
+        let device = index.map(|index| self.interfaces.name(index));
+        self.is_torn |= device == Some(None);
+        let device = device.flatten().map(Value::bytes);
+        let hops = find(attributes, HOPS).map(|hops| self.hops(family, hops));
+        // Of two that differ in nothing but where they lead, the order is not the kernel's.
+        let aside = format!("{gateway} {device:?} {hops:?} {kind}");
+        if let Some(device) = device {
+            fields.set(FieldName::known("device"), device);
+        }
+        if let Some(hops) = hops.filter(|hops| !hops.is_empty()) {
+            fields.set(FieldName::known("next_hops"), Value::list(hops));
+        }
+        if let Some(metric) = number(METRIC).filter(|metric| *metric > 0) {
+            key += &format!(" metric {metric}");
+            fields.set(FieldName::known("metric"), Value::Integer(metric.into()));
+        }
+        self.keep(key.into_bytes(), aside, fields);
+        Some(())
+    }
+
+    /// Takes the body of a message that brings a rule. `None`: it is damaged.
+    pub fn take_rule(&mut self, body: &[u8]) -> Option<()> {
+        if let Some((key, fields)) = rule::decode(body)? {
+            let aside = format!("{fields:?}");
+            self.keep(key, aside, fields);
+        }
+        Some(())
+    }
+
+    fn keep(&mut self, key: Vec<u8>, aside: String, fields: Fields) {
+        if self.found.len() < LIMIT {
+            self.found.push((key, aside, fields));
+        } else {
+            self.is_cut = true;
         }
     }
-    for (what, number) in [("iif", 3), ("oif", 17)] {
-        key += &text(attributes, number).map(|name| format!(" {what} {}", printing::printable(name))).unwrap_or_default();
-    }
-    key += &native(find(attributes, 10)).filter(|mark| *mark != 0).map(|mark| format!(" fwmark {mark:#x}")).unwrap_or_default();
-    let mut fields = Fields::new();
-    fields.set(FieldName::known("type"), Value::text(action_name(action)));
-    fields.set(FieldName::known("table"), Value::text(&table_name(table)));
-    Some((key.into_bytes(), fields))
-}
 
-/// Of several of one name, which only some of their gateways tell apart, one with all of these.
-pub fn together(told: impl IntoIterator<Item = Told>) -> BTreeMap<Vec<u8>, Fields> {
-    let mut all: BTreeMap<Vec<u8>, Fields> = BTreeMap::new();
-    for (key, fields) in told {
-        let gateways = |fields: &Fields| match fields.value("gateways") {
-            Some(Value::List(gateways)) => gateways.clone(),
-            _ => Vec::new(),
-        };
-        match all.get_mut(&key) {
-            Some(known) => {
-                let mut joined = [gateways(known), gateways(&fields)].concat();
-                joined.sort_unstable();
-                joined.dedup();
-                if !joined.is_empty() {
-                    known.set(FieldName::known("gateways"), Value::list(joined));
-                }
+    /// `via 10.0.0.1 dev eth0 weight 1` for each way that packets are spread over.
+    fn hops(&mut self, family: u8, mut rest: &[u8]) -> Vec<String> {
+        let mut hops = Vec::new();
+        while let Some(length) = native_short(rest).map(usize::from) {
+            let Some(hop) = rest.get(..length).filter(|hop| hop.len() >= HOP_HEADER) else { break };
+            let (header, attributes) = hop.split_at(HOP_HEADER);
+            let mut words = String::new();
+            if let Some(gateway) = gateway(family, attributes) {
+                words += &format!("via {gateway} ");
             }
-            None => drop(all.insert(key, fields)),
+            match native(&header[4..]).filter(|index| *index != 0).map(|index| self.interfaces.name(index)) {
+                Some(Some(device)) => words += &format!("dev {} ", crate::text::printable(device)),
+                Some(None) => self.is_torn = true,
+                None => {}
+            }
+            words += &format!("weight {}", u16::from(header[3]) + 1);
+            hops.push(words);
+            rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
         }
+        hops.sort_unstable();
+        hops
     }
-    all
-}
 
-fn several(family: u8, mut hops: &[u8], names: &Names) -> Vec<String> {
-    let mut told = Vec::new();
-    while told.len() < HOPS_LIMIT
-        && let Some(length) = native(hops.get(..2)).map(|length| length as usize)
-        && let Some(one) = hops.get(..length).filter(|one| one.len() >= HOP)
-    {
-        told.extend(hop(family, &one[HOP..], native(one.get(4..8)), names));
-        hops = hops.get(length.next_multiple_of(4)..).unwrap_or_default();
+    /// Whether there were more than are taken, so that they cannot be told.
+    pub fn is_cut(&self) -> bool {
+        self.is_cut
     }
-    told
-}
 
-/// `10.0.0.1 dev eth0`, or `dev eth0`.
-fn hop(family: u8, attributes: &[u8], device: Option<u32>, names: &Names) -> Option<String> {
-    let plain = find(attributes, 5).and_then(|bytes| address(family, bytes));
-    // `struct rtvia`: an address of the other family.
-    let via = || find(attributes, 18).and_then(|via| address(native(via.get(..2))? as u8, via.get(2..)?));
-    let gateway = plain.or_else(via).map(|gateway: IpAddr| gateway.to_string());
-    // One that is not told stands by its number.
-    let device = device.filter(|device| *device != 0).map(|device| match names.get(&device) {
-        Some(name) => format!("dev {}", printing::printable(name)),
-        None => format!("dev {device}"),
-    });
-    let told: Vec<String> = gateway.into_iter().chain(device).collect();
-    (!told.is_empty()).then(|| told.join(" "))
-}
+    /// Whether one leads to an interface that came after those were read.
+    pub fn is_torn(&self) -> bool {
+        self.is_torn
+    }
 
-fn prefix(family: u8, bytes: Option<&[u8]>, length: u8) -> Option<String> {
-    let all = [0; 16];
-    Some(format!("{}/{length}", address(family, bytes.unwrap_or(&all))?))
-}
-
-fn table_name(table: u32) -> String {
-    match table {
-        253 => "default".to_owned(),
-        254 => "main".to_owned(),
-        LOCAL => "local".to_owned(),
-        other => other.to_string(),
+    /// The items by their keys, in bytes. A second of the same key has ` (2)` after it.
+    pub fn into_items(mut self) -> Vec<(Vec<u8>, Fields)> {
+        self.found.sort_by(|(one, one_aside, _), (other, other_aside, _)| (one, one_aside).cmp(&(other, other_aside)));
+        let (mut last, mut count) = (Vec::new(), 0);
+        let numbered = self.found.into_iter().map(|(mut key, _, fields)| {
+            count = if key == last { count + 1 } else { 1 };
+            last.clone_from(&key);
+            if count > 1 {
+                key.extend(format!(" ({count})").bytes());
+            }
+            (key, fields)
+        });
+        numbered.collect()
     }
 }
 
-fn protocol_name(protocol: u8) -> String {
-    match protocol {
-        0 => "unspecified".to_owned(),
-        3 => "boot".to_owned(),
-        4 => "static".to_owned(),
-        other => other.to_string(),
-    }
+/// Whether a message that brings a route, or takes it, is of one that somebody set. `None`: it is damaged.
+pub(super) fn is_setting(body: &[u8]) -> Option<bool> {
+    let (header, attributes) = body.split_at_checked(HEADER)?;
+    let expires = find(attributes, CACHE).and_then(|cache| native(cache.get(EXPIRES..)?)).unwrap_or(0);
+    Some(
+        [AF_INET, AF_INET6].contains(&header[0])
+            && !comes_by_itself(header[5])
+            && native(&header[8..])? & CLONED == 0
+            && table_of(header, attributes) != LOCAL
+            && expires == 0,
+    )
 }
 
-fn kind_name(kind: u8) -> &'static str {
-    match kind {
-        1 => "unicast",
-        2 => "local",
-        3 => "broadcast",
-        4 => "anycast",
-        5 => "multicast",
-        6 => "blackhole",
-        7 => "unreachable",
-        8 => "prohibit",
-        9 => "throw",
-        10 => "nat",
-        _ => "other",
-    }
+/// Whether what carries this protocol comes and goes by itself.
+pub(super) fn comes_by_itself(protocol: u8) -> bool {
+    BY_ITSELF.contains(&protocol)
 }
 
-fn scope_name(scope: u8) -> Option<&'static str> {
+fn table_of(header: &[u8], attributes: &[u8]) -> u32 {
+    find(attributes, TABLE).and_then(native).unwrap_or(header[4].into())
+}
+
+/// Of either protocol: routes of IPv4 may lead by way of IPv6.
+fn gateway(family: u8, attributes: &[u8]) -> Option<String> {
+    let own = find(attributes, GATEWAY).and_then(|bytes| address(family, bytes));
+    let other = || {
+        let via = find(attributes, VIA)?;
+        let family = u8::try_from(native_short(via)?).ok()?;
+        address(family, via.get(2..)?)
+    };
+    own.or_else(other).map(|gateway| gateway.to_string())
+}
+
+fn type_word(kind: u8) -> String {
+    const WORDS: [&str; 10] =
+        ["unspec", "unicast", "local", "broadcast", "anycast", "multicast", "blackhole", "unreachable", "prohibit", "throw"];
+    WORDS.get(usize::from(kind)).map_or_else(|| kind.to_string(), |word| (*word).to_owned())
+}
+
+fn scope_word(scope: u8) -> String {
     match scope {
-        200 => Some("site"),
-        253 => Some("link"),
-        254 => Some("host"),
-        255 => Some("nowhere"),
-        _ => None,
-    }
-}
-
-fn action_name(action: u8) -> &'static str {
-    match action {
-        1 => "lookup",
-        2 => "goto",
-        3 => "nop",
-        6 => "blackhole",
-        7 => "unreachable",
-        8 => "prohibit",
-        _ => "other",
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-    use crate::netlink::attribute;
-
-    fn message(header: [u8; 8], attributes: &[Vec<u8>]) -> Vec<u8> {
-        [&header[..], &[0; 4], &attributes.concat()].concat()
-    }
-
-    fn device(index: u32) -> Vec<u8> {
-        attribute(4, &index.to_ne_bytes())
-    }
-
-    fn next_hop(index: u32, gateway: [u8; 4]) -> Vec<u8> {
-        let gateway = attribute(5, &gateway);
-        [&((8 + gateway.len()) as u16).to_ne_bytes()[..], &[0; 2], &index.to_ne_bytes(), &gateway].concat()
-    }
-
-    #[test]
-    fn routes_are_told_as_ip_writes_them_and_those_that_come_by_themselves_are_not() {
-        let names = Names::from([(2, b"eth0".to_vec()), (3, b"eth1".to_vec())]);
-        let metric = |metric: u32| attribute(6, &metric.to_ne_bytes());
-        let routes = [
-            message([IPV4, 0, 0, 0, 254, 3, 0, 1], &[attribute(5, &[10, 0, 0, 1]), device(2)]),
-            message([IPV4, 24, 0, 0, 254, 2, 253, 1], &[attribute(1, &[10, 0, 0, 0]), device(2)]),
-            message([IPV4, 0, 0, 0, 254, 16, 0, 1], &[attribute(5, &[10, 0, 0, 9]), metric(100), device(2)]),
-            message(
-                [IPV4, 8, 0, 0, 254, 4, 0, 1],
-                &[
-                    attribute(1, &[172, 0, 0, 0]),
-                    metric(50),
-                    attribute(9, &[next_hop(3, [10, 1, 0, 1]), next_hop(2, [10, 0, 0, 2])].concat()),
-                ],
-            ),
-            message([IPV4, 16, 0, 0, 0, 4, 0, 6], &[attribute(1, &[192, 168, 0, 0]), attribute(15, &1000_u32.to_ne_bytes())]),
-            message([IPV6, 0, 0, 0, 254, 4, 0, 1], &[attribute(5, &[0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]), device(7)]),
-            message([IPV6, 0, 0, 0, 254, 4, 0, 1], &[attribute(5, &[0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2]), device(2)]),
-            message([IPV4, 32, 0, 0, LOCAL as u8, 4, 254, 2], &[attribute(1, &[10, 0, 0, 5])]),
-        ];
-        let rules = [
-            message([IPV4, 0, 0, 0, 254, 0, 0, 1], &[attribute(6, &32766_u32.to_ne_bytes()), attribute(21, &[2])]),
-            message(
-                [IPV4, 0, 8, 0, 0, 0, 0, 1],
-                &[
-                    attribute(6, &100_u32.to_ne_bytes()),
-                    attribute(2, &[10, 0, 0, 0]),
-                    attribute(3, b"eth1\0"),
-                    attribute(10, &16_u32.to_ne_bytes()),
-                    attribute(15, &1000_u32.to_ne_bytes()),
-                    attribute(21, &[3]),
-                ],
-            ),
-        ];
-        let told = routes.iter().filter_map(|bytes| route(bytes, &names)).chain(rules.iter().filter_map(|bytes| rule(bytes)));
-        let shown: Vec<String> = together(told)
-            .iter()
-            .map(|(key, fields)| format!("{} {}", String::from_utf8_lossy(key), serde_json::to_string(fields).unwrap()))
-            .collect();
-        assert_eq!(
-            shown,
-            [
-                r#"1000 192.168.0.0/16 {"protocol":"static","type":"blackhole"}"#,
-                r#"main 0.0.0.0/0 {"gateways":["10.0.0.1 dev eth0"],"protocol":"boot","type":"unicast"}"#,
-                r#"main 172.0.0.0/8 metric 50 {"gateways":["10.0.0.2 dev eth0","10.1.0.1 dev eth1"],"protocol":"static","type":"unicast"}"#,
-                r#"main ::/0 {"gateways":["fe80::1 dev 7","fe80::2 dev eth0"],"protocol":"static","type":"unicast"}"#,
-                r#"rule ipv4 100 from 10.0.0.0/8 iif eth1 fwmark 0x10 {"table":"1000","type":"lookup"}"#,
-            ]
-        );
-    }
-
-    proptest! {
-        #[test]
-        fn no_bytes_break_it(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
-            let told = route(&bytes, &Names::new()).into_iter().chain(rule(&bytes));
-            together(told);
-        }
+        0 => "global".to_owned(),
+        200 => "site".to_owned(),
+        253 => "link".to_owned(),
+        254 => "host".to_owned(),
+        255 => "nowhere".to_owned(),
+        other => other.to_string(),
     }
 }

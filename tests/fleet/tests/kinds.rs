@@ -99,7 +99,7 @@ const ACTS: &[Act] = &[
         becomes: || json!("forced-commands-only"),
     },
     Act {
-        command: "ip link add probe0 type dummy && ip addr add 10.99.0.1/24 dev probe0 && ip link set probe0 up",
+        command: "ip link add probe0 type bridge && ip addr add 10.99.0.1/24 dev probe0 && ip link set probe0 up",
         item: "interface:probe0",
         kind: "",
         field: "addresses",
@@ -107,7 +107,7 @@ const ACTS: &[Act] = &[
     },
     Act {
         command: "ip route add blackhole 10.98.0.0/16",
-        item: "route:main 10.98.0.0/16",
+        item: "route:10.98.0.0/16",
         kind: CREATED,
         field: "type",
         becomes: || json!("blackhole"),

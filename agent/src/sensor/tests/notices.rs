@@ -121,6 +121,36 @@ fn who_changes_the_packet_filter_is_named_with_the_version_that_came_of_it() {
     panic!("nft was never known");
 }
 
+/// Of whom no claim is made: the kernel does not say it.
+#[test]
+fn a_route_and_an_interface_are_told_of_at_once() {
+    let test = "a_route_and_an_interface_are_told_of_at_once";
+    // A network of this test's own. Its thread ends with the test.
+    if let Err(error) = unshare(CloneFlags::CLONE_NEWNET) {
+        return skip(test, &error.to_string());
+    }
+    for (kind, scope, commands) in [
+        (ItemKind::Interface, "interface:*", ["link set lo up", "link set lo down"]),
+        (ItemKind::Route, "route:*", ["route add blackhole 203.0.113.0/24", "route del blackhole 203.0.113.0/24"]),
+    ] {
+        let (sensors, signals) = watch_kind(kind);
+        if let Some(reason) = refusal(&sensors, &[scope]) {
+            return skip(test, &reason);
+        }
+        for command in commands {
+            assert!(Command::new("ip").args(command.split(' ')).status().unwrap().success(), "{command}");
+            loop {
+                if let Signal::Touched(touch) = signals.recv_timeout(PATIENCE).expect("a signal of the change")
+                    && touch.target == Target::Kind(kind)
+                {
+                    assert!(touch.actor.is_none(), "{command}");
+                    break;
+                }
+            }
+        }
+    }
+}
+
 /// Of the virtual machine of tests/stock-kernel: where the project's machines run, kernels have no modules.
 #[test]
 fn who_loads_and_unloads_a_module_is_named() {

@@ -414,26 +414,41 @@ const LISTENER: Shape = Shape {
 
 const INTERFACE: Shape = Shape {
     fields: &[
-        ("addresses", List),
+        ("addresses", Set),
         ("dynamic", Boolean),
-        ("lies_on", Text),
         ("mac", Text),
         ("master", Text),
         ("mtu", Number),
+        ("parent", Text),
         ("promiscuous", Boolean),
         ("type", Text),
         ("up", Boolean),
         ("vlan", Number),
     ],
-    example: "{ addresses: [10.0.0.2/24] }",
+    example: "{ mtu: 1500 }",
+};
+
+const ROUTE: Shape = Shape {
+    fields: &[
+        ("action", Text),
+        ("destination", Text),
+        ("device", Text),
+        ("from", Text),
+        ("gateway", Text),
+        ("metric", Number),
+        ("next_hops", Set),
+        ("protocol", Text),
+        ("scope", Text),
+        ("selector", Text),
+        ("source", Text),
+        ("table", Text),
+        ("tos", Text),
+        ("type", Text),
+    ],
+    example: "{ gateway: 192.0.2.1 }",
 };
 
 const SSHD: Shape = Shape { fields: &[("error", Text), ("files", List)], example: "{ config.PermitRootLogin: \"no\" }" };
-
-const ROUTE: Shape = Shape {
-    fields: &[("gateways", List), ("protocol", Text), ("scope", Text), ("source", Text), ("table", Text), ("type", Text)],
-    example: "{ gateways: [10.0.0.1 dev eth0] }",
-};
 
 pub(super) const fn of(kind: ItemKind) -> Shape {
     match kind {
