@@ -163,13 +163,11 @@ fn follow(
 
 const INCLUDE: &str = "Include";
 
-/// Takes what the lines set, and has `include` take what another file does, by the name that it has within its `Match`.
-fn lines(
-    text: &str,
-    outer: &str,
-    settings: &mut Settings,
-    include: &mut dyn FnMut(&mut Settings, &str, &[String]) -> Result<(), FormatError>,
-) -> Result<(), FormatError> {
+/// Is given `Include` with what leads it within a `Match`, and its patterns.
+type Included<'a> = dyn FnMut(&mut Settings, &str, &[String]) -> Result<(), FormatError> + 'a;
+
+/// Takes what the lines set, and has `include` take what other files do.
+fn lines(text: &str, outer: &str, settings: &mut Settings, include: &mut Included<'_>) -> Result<(), FormatError> {
     let mut within = outer.to_owned();
     for (at, line) in text.lines().enumerate() {
         let line = line.trim();

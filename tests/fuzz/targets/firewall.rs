@@ -2,8 +2,8 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use trueline_drift::netlink::messages;
 use trueline_drift::firewall::{LegacyFamily, LegacyHooks, Ruleset};
+use trueline_drift::netlink::messages;
 
 fuzz_target!(|bytes: &[u8]| {
     let mut ruleset = Ruleset::default();
