@@ -10,7 +10,9 @@
 
 mod account;
 mod apache;
+mod apt_sources;
 mod blocks;
+mod crontab;
 mod fstab;
 mod json;
 mod key_value;
@@ -21,6 +23,7 @@ mod nginx;
 mod pam;
 mod rsyslog;
 pub mod sshd_config;
+mod sudoers;
 pub mod sysctl;
 mod table;
 mod toml;
@@ -234,6 +237,14 @@ pub enum Format {
     Logrotate,
     /// rsyslog.conf(5).
     Rsyslog,
+    /// crontab(5), of the system and of users.
+    Crontab,
+    /// sudoers(5) and sudoers.d.
+    Sudoers,
+    /// sources.list(5), a source a line.
+    AptSources,
+    /// sources.list(5), stanzas of deb822.
+    AptStanzas,
 }
 
 impl Format {
@@ -262,6 +273,10 @@ impl Format {
         Self::Apache,
         Self::Logrotate,
         Self::Rsyslog,
+        Self::Crontab,
+        Self::Sudoers,
+        Self::AptSources,
+        Self::AptStanzas,
     ];
 
     /// The format of the file at a path in its printable form, where that is known.
@@ -295,6 +310,10 @@ impl Format {
             Self::Apache => "apache",
             Self::Logrotate => "logrotate",
             Self::Rsyslog => "rsyslog",
+            Self::Crontab => "crontab",
+            Self::Sudoers => "sudoers",
+            Self::AptSources => "apt_sources",
+            Self::AptStanzas => "apt_deb822",
         }
     }
 
@@ -330,7 +349,11 @@ impl Format {
             | Self::Nginx
             | Self::Apache
             | Self::Logrotate
-            | Self::Rsyslog => false,
+            | Self::Rsyslog
+            | Self::Crontab
+            | Self::Sudoers
+            | Self::AptSources
+            | Self::AptStanzas => false,
         }
     }
 
@@ -360,6 +383,10 @@ impl Format {
             Self::Apache => apache::covers(path),
             Self::Logrotate => logrotate::covers(path),
             Self::Rsyslog => rsyslog::covers(path),
+            Self::Crontab => crontab::covers(path),
+            Self::Sudoers => sudoers::covers(path),
+            Self::AptSources => apt_sources::covers(path),
+            Self::AptStanzas => apt_sources::covers_stanzas(path),
         }
     }
 
@@ -392,6 +419,10 @@ impl Format {
             Self::Apache => apache::read(&text, &mut settings)?,
             Self::Logrotate => logrotate::read(&text, &mut settings)?,
             Self::Rsyslog => rsyslog::read(&text, &mut settings)?,
+            Self::Crontab => crontab::read(&text, &mut settings)?,
+            Self::Sudoers => sudoers::read(&text, &mut settings)?,
+            Self::AptSources => apt_sources::read(&text, &mut settings)?,
+            Self::AptStanzas => apt_sources::read_stanzas(&text, &mut settings)?,
         }
         Ok(settings)
     }
@@ -425,6 +456,11 @@ fn block(name: &str) -> Cow<'_, str> {
 fn in_folder(path: &str, folders: &[&str], suffix: &str) -> bool {
     let Some((folder, name)) = path.rsplit_once('/') else { return false };
     folders.contains(&folder) && name.len() > suffix.len() && name.ends_with(suffix) && !name.starts_with('.')
+}
+
+/// The name of a file that lies directly in the folder, which ends in a slash; no hidden one.
+fn in_folder_of_names<'a>(path: &'a str, folder: &str) -> Option<&'a str> {
+    path.strip_prefix(folder).filter(|name| !name.is_empty() && !name.contains('/') && !name.starts_with('.'))
 }
 
 /// The lines, those that end in a backslash joined with what follows them.

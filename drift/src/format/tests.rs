@@ -193,3 +193,54 @@ fn a_change_of_a_byte_that_is_no_utf8_shows() {
     let read = |bytes: &[u8]| Format::KeyValue.read(bytes).unwrap();
     assert_ne!(read(b"A=\xff\n"), read(b"A=\xfe\n"));
 }
+
+#[test]
+fn jobs_of_cron_have_no_order_and_their_environment_is_told() {
+    let text = "# m h dom mon dow\nSHELL=/bin/sh\nMAILTO = \"root\"\n17 *\t* * *\troot  cd / && run-parts /etc/cron.hourly\n@daily root A=1 /bin/x\nSHELL=/bin/bash\n";
+    insta::assert_snapshot!(told(Format::Crontab, text), @r#"
+    config.MAILTO: "root"
+    config.SHELL: "/bin/bash"
+    config.jobs: ["17 * * * * root cd / && run-parts /etc/cron.hourly","@daily root A=1 /bin/x"]
+    conflict.SHELL: ["/bin/sh","/bin/bash"]
+    "#);
+}
+
+#[test]
+fn rules_of_sudo_keep_their_order_and_a_users_number_is_no_comment() {
+    let text = "Defaults env_reset # as ever\nDefaults:bob !requiretty\nUser_Alias OPS = alice, \\\n  bob : WEB = carol\nCmnd_Alias LS = /bin/ls \\:x\nHost_Alias NET = 2001:db8::1, 10.0.0.1\n\
+                root ALL=(ALL:ALL) ALL\nOPS ALL=(ALL) NOPASSWD: LS\nOPS  ALL=(ALL) /bin/id\n#1000 ALL=ALL\n# a comment\n#includedir /etc/sudoers.d\n@include /etc/more\n";
+    insta::assert_snapshot!(told(Format::Sudoers, text), @r##"
+    config.@include: ["/etc/more"]
+    config.@includedir: ["/etc/sudoers.d"]
+    config.Cmnd_Alias.LS: "/bin/ls \\\\:x"
+    config.Defaults: ["env_reset"]
+    config.Defaults:bob: ["!requiretty"]
+    config.Host_Alias.NET: "2001:db8::1, 10.0.0.1"
+    config.User_Alias.OPS: "alice, bob"
+    config.User_Alias.WEB: "carol"
+    config.rules.#1000: ["ALL=ALL"]
+    config.rules.OPS: ["ALL=(ALL) NOPASSWD: LS","ALL=(ALL) /bin/id"]
+    config.rules.root: ["ALL=(ALL:ALL) ALL"]
+    "##);
+}
+
+#[test]
+fn sources_of_apt_are_told_in_both_spellings() {
+    let text = "deb [signed-by=/k.gpg]  http://deb.debian.org/debian bookworm main # why\n# deb http://old x y\ndeb-src http://deb.debian.org/debian bookworm main\n";
+    insta::assert_snapshot!(told(Format::AptSources, text), @r#"
+    config.deb: ["[signed-by=/k.gpg] http://deb.debian.org/debian bookworm main"]
+    config.deb-src: ["http://deb.debian.org/debian bookworm main"]
+    "#);
+    let text = "# comment\ntypes: deb\nURIs: http://deb.debian.org/debian\nSuites: bookworm\n bookworm-updates\nComponents: main\nSigned-By:\n -----BEGIN\n .\n abc\n\nTypes: deb\nURIs: http://x\nSuites: y\nEnabled: no\n";
+    insta::assert_snapshot!(told(Format::AptStanzas, text), @r#"
+    config.http://deb.debian.org/debian bookworm bookworm-updates.Components: "main"
+    config.http://deb.debian.org/debian bookworm bookworm-updates.Signed-By: "-----BEGIN . abc"
+    config.http://deb.debian.org/debian bookworm bookworm-updates.Suites: "bookworm bookworm-updates"
+    config.http://deb.debian.org/debian bookworm bookworm-updates.Types: "deb"
+    config.http://deb.debian.org/debian bookworm bookworm-updates.URIs: "http://deb.debian.org/debian"
+    config.http://x y.Enabled: "no"
+    config.http://x y.Suites: "y"
+    config.http://x y.Types: "deb"
+    config.http://x y.URIs: "http://x"
+    "#);
+}
