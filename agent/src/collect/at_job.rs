@@ -93,6 +93,7 @@ mod tests {
             policy: &policy,
             key: &RedactionKey::new([7; 32]),
             holders: &crate::collect::Holders::here(root.clone()),
+            configured: &crate::collect::sysctl::LastConfigured::default(),
         })
         .unwrap();
         assert_eq!((read.items.len(), read.skipped), (1, 1));

@@ -56,6 +56,7 @@ pub struct Collectors {
     key: RedactionKey,
     files: FileReader,
     holders: Holders,
+    configured: sysctl::LastConfigured,
 }
 
 impl Collectors {
@@ -67,7 +68,7 @@ impl Collectors {
     pub fn with_root(root: Root, policy: Arc<WatchPolicy>, key: RedactionKey) -> Self {
         let files = FileReader::new(&root, key.clone(), None);
         let holders = Holders::here(root.clone());
-        Self { root, policy, key, files, holders }
+        Self { root, policy, key, files, holders, configured: sysctl::LastConfigured::default() }
     }
 
     /// For an observer that is to be confined: what it will not be able to see is seen by a thread that begins here.
@@ -99,7 +100,7 @@ impl Collectors {
     pub fn read_item(&mut self, item: &ItemId, known: Known<'_>) -> Result<Option<Reading>, CollectError> {
         match item.kind {
             ItemKind::File => Ok(self.files.read(&item.key.bytes(), known)?),
-            ItemKind::Sysctl => sysctl::read_one(&self.root, &item.key),
+            ItemKind::Sysctl => sysctl::read_one(&self.root, &item.key, &self.configured),
             kind => Ok(self.list(kind)?.items.into_iter().find(|(id, _)| id == item).map(|(_, reading)| reading)),
         }
     }
@@ -120,7 +121,7 @@ impl Collectors {
 
     /// As [`Self::read_kind`], with the count of entries left out.
     pub fn list(&self, kind: ItemKind) -> Result<Listing, CollectError> {
-        let place = Place { root: &self.root, policy: &self.policy, key: &self.key, holders: &self.holders };
+        let place = Place { root: &self.root, policy: &self.policy, key: &self.key, holders: &self.holders, configured: &self.configured };
         // Of runs there is nothing to read but what was told of them.
         KINDS.iter().find(|collector| collector.kind == kind).map_or_else(|| Ok(Listing::default()), |collector| (collector.read)(&place))
     }

@@ -76,8 +76,14 @@ mod tests {
         let root = Root::at(folder.path());
         let policy = trueline_drift::watch::WatchPolicy::default();
         let key = trueline_drift::redact::RedactionKey::new([7; 32]);
-        let read =
-            read_all(&Place { root: &root, policy: &policy, key: &key, holders: &crate::collect::Holders::here(root.clone()) }).unwrap();
+        let read = read_all(&Place {
+            root: &root,
+            policy: &policy,
+            key: &key,
+            holders: &crate::collect::Holders::here(root.clone()),
+            configured: &crate::collect::sysctl::LastConfigured::default(),
+        })
+        .unwrap();
         let shown: Vec<_> =
             read.items.iter().map(|(item, reading)| format!("{item} = {}", reading.fields.value("value").unwrap())).collect();
         assert_eq!(shown, ["limits:* soft core = unlimited", "limits:@admin - nofile = 4096", "limits:j.doe hard nproc = 50"]);

@@ -116,6 +116,7 @@ pub struct Place<'a> {
     pub policy: &'a WatchPolicy,
     pub key: &'a RedactionKey,
     pub holders: &'a Holders,
+    pub configured: &'a sysctl::LastConfigured,
 }
 
 /// All items of one kind.

@@ -82,8 +82,14 @@ mod tests {
         }
         let root = Root::at(folder.path());
         let policy = trueline_drift::watch::WatchPolicy::default();
-        let read =
-            read_all(&Place { root: &root, policy: &policy, key: &key(), holders: &crate::collect::Holders::here(root.clone()) }).unwrap();
+        let read = read_all(&Place {
+            root: &root,
+            policy: &policy,
+            key: &key(),
+            holders: &crate::collect::Holders::here(root.clone()),
+            configured: &crate::collect::sysctl::LastConfigured::default(),
+        })
+        .unwrap();
         let shown: Vec<_> =
             read.items.iter().map(|(item, reading)| format!("{item} {}", serde_json::to_string(&reading.fields).unwrap())).collect();
         assert_eq!(shown.len(), 2, "{shown:?}");

@@ -123,7 +123,13 @@ mod tests {
         }
         let root = Root::at(folder.path());
         let holders = Holders::here(root.clone());
-        let place = Place { root: &root, policy: &WatchPolicy::default(), key: &RedactionKey::new([1; 32]), holders: &holders };
+        let place = Place {
+            root: &root,
+            policy: &WatchPolicy::default(),
+            key: &RedactionKey::new([1; 32]),
+            holders: &holders,
+            configured: &crate::collect::sysctl::LastConfigured::default(),
+        };
         let items = read_all(&place).unwrap().items;
         items.iter().map(|(item, reading)| format!("{item} {}", serde_json::to_string(&reading.fields).unwrap())).collect()
     }

@@ -36,7 +36,13 @@ fn rules_defaults_and_aliases_are_told_with_what_is_included() {
     }
     let policy = trueline_drift::watch::WatchPolicy::default();
     let root = Root::at(folder.path());
-    let listing = read_all(&Place { root: &root, policy: &policy, key: &key(), holders: &crate::collect::Holders::here(root.clone()) });
+    let listing = read_all(&Place {
+        root: &root,
+        policy: &policy,
+        key: &key(),
+        holders: &crate::collect::Holders::here(root.clone()),
+        configured: &crate::collect::sysctl::LastConfigured::default(),
+    });
     assert_eq!(listing.skipped, 1);
     let told = shown(&listing);
     let expected = [

@@ -12,7 +12,7 @@ use trueline_drift::{Fields, ItemKey, ItemKind, Value, text};
 
 use super::{CollectError, Collector, Listing, Reading, Root, listing, refusal};
 use crate::kernel::file::{EntryType, Pinned, entries};
-use configured::Configured;
+pub use configured::LastConfigured;
 
 const SETTINGS: &str = "/proc/sys";
 /// For what the kernel changes by itself, and for where no sensor hears of writes.
@@ -26,14 +26,14 @@ pub const COLLECTOR: Collector = Collector {
     kind: ItemKind::Sysctl,
     sources: &configured::FOLDERS,
     poll: Some(EVERY),
-    read: |place| read_all(place.root, place.policy),
+    read: |place| read_all(place.root, place.policy, place.configured),
 };
 
-pub fn read_all(root: &Root, policy: &WatchPolicy) -> Result<Listing, CollectError> {
+pub fn read_all(root: &Root, policy: &WatchPolicy, configured: &LastConfigured) -> Result<Listing, CollectError> {
     let mut found = Vec::new();
     let top = Pinned::follow(&root.path(SETTINGS)).map_err(|error| CollectError::database(SETTINGS, &error))?;
     walk(&top, "", DEPTH_LIMIT, policy, &mut found).map_err(|error| CollectError::database(SETTINGS, &error))?;
-    let configured = Configured::read(root)?;
+    let configured = configured.anew(root)?;
     for (name, fields) in &mut found {
         configured.set(&text::printable(name), fields);
     }
@@ -41,7 +41,7 @@ pub fn read_all(root: &Root, policy: &WatchPolicy) -> Result<Listing, CollectErr
 }
 
 /// One setting by its name. `None`: there is none, or it can only be written.
-pub fn read_one(root: &Root, name: &ItemKey) -> Result<Option<Reading>, CollectError> {
+pub fn read_one(root: &Root, name: &ItemKey, configured: &LastConfigured) -> Result<Option<Reading>, CollectError> {
     let Some(path) = path(&name.bytes()) else { return Ok(None) };
     let mut place = root.path(SETTINGS).into_os_string().into_encoded_bytes();
     place.push(b'/');
@@ -49,7 +49,7 @@ pub fn read_one(root: &Root, name: &ItemKey) -> Result<Option<Reading>, CollectE
     match Pinned::open(&place) {
         Ok(pinned) => {
             let Some(mut fields) = setting(&pinned) else { return Ok(None) };
-            Configured::read(root)?.set(name.as_str(), &mut fields);
+            configured.last(root)?.set(name.as_str(), &mut fields);
             Ok(Some(Reading { fields, stamp: None, inode: None, changed_at: None }))
         }
         Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
@@ -179,7 +179,7 @@ mod tests {
     fn settings_are_named_as_their_tool_names_them_and_excluded_ones_are_not_read() {
         let (_folder, root) = sample();
         let policy = WatchPolicy { exclude_sysctls: vec![Pattern::new("kernel.secret")], ..WatchPolicy::default() };
-        let listing = read_all(&root, &policy).unwrap();
+        let listing = read_all(&root, &policy, &LastConfigured::default()).unwrap();
         let shown: Vec<_> = listing
             .items
             .iter()
@@ -220,7 +220,11 @@ mod tests {
     #[test]
     fn a_name_reads_back_and_cannot_leave_the_settings() {
         let (_folder, root) = sample();
-        let value = |name: &str| read_one(&root, &key(name)).unwrap().map(|reading| reading.fields.value("value").unwrap().to_string());
+        let value = |name: &str| {
+            read_one(&root, &key(name), &LastConfigured::default())
+                .unwrap()
+                .map(|reading| reading.fields.value("value").unwrap().to_string())
+        };
         assert_eq!(value("net.ipv4.conf.eth0/100.forwarding").as_deref(), Some("1"));
         assert_eq!(value("net.ipv4.absent"), None);
         std::fs::write(root.path("/proc/outside"), "x").unwrap();
@@ -231,7 +235,7 @@ mod tests {
 
     #[test]
     fn this_machines_settings_can_be_read() {
-        let listing = read_all(&Root::host(), &WatchPolicy::default()).unwrap();
+        let listing = read_all(&Root::host(), &WatchPolicy::default(), &LastConfigured::default()).unwrap();
         let forward = listing.items.iter().find(|(item, _)| item.key.as_str() == "kernel.randomize_va_space").unwrap();
         assert!(matches!(forward.1.fields.value("value"), Some(Value::Text(_))));
     }

@@ -5,6 +5,7 @@
 //! Of globs only `*` is known.
 
 use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use trueline_drift::format::sysctl::{Assignment, assignments};
 use trueline_drift::pattern::Pattern;
@@ -17,6 +18,26 @@ pub const FOLDERS: [&str; 5] = ["/etc/sysctl.d", "/run/sysctl.d", "/usr/local/li
 
 const FILE_LIMIT: u64 = 1024 * 1024;
 const NAMES_LIMIT: usize = 1024;
+
+/// The files as they were when all settings were last read, which happens whenever one of them changes: a setting that is written is read
+/// again many times a second.
+#[derive(Debug, Default)]
+pub struct LastConfigured(Mutex<Option<Arc<Configured>>>);
+
+impl LastConfigured {
+    /// Reads the files.
+    pub fn anew(&self, root: &Root) -> Result<Arc<Configured>, CollectError> {
+        let configured = Arc::new(Configured::read(root)?);
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&configured));
+        Ok(configured)
+    }
+
+    /// What they last were; read if they never were.
+    pub fn last(&self, root: &Root) -> Result<Arc<Configured>, CollectError> {
+        let last = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        last.map_or_else(|| self.anew(root), Ok)
+    }
+}
 
 /// Of all files.
 #[derive(Debug, Default)]
@@ -34,7 +55,7 @@ struct Setting {
 }
 
 impl Configured {
-    pub fn read(root: &Root) -> Result<Self, CollectError> {
+    fn read(root: &Root) -> Result<Self, CollectError> {
         let mut files: BTreeMap<Vec<u8>, String> = BTreeMap::new();
         for place in FOLDERS {
             let names = folder::names(root, place, NAMES_LIMIT).map_err(|error| CollectError::database(place, &error))?;
