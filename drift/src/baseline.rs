@@ -283,7 +283,10 @@ items:
     fn what_no_host_has_is_refused_with_what_to_write() {
         for (item, message) in [
             ("file:/a: { mod: \"0644\" }", "bad.yaml:3:14: a file has no field `mod`: did you mean `mode`? Known here: acl, "),
-            ("sysctl:a.b: { val: \"0\" }", "bad.yaml:3:17: a sysctl has no field `val`: did you mean `value`? Known here: value"),
+            (
+                "sysctl:a.b: { val: \"0\" }",
+                "bad.yaml:3:17: a sysctl has no field `val`: did you mean `value`? Known here: configured, configured_by, value",
+            ),
             ("file:etc/a: absent", "bad.yaml:3:3: `file:etc/a`: a file's path is absolute; write \"file:/etc/a\""),
             ("file:/etc/: absent", "bad.yaml:3:3: `file:/etc/`: take the `/` at its end away"),
             ("file:/etc/../a: absent", "bad.yaml:3:3: `file:/etc/../a`: write the path without `.` and `..`"),
