@@ -113,8 +113,8 @@ const ACTS: &[Act] = &[
         becomes: || json!("blackhole"),
     },
     Act {
-        command: "echo 'kernel.sysrq = 0' > /etc/sysctl.d/90-probe.conf",
-        item: "sysctl:kernel.sysrq",
+        command: "echo 'kernel.kptr_restrict = 2' > /etc/sysctl.d/90-probe.conf",
+        item: "sysctl:kernel.kptr_restrict",
         kind: MODIFIED,
         field: "configured_by",
         becomes: || json!("/etc/sysctl.d/90-probe.conf:1"),
