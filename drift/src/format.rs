@@ -465,13 +465,20 @@ fn in_folder_of_names<'a>(path: &'a str, folder: &str) -> Option<&'a str> {
 
 /// The lines, those that end in a backslash joined with what follows them.
 fn continued(text: &str) -> impl Iterator<Item = String> {
+    joined(text, |line| line)
+}
+
+/// As [`continued`] and without comments, for formats whose comments end with their line whatever it ends in. `uncommented` answers
+/// with the beginning of a line that is no comment.
+fn joined(text: &str, uncommented: impl Fn(&str) -> &str) -> impl Iterator<Item = String> {
     let mut lines = text.lines();
     std::iter::from_fn(move || {
         let (mut joined, mut any) = (String::new(), false);
         for line in lines.by_ref() {
             any = true;
-            let Some(begun) = line.strip_suffix('\\') else {
-                joined.push_str(line);
+            let kept = uncommented(line);
+            let Some(begun) = kept.strip_suffix('\\').filter(|_| kept.len() == line.len()) else {
+                joined.push_str(kept);
                 return Some(joined);
             };
             joined.push_str(begun);

@@ -1,7 +1,8 @@
-//! Jobs that run once, as at(1) left them. The key is the number that atq(1) prints. A job's text begins with all
+//! Jobs that run once, as at(1) left them. The key is the number that atq(1) prints, and behind it the file's name where
+//! a number stands twice, as at never makes it. A job's text begins with all
 //! variables of whoever made it, secrets among them, and leaves only as a keyed digest.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use trueline_drift::redact::RedactionKey;
 use trueline_drift::{FieldName, Fields, ItemKind, Value, text};
@@ -34,9 +35,13 @@ fn read_all(place: &Place<'_>) -> Result<Listing, CollectError> {
             names.entry(uid).or_insert(*name);
         }
     }
+    let mut numbers = HashSet::new();
     for entry in found.into_iter().flatten() {
         match parse(&entry, &names, place.key) {
-            Some(job) => jobs.push(job),
+            Some((number, fields)) => {
+                let key = if numbers.insert(number) { number.to_string() } else { format!("{number} {}", entry.path) };
+                jobs.push((text::original(&key).into_owned(), fields));
+            }
             // The lock and the sequence number of at, and what runs now.
             None => skipped += u64::from(!entry.name.starts_with(['.', '=']) && !entry.name.ends_with(".lock")),
         }
@@ -52,7 +57,7 @@ fn name(name: &str) -> Option<(char, u32, i64)> {
     Some((queue, number, i64::from(u32::from_str_radix(&digits[5..], 16).ok()?)))
 }
 
-fn parse(entry: &Entry, names: &HashMap<u32, &[u8]>, key: &RedactionKey) -> Option<(Vec<u8>, Fields)> {
+fn parse(entry: &Entry, names: &HashMap<u32, &[u8]>, key: &RedactionKey) -> Option<(u32, Fields)> {
     let (queue, number, minute) = name(&entry.name)?;
     let at = jiff::Timestamp::from_second(minute * 60).ok()?;
     let contents = match &entry.text {
@@ -67,7 +72,7 @@ fn parse(entry: &Entry, names: &HashMap<u32, &[u8]>, key: &RedactionKey) -> Opti
     fields.set(FieldName::known("queue"), Value::text(&queue.to_string()));
     fields.set(FieldName::known("source"), Value::text(&entry.path));
     fields.set(FieldName::known("user"), Value::text(&user));
-    Some((number.to_string().into_bytes(), fields))
+    Some((number, fields))
 }
 
 #[cfg(test)]
@@ -84,6 +89,7 @@ mod tests {
         std::fs::create_dir_all(&spool).unwrap();
         std::fs::write(spool.join("a0000b01c2f3e4"), "#!/bin/sh\n# atrun uid=0 gid=0\nTOKEN=hunter2secret; export TOKEN\nrm -rf /srv\n")
             .unwrap();
+        std::fs::write(spool.join("b0000b01c2f3e5"), "#!/bin/sh\n").unwrap();
         std::fs::write(spool.join(".SEQ"), "0000b").unwrap();
         std::fs::write(spool.join("note"), "no job").unwrap();
         let root = Root::at(folder.path());
@@ -96,7 +102,8 @@ mod tests {
             configured: &crate::collect::sysctl::LastConfigured::default(),
         })
         .unwrap();
-        assert_eq!((read.items.len(), read.skipped), (1, 1));
+        assert_eq!((read.items.len(), read.skipped), (2, 1));
+        assert_eq!(read.items[1].0.to_string(), "at_job:11 /var/spool/cron/atjobs/b0000b01c2f3e5");
         let (item, reading) = &read.items[0];
         assert_eq!(item.to_string(), "at_job:11");
         assert_eq!(reading.fields.value("at"), Some(&Value::text("2026-03-11T08:36:00Z")));

@@ -115,7 +115,8 @@ fn take(user: &[u8], path: &str, contents: &[u8], key: &RedactionKey, keys: &mut
     let mut skipped = 0;
     let mut taken = 0;
     for line in contents.split(|byte| *byte == b'\n') {
-        let line = line.trim_ascii();
+        // To sshd a line ends at a NUL byte, so that what stands before one lets somebody in.
+        let line = line.split(|byte| *byte == 0).next().unwrap_or_default().trim_ascii();
         if line.is_empty() || line[0] == b'#' {
             continue;
         }
@@ -173,7 +174,9 @@ fn parse(line: &[u8]) -> Option<Entry<'_>> {
         let blob = decoded(encoded)?;
         // The key says itself of what type it is (RFC 4253, 6.6).
         let length = usize::try_from(u32::from_be_bytes(*blob.first_chunk()?)).ok()?;
-        (!algorithm.is_empty() && blob.get(4..4usize.checked_add(length)?)? == algorithm).then(|| {
+        let key_type = blob.get(4..4usize.checked_add(length)?)?;
+        let is_of_type = key_type == algorithm || ALIASES.contains(&(algorithm, key_type));
+        (!algorithm.is_empty() && is_of_type).then(|| {
             let fingerprint = format!("SHA256:{}", encoded_bare(&Sha256::digest(&blob)));
             Entry { options, algorithm, fingerprint, comment }
         })
@@ -184,8 +187,22 @@ fn parse(line: &[u8]) -> Option<Entry<'_>> {
     })
 }
 
+/// Names of signatures that sshd takes for the type of a key that makes them.
+const ALIASES: [(&[u8], &[u8]); 5] = [
+    (b"rsa-sha2-256", b"ssh-rsa"),
+    (b"rsa-sha2-512", b"ssh-rsa"),
+    (b"rsa-sha2-256-cert-v01@openssh.com", b"ssh-rsa-cert-v01@openssh.com"),
+    (b"rsa-sha2-512-cert-v01@openssh.com", b"ssh-rsa-cert-v01@openssh.com"),
+    (b"webauthn-sk-ecdsa-sha2-nistp256@openssh.com", b"sk-ecdsa-sha2-nistp256@openssh.com"),
+];
+
+/// What parts words for sshd. Other white space it passes over within a key.
+fn is_blank(byte: &u8) -> bool {
+    matches!(byte, b' ' | b'\t')
+}
+
 fn word(line: &[u8]) -> (&[u8], &[u8]) {
-    let end = line.iter().position(u8::is_ascii_whitespace).unwrap_or(line.len());
+    let end = line.iter().position(is_blank).unwrap_or(line.len());
     (&line[..end], line[end..].trim_ascii_start())
 }
 
@@ -201,7 +218,7 @@ fn options(line: &[u8]) -> (Vec<&[u8]>, &[u8]) {
                 options.push(&line[start..at]);
                 start = at + 1;
             }
-            byte if byte.is_ascii_whitespace() && !quoted => break,
+            byte if is_blank(&byte) && !quoted => break,
             _ => {}
         }
         at += 1;
@@ -215,11 +232,13 @@ fn options(line: &[u8]) -> (Vec<&[u8]>, &[u8]) {
 const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
 fn decoded(encoded: &[u8]) -> Option<Vec<u8>> {
-    let digits = encoded.iter().rposition(|byte| *byte != b'=').map_or(&encoded[..0], |last| &encoded[..=last]);
-    if digits.len() % 4 == 1 {
+    let is_digit = |byte: &&u8| !byte.is_ascii_whitespace() && **byte != 0x0b;
+    let end = encoded.iter().rposition(|byte| *byte != b'=' && is_digit(&byte)).map_or(0, |last| last + 1);
+    let digits = encoded[..end].iter().filter(is_digit);
+    if digits.clone().count() % 4 == 1 {
         return None;
     }
-    let mut bytes = Vec::with_capacity(digits.len() / 4 * 3 + 2);
+    let mut bytes = Vec::with_capacity(end / 4 * 3 + 2);
     let (mut bits, mut held) = (0_u32, 0);
     for digit in digits {
         let six = match digit {
@@ -319,6 +338,27 @@ mod tests {
         assert!(shown[0].starts_with(&format!("authorized_key:alice {fingerprint} {{")), "{shown:?}");
         assert!(shown[0].contains(r#""comment":"alice@laptop""#) && shown[0].contains(r#""type":"ssh-ed25519""#), "{shown:?}");
         assert!(shown[1].contains(r#""options":["restrict","command=/usr/bin/backup"#) && !shown[1].contains("hunter2"), "{shown:?}");
+    }
+
+    /// sshd lets in with every one of these.
+    #[test]
+    fn a_key_that_sshd_takes_is_told_however_its_line_is_spelt() {
+        let (name, encoded) = ED25519.split_once(' ').unwrap();
+        let (start, end) = encoded.split_at(20);
+        let rsa = encoded_bare(&[b"\x00\x00\x00\x07ssh-rsa".as_slice(), &[0, 0, 0, 1, 3]].concat());
+        for line in [
+            format!("{ED25519}\0 x"),
+            format!("{ED25519}\0"),
+            format!("{name} {start}\x0c{end}"),
+            format!("{name}\t{start}\x0b{end}\r comment\r"),
+            format!("no-pty {name} {start}\r{end}"),
+            format!("rsa-sha2-256 {rsa}"),
+            format!("no-pty rsa-sha2-512 {rsa}== x"),
+        ] {
+            let mut keys = Keys::default();
+            assert_eq!(take(b"u", "/f", line.as_bytes(), &RedactionKey::new([7; 32]), &mut keys), 0, "{line:?}");
+            assert_eq!(keys.items.len(), 1, "{line:?}");
+        }
     }
 
     /// One that is not told would be taken for none.

@@ -7,6 +7,7 @@ mod containerd;
 mod docker;
 mod podman;
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use serde::de::DeserializeOwned;
@@ -37,6 +38,15 @@ fn read_all(place: &Place<'_>) -> Result<Listing, CollectError> {
         let (more, malformed) = read(place.root, place.key).map_err(|error| CollectError::database(folder, &error))?;
         items.extend(more);
         skipped += malformed;
+    }
+    // Whoever starts a container of containerd chooses what it is called: none hides another.
+    let mut names = HashSet::new();
+    for (name, fields) in &mut items {
+        if !names.insert(name.clone())
+            && let Some(Value::Text(id)) = fields.value("id")
+        {
+            *name = [name.as_slice(), b" ", id.as_bytes()].concat();
+        }
     }
     Ok(listing(ItemKind::Container, items, skipped))
 }

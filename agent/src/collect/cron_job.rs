@@ -14,8 +14,9 @@ use super::{CollectError, Collector, Listing, Place, command, listing, refusal};
 const FILE_LIMIT: u64 = 1024 * 1024;
 /// Of a longer command the key has the beginning, and a digest.
 const KEY_LIMIT: usize = 256;
-/// Variables that one table sets.
-const VARIABLES_LIMIT: usize = 256;
+/// Variables of one table, and all their bytes: each job is told with all that stand before it.
+const VARIABLES_LIMIT: usize = 64;
+const VARIABLES_BYTES: usize = 4096;
 /// Jobs of one table, many times what the largest known ones have.
 const JOBS_LIMIT: usize = 4096;
 
@@ -121,6 +122,8 @@ impl<'a> Found<'a> {
 
     fn take(&mut self, table: Table<'_>, path: &str, contents: &[u8]) {
         let mut environment: BTreeMap<String, String> = BTreeMap::new();
+        let user = if let Table::Of(user) = table { user } else { "root" };
+        let mut is_too_much = false;
         let mut count = 0;
         for line in contents.split(|byte| *byte == b'\n') {
             let line = line.trim_ascii();
@@ -129,26 +132,32 @@ impl<'a> Found<'a> {
             }
             let line = text::printable(&line.iter().map(|byte| if *byte == b'\t' { b' ' } else { *byte }).collect::<Vec<_>>()).into_owned();
             if let Some((name, value)) = variable(&line) {
-                if environment.len() < VARIABLES_LIMIT {
-                    let value = redact::setting(name, value, &self.rules, self.key);
-                    environment.insert(name.to_owned(), format!("{name}={}", text::bounded(&value, 1024)));
+                let value = redact::setting(name, value, &self.rules, self.key);
+                let told = format!("{name}={}", text::bounded(&value, 1024));
+                let others = environment.iter().filter(|(other, _)| *other != name);
+                let (count, bytes) = others.fold((1, told.len()), |(count, bytes), (_, told)| (count + 1, bytes + told.len()));
+                if count <= VARIABLES_LIMIT && bytes <= VARIABLES_BYTES {
+                    environment.insert(name.to_owned(), told);
                 } else {
-                    self.skipped += 1;
+                    environment.remove(name);
+                    is_too_much = true;
                 }
                 continue;
             }
-            let Some((schedule, user, command)) = job(table, &line) else {
+            let Some((schedule, runs_as, command)) = job(table, &line) else {
                 self.skipped += 1;
                 continue;
             };
             count += 1;
             if count > JOBS_LIMIT {
-                let user = if let Table::Of(user) = table { user } else { "root" };
                 self.unread(user, path, &format!("it holds more than {JOBS_LIMIT} jobs; the rest is not read"));
                 return;
             }
             let environment: Vec<&str> = environment.values().map(String::as_str).collect();
-            self.job(user, command, &schedule, path, &environment);
+            self.job(runs_as, command, &schedule, path, &environment);
+        }
+        if is_too_much {
+            self.unread(user, path, "it sets more variables than are told");
         }
     }
 
@@ -183,7 +192,8 @@ impl<'a> Found<'a> {
             }
             (key, fields)
         });
-        let entries = jobs.chain(self.unreadable).map(|(key, fields)| (text::original(&key).into_owned(), fields));
+        // First, since of two with one key the first counts: a job may have the path of its own table for a command.
+        let entries = self.unreadable.into_iter().chain(jobs).map(|(key, fields)| (text::original(&key).into_owned(), fields));
         listing(ItemKind::CronJob, entries, self.skipped)
     }
 }
@@ -310,6 +320,29 @@ mod tests {
         let one = of("API_TOKEN=hunter2secret\n0 3 * * * /usr/bin/backup --password hunter2secret\n");
         assert!(one.len() == 1 && !one[0].contains("hunter2"), "{one:?}");
         assert_ne!(one, of("API_TOKEN=hunter2secret\n0 3 * * * /usr/bin/backup --password hunter3secret\n"));
+    }
+
+    #[test]
+    fn variables_do_not_multiply_with_the_jobs_behind_them() {
+        let key = RedactionKey::new([7; 32]);
+        let mut found = Found::new(&key);
+        let variables: String = (0..200).map(|number| format!("V{number}={}\n", "ab ".repeat(300))).collect();
+        let jobs: String = (0..100).map(|number| format!("@daily /bin/job{number}\n")).collect();
+        found.take(Table::Of("alice"), "/t", format!("{variables}{jobs}").as_bytes());
+        let told: usize = found.jobs.values().flat_map(|job| &job.environment).map(String::len).sum();
+        assert!(told <= 100 * VARIABLES_BYTES, "{told}");
+        let shown = shown(found);
+        assert_eq!(shown.iter().filter(|item| item.contains("it sets more variables than are told")).count(), 1);
+        assert_eq!(shown.len(), 101);
+    }
+
+    #[test]
+    fn a_job_named_like_its_table_does_not_hide_that_the_rest_is_not_read() {
+        let key = RedactionKey::new([7; 32]);
+        let mut found = Found::new(&key);
+        let jobs: String = (0..=JOBS_LIMIT).map(|number| format!("@daily /bin/job{number}\n")).collect();
+        found.take(Table::Of("alice"), "/t", format!("@daily /t\n{jobs}").as_bytes());
+        assert!(shown(found).iter().any(|item| item.starts_with("cron_job:alice /t {") && item.contains("the rest is not read")));
     }
 
     proptest! {

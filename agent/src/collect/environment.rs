@@ -43,7 +43,17 @@ fn read_all(place: &Place<'_>) -> Result<Listing, CollectError> {
 fn take_pam_env(contents: &[u8], key: &RedactionKey, variables: &mut Variables) -> u64 {
     let rules = Rules::default();
     let mut skipped = 0;
-    for line in contents.split(|byte| *byte == b'\n') {
+    let mut joined = Vec::new();
+    let mut lines = contents.split(|byte| *byte == b'\n').peekable();
+    while let Some(line) = lines.next() {
+        let is_comment = joined.is_empty() && line.trim_ascii_start().starts_with(b"#");
+        let begun = line.strip_suffix(b"\\").filter(|_| !is_comment && lines.peek().is_some());
+        joined.extend_from_slice(begun.unwrap_or(line));
+        if begun.is_some() {
+            joined.push(b' ');
+            continue;
+        }
+        let line = std::mem::take(&mut joined);
         let line = line.trim_ascii();
         if line.is_empty() || line[0] == b'#' {
             continue;
@@ -97,7 +107,7 @@ mod tests {
         write("etc/environment", "PATH=\"/usr/bin:/bin\"\nDB_PASSWORD=hunter2secret\n# no\n");
         write(
             "etc/security/pam_env.conf",
-            "REMOTEHOST DEFAULT=localhost OVERRIDE=\"@{PAM RHOST}\"\nAPI_TOKEN DEFAULT=hunter2secret\n= x\n",
+            "REMOTEHOST DEFAULT=localhost OVERRIDE=\"@{PAM RHOST}\"\nAPI_TOKEN \\\n  DEFAULT=hunter2secret\n# no \\\n= x\n",
         );
         let root = Root::at(folder.path());
         let policy = trueline_drift::watch::WatchPolicy::default();

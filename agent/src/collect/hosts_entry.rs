@@ -14,6 +14,8 @@ const HOSTS: &str = "/etc/hosts";
 const LIMIT: u64 = 4 * 1024 * 1024;
 /// Far more than a file that a person keeps; lists of names to be blocked have more.
 const NAMES_LIMIT: usize = 10_000;
+/// Of one name: each is looked for among those before it.
+const ADDRESSES_LIMIT: usize = 256;
 
 pub const COLLECTOR: Collector =
     Collector { kind: ItemKind::HostsEntry, sources: &[HOSTS], poll: None, read: |place| read_all(place.root) };
@@ -42,9 +44,12 @@ fn parse(bytes: &[u8]) -> io::Result<Listing> {
             if !addresses.contains(&shown) {
                 addresses.push(shown.clone());
             }
-        }
-        if names.len() > NAMES_LIMIT {
-            return Err(io::Error::other(format!("it has more than {NAMES_LIMIT} names")));
+            if addresses.len() > ADDRESSES_LIMIT {
+                return Err(io::Error::other(format!("a name in it has more than {ADDRESSES_LIMIT} addresses")));
+            }
+            if names.len() > NAMES_LIMIT {
+                return Err(io::Error::other(format!("it has more than {NAMES_LIMIT} names")));
+            }
         }
     }
     let found = names.into_iter().map(|(name, addresses)| (name, Fields::new().with("addresses", Value::list(addresses))));
@@ -78,6 +83,8 @@ mod tests {
     fn more_names_than_are_read_are_an_error_and_not_a_part_of_them() {
         let many: String = (0..=NAMES_LIMIT).map(|number| format!("0.0.0.0 ad{number}\n")).collect();
         assert!(parse(many.as_bytes()).unwrap_err().to_string().contains("more than"));
+        let many: String = (0..=ADDRESSES_LIMIT).map(|number| format!("::{number:x} gate\n")).collect();
+        assert!(parse(many.as_bytes()).unwrap_err().to_string().contains("addresses"));
     }
 
     proptest! {

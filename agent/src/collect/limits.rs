@@ -46,14 +46,19 @@ fn take(contents: &[u8], path: &str, limits: &mut Limits) -> Result<u64, FormatE
         // Who may hold dots; the other two have none.
         let Some(name) = name.as_str().strip_prefix("config.") else { continue };
         let mut words = name.rsplitn(3, '.');
-        let (Some(what), Some(which), Some(who)) = (words.next(), words.next(), words.next()) else {
-            left_out += 1;
-            continue;
+        let limit = match (name.strip_suffix(".-"), words.next(), words.next(), words.next()) {
+            // All limits of somebody are lifted.
+            (Some(who), ..) => format!("{who} -"),
+            (_, Some(what), Some(which), Some(who)) => format!("{who} {which} {what}"),
+            _ => {
+                left_out += 1;
+                continue;
+            }
         };
         let mut fields = Fields::new();
         fields.set(FieldName::known("source"), Value::text(path));
         fields.set(FieldName::known("value"), value);
-        limits.insert(text::original(&format!("{who} {which} {what}")).into_owned(), fields);
+        limits.insert(text::original(&limit).into_owned(), fields);
     }
     Ok(left_out)
 }
@@ -88,6 +93,14 @@ mod tests {
             read.items.iter().map(|(item, reading)| format!("{item} = {}", reading.fields.value("value").unwrap())).collect();
         assert_eq!(shown, ["limits:* soft core = unlimited", "limits:@admin - nofile = 4096", "limits:j.doe hard nproc = 50"]);
         assert_eq!(read.items[0].1.fields.value("source"), Some(&Value::text("/etc/security/limits.d/20-core.conf")));
+    }
+
+    #[test]
+    fn what_pam_takes_is_told_however_it_is_spelt() {
+        let mut limits = Limits::new();
+        assert_eq!(take(b"m.allory -\nbob hard nofile 5 more # x\n", "/x", &mut limits).unwrap(), 0);
+        let shown: Vec<_> = limits.keys().map(|key| String::from_utf8_lossy(key)).collect();
+        assert_eq!(shown, ["bob hard nofile", "m.allory -"]);
     }
 
     proptest! {

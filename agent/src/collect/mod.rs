@@ -61,6 +61,7 @@ pub mod user;
 
 use std::time::Duration;
 
+use sha2::{Digest, Sha256};
 use trueline_drift::redact::RedactionKey;
 use trueline_drift::watch::WatchPolicy;
 use trueline_drift::{Fields, ItemId, ItemKey, ItemKind, Time};
@@ -144,12 +145,23 @@ impl CollectError {
     }
 }
 
+/// Longest key that stands whole, in bytes: longer than any path, and escaped still one that an item may have.
+const KEY_LIMIT: usize = 8 * 1024;
+
+/// The key of an entry, and of a long one its beginning with a digest of the whole: left out it would be hidden.
+fn shortened(key: &[u8]) -> Vec<u8> {
+    if key.len() <= KEY_LIMIT {
+        return key.to_vec();
+    }
+    [&key[..KEY_LIMIT], b" sha256 ", hex::encode(&Sha256::digest(key)[..16]).as_bytes()].concat()
+}
+
 /// Builds a listing from what a database yields; of two entries with one key the first counts.
 fn listing(kind: ItemKind, entries: impl IntoIterator<Item = (Vec<u8>, Fields)>, skipped: u64) -> Listing {
     let mut items = std::collections::BTreeMap::new();
     let mut skipped = skipped;
     for (key, fields) in entries {
-        match ItemKey::from_bytes(&key) {
+        match ItemKey::from_bytes(&shortened(&key)) {
             Ok(key) if !key.as_str().is_empty() => {
                 items.entry(key).and_modify(|_| skipped += 1).or_insert(Reading { fields, stamp: None, inode: None, changed_at: None });
             }
@@ -166,4 +178,16 @@ pub(crate) fn skipped(test: &str, reason: &str) {
     assert!(std::env::var_os("TRUELINE_TEST_REQUIRE").is_none(), "{test} cannot run: {reason}");
     // Past the capture of the test harness.
     let _ = std::io::Write::write_all(&mut std::io::stderr(), format!("skipped: {test}: {reason}\n").as_bytes());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn entries_with_long_keys_are_told_apart_and_not_left_out() {
+        let long = |end: &[u8]| [&[0xff; 100_000], end].concat();
+        let found = listing(ItemKind::SudoRule, [long(b"a"), long(b"b"), b"c".to_vec()].map(|key| (key, Fields::new())), 0);
+        assert_eq!((found.items.len(), found.skipped), (3, 0));
+    }
 }

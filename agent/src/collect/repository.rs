@@ -73,7 +73,7 @@ fn read_all(place: &Place<'_>) -> Result<Listing, CollectError> {
             found.take_apt(&path, parse(&text))?;
         }
     }
-    for path in DNF_PARTS.iter().map(|folder| files(root, folder)).collect::<Result<Vec<_>, _>>()?.concat() {
+    for path in DNF_PARTS.iter().map(|folder| all_files(root, folder)).collect::<Result<Vec<_>, _>>()?.concat() {
         if path.ends_with(".repo")
             && let Some(text) = read(root, &path)?
         {
@@ -99,10 +99,15 @@ fn read(root: &Root, path: &str) -> Result<Option<String>, CollectError> {
     Ok(bytes.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()))
 }
 
+/// The files of a folder whose names apt takes.
 fn files(root: &Root, folder: &str) -> Result<Vec<String>, CollectError> {
+    Ok(all_files(root, folder)?.into_iter().filter(|path| path.bytes().all(|byte| byte.is_ascii_graphic())).collect())
+}
+
+/// The files of a folder but hidden ones, as dnf takes them.
+fn all_files(root: &Root, folder: &str) -> Result<Vec<String>, CollectError> {
     let names = folder::names(root, folder, FILES_LIMIT).map_err(|error| CollectError::database(folder, &error))?;
-    let is_plain = |name: &[u8]| !name.starts_with(b".") && name.iter().all(u8::is_ascii_graphic);
-    Ok(names.iter().filter(|(name, _)| is_plain(name)).filter_map(|(name, _)| folder::beneath(folder, name)).collect())
+    Ok(names.iter().filter(|(name, _)| !name.starts_with(b".")).filter_map(|(name, _)| folder::beneath(folder, name)).collect())
 }
 
 fn is_leftover(path: &str) -> bool {

@@ -5,6 +5,7 @@
 //! who they stand for. The order of rules, of which sudo takes the last that matches, does not show.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
 
 use trueline_drift::redact::{self, RedactionKey, Rules};
 use trueline_drift::{FieldName, Fields, ItemKind, Value, text};
@@ -22,6 +23,10 @@ const FILES_LIMIT: usize = 1000;
 const ITEMS_LIMIT: usize = 50_000;
 /// Users that a rule is told with.
 const USERS_LIMIT: usize = 1024;
+/// Steps to find who stands behind the users of all rules.
+const STEPS_LIMIT: usize = 1_000_000;
+/// Bytes of users, hosts, tags and options together, which each command of a rule is told with.
+const TOLD_LIMIT: usize = 4 * 1024 * 1024;
 
 const ALIASES: [&str; 5] = ["User_Alias", "Runas_Alias", "Host_Alias", "Cmnd_Alias", "Cmd_Alias"];
 
@@ -33,7 +38,7 @@ struct Item {
     fields: BTreeMap<&'static str, Value>,
     sources: BTreeSet<String>,
     /// As written.
-    users: Vec<String>,
+    users: Rc<[String]>,
     /// What defaults are set to, in order.
     values: Vec<String>,
 }
@@ -44,6 +49,8 @@ struct Found<'a> {
     items: BTreeMap<String, Item>,
     users: BTreeMap<String, Vec<String>>,
     files: usize,
+    /// What is left of [`TOLD_LIMIT`].
+    room: usize,
     skipped: u64,
 }
 
@@ -55,7 +62,7 @@ fn read_all(place: &Place<'_>) -> Listing {
 
 impl<'a> Found<'a> {
     fn new(key: &'a RedactionKey) -> Self {
-        Self { key, rules: Rules::default(), items: BTreeMap::new(), users: BTreeMap::new(), files: 0, skipped: 0 }
+        Self { key, rules: Rules::default(), items: BTreeMap::new(), users: BTreeMap::new(), files: 0, room: TOLD_LIMIT, skipped: 0 }
     }
 
     fn file(&mut self, root: &Root, path: &str, depth: usize) {
@@ -91,7 +98,10 @@ impl<'a> Found<'a> {
             let named = line[include.len()..].trim().trim_matches('"').replace("\\ ", " ");
             let folder = path.rsplit_once('/').map_or("", |(folder, _)| folder);
             let named = if named.starts_with('/') { named } else { format!("{folder}/{named}") };
-            if depth == 0 {
+            // That there are too many is told where the first of them stands.
+            if self.files > FILES_LIMIT {
+                continue;
+            } else if depth == 0 {
                 self.unread(&named, "files are included in each other too deeply");
             } else if include.ends_with("dir ") {
                 self.folder(root, &named, depth - 1);
@@ -183,8 +193,11 @@ impl<'a> Found<'a> {
         let (last, first) = left[border].split_at(position(left[border], ' ').unwrap_or_default());
         let users: Vec<&str> = left[..border].iter().copied().chain([last.trim()]).collect();
         let hosts: Vec<&str> = [first.trim()].into_iter().chain(left[border + 1..].iter().copied()).collect();
-        let (mut run_as, mut tags, mut options) = ("root".to_owned(), BTreeSet::new(), BTreeSet::new());
+        let (mut run_as, mut tags, mut options) = ("root".to_owned(), BTreeSet::new(), BTreeMap::<String, String>::new());
         let commands = split(&line[at + 1..], ',');
+        let mut options_size = 0;
+        let written: Rc<[String]> = users.iter().map(|user| (*user).to_owned()).collect();
+        let hosts_told: Vec<String> = hosts.iter().map(|host| (*host).to_owned()).collect::<BTreeSet<_>>().into_iter().collect();
         for command in &commands {
             let mut rest = *command;
             if let Some((given, after)) = rest.strip_prefix('(').and_then(|rest| rest.split_once(')')) {
@@ -203,8 +216,8 @@ impl<'a> Found<'a> {
                     }
                     b'=' if !word.is_empty() => {
                         let (option, after) = rest.split_once(' ').unwrap_or((rest, ""));
-                        options.retain(|given: &String| !given.starts_with(&format!("{word}=")));
-                        options.insert(option.to_owned());
+                        options_size += word.len() + option.len();
+                        options.insert(word.to_owned(), option.to_owned());
                         rest = after.trim();
                     }
                     _ => break,
@@ -213,19 +226,25 @@ impl<'a> Found<'a> {
             if rest.is_empty() {
                 return false;
             }
+            let size = line[..at].len() + run_as.len() + options_size + tags.iter().map(String::len).sum::<usize>();
+            let Some(room) = self.room.checked_sub(size) else {
+                self.unread(path, "its rules have more users and commands than are told");
+                return true;
+            };
+            self.room = room;
             let command = self.told(rest);
             let key = format!("{} {}=({run_as}) {command}", users.join(","), hosts.join(","));
-            let set = |texts: Vec<String>| Value::list(texts.into_iter().collect::<BTreeSet<_>>().into_iter().collect());
             let Some(item) = self.item(key, "rule", path) else { return false };
-            item.users = users.iter().map(|user| (*user).to_owned()).collect();
+            item.users = Rc::clone(&written);
             item.fields.insert("command", Value::text(&command));
-            item.fields.insert("hosts", set(hosts.iter().map(|host| (*host).to_owned()).collect()));
+            item.fields.insert("hosts", Value::list(hosts_told.clone()));
             item.fields.insert("run_as", Value::text(&run_as));
             // Of two lines for the same the later counts, with its tags and no others.
-            for (name, given) in [("tags", &tags), ("options", &options)] {
+            for (name, given) in [("tags", tags.iter().cloned().collect::<Vec<String>>()), ("options", options.values().cloned().collect())]
+            {
                 item.fields.remove(name);
                 if !given.is_empty() {
-                    item.fields.insert(name, Value::list(given.iter().cloned().collect()));
+                    item.fields.insert(name, Value::list(given));
                 }
             }
         }
@@ -236,12 +255,13 @@ impl<'a> Found<'a> {
         command::masked(command, &self.rules, self.key)
     }
 
-    /// Who a list of users stands for. An alias that names itself stands for nobody more.
-    fn expanded(&self, users: &[String]) -> Vec<String> {
+    /// Who a list of users stands for. An alias that names itself stands for nobody more. `None` where finding out takes too long.
+    fn expanded(&self, users: &[String], steps: &mut usize) -> Option<Vec<String>> {
         let mut told = BTreeSet::new();
         let mut seen = BTreeSet::new();
         let mut open: Vec<&str> = users.iter().map(String::as_str).collect();
         while let Some(user) = open.pop() {
+            *steps = steps.checked_sub(1)?;
             match self.users.get(user) {
                 Some(members) if seen.insert(user) => open.extend(members.iter().map(String::as_str)),
                 Some(_) => {}
@@ -251,15 +271,18 @@ impl<'a> Found<'a> {
                 None => break,
             }
         }
-        told.into_iter().collect()
+        Some(told.into_iter().collect())
     }
 
     fn listing(mut self) -> Listing {
         let items = std::mem::take(&mut self.items);
+        let mut steps = STEPS_LIMIT;
         let entries = items.into_iter().map(|(key, item)| {
             let mut fields: Fields = item.fields.into_iter().map(|(name, value)| (FieldName::known(name), value)).collect();
             if !item.users.is_empty() {
-                fields.set(FieldName::known("users"), Value::list(self.expanded(&item.users)));
+                let users = self.expanded(&item.users, &mut steps).map(Value::list);
+                let users = users.unwrap_or_else(|| Value::unreadable("aliases stand for more users than are told"));
+                fields.set(FieldName::known("users"), users);
             }
             if !item.values.is_empty() {
                 fields.set(FieldName::known("value"), Value::list(item.values));
@@ -277,24 +300,34 @@ impl<'a> Found<'a> {
 fn lines(contents: &[u8]) -> Vec<String> {
     let mut lines = Vec::new();
     let mut joined: Vec<u8> = Vec::new();
-    for line in contents.split(|byte| *byte == b'\n') {
+    let mut quoted = false;
+    let mut rest = contents.split(|byte| *byte == b'\n').peekable();
+    while let Some(line) = rest.next() {
         let line = line.strip_suffix(b"\r").unwrap_or(line);
-        if let Some(begun) = line.strip_suffix(b"\\") {
-            joined.extend_from_slice(begun);
+        // A comment ends with its line, whatever it ends in.
+        let end = if joined.is_empty() && is_include(line) { line.len() } else { comment(line, &mut quoted) };
+        let begun = line[..end].strip_suffix(b"\\").filter(|_| end == line.len());
+        joined.extend_from_slice(begun.unwrap_or(&line[..end]));
+        if begun.is_some() && rest.peek().is_some() {
             joined.push(b' ');
             continue;
         }
-        joined.extend_from_slice(line);
         let words: Vec<&[u8]> = joined.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty()).collect();
-        let whole = plain(&words.join(&b' '));
-        joined.clear();
-        let end = comment(&whole);
-        let line = whole[..end].trim();
-        if !line.is_empty() {
-            lines.push(line.to_owned());
+        if !words.is_empty() {
+            lines.push(plain(&words.join(&b' ')));
         }
+        joined.clear();
+        quoted = false;
     }
     lines
+}
+
+/// Whether a line is an include that begins as a comment does.
+fn is_include(line: &[u8]) -> bool {
+    let line = line.trim_ascii_start();
+    [b"#include".as_slice(), b"#includedir"]
+        .iter()
+        .any(|word| line.strip_prefix(*word).and_then(<[u8]>::first).is_some_and(u8::is_ascii_whitespace))
 }
 
 /// Printable, with backslashes as they stand: they are what keeps a blank or a comma within a word.
@@ -307,21 +340,16 @@ fn plain(line: &[u8]) -> String {
     told.collect()
 }
 
-/// Where the comment begins: `#` is none before the number of a user or group, in quotes or in an include.
-fn comment(line: &str) -> usize {
-    if line.starts_with("#include ") || line.starts_with("#includedir ") {
-        return line.len();
-    }
-    let bytes = line.as_bytes();
-    let mut quoted = false;
-    for (at, byte) in bytes.iter().enumerate() {
+/// Where the comment begins: `#` is none before the number of a user or group or in quotes, which may go on from line to line.
+fn comment(line: &[u8], quoted: &mut bool) -> usize {
+    for (at, byte) in line.iter().enumerate() {
         match byte {
-            b'"' => quoted = !quoted,
-            b'#' if !quoted && (at == 0 || bytes[at - 1] != b'\\') && !bytes.get(at + 1).is_some_and(u8::is_ascii_digit) => return at,
+            b'"' => *quoted = !*quoted,
+            b'#' if !*quoted && (at == 0 || line[at - 1] != b'\\') && !line.get(at + 1).is_some_and(u8::is_ascii_digit) => return at,
             _ => {}
         }
     }
-    bytes.len()
+    line.len()
 }
 
 /// The first of a letter outside quotes, parentheses and escapes.

@@ -18,6 +18,25 @@ fn of(text: &str) -> Listing {
 }
 
 #[test]
+fn a_comment_that_ends_in_a_backslash_hides_no_rule() {
+    let listing =
+        of("# a comment \\\nmallory ALL=(ALL) ALL\nalice ALL = /bin/ls # one \\\nbob ALL = /bin/id, \\\n  /bin/ps\neve ALL = ALL\\");
+    let keys: Vec<_> = listing.items.iter().map(|(item, _)| item.key.as_str()).collect();
+    let expected =
+        ["alice ALL=(root) /bin/ls", "bob ALL=(root) /bin/id", "bob ALL=(root) /bin/ps", "eve ALL=(root) ALL", "mallory ALL=(ALL) ALL"];
+    assert_eq!((keys.as_slice(), listing.skipped), (expected.as_slice(), 0));
+}
+
+#[test]
+fn what_is_told_of_a_rule_does_not_multiply_with_its_commands() {
+    let many = |letter: char, count: usize| (0..count).map(|number| format!("{letter}{number}")).collect::<Vec<_>>().join(",");
+    let listing = of(&format!("{} ALL = {}\nbob ALL = /bin/id\n", many('u', 20_000), many('/', 20_000)));
+    assert!(listing.items.len() < 1000, "{}", listing.items.len());
+    let told = shown(&listing);
+    assert!(told.contains("sudo_rule:file /etc/sudoers ") && told.contains("more users and commands than are told"));
+}
+
+#[test]
 fn rules_defaults_and_aliases_are_told_with_what_is_included() {
     let folder = tempfile::tempdir().unwrap();
     for (path, text) in [

@@ -1,7 +1,7 @@
 //! Files that are read for what they say and not as items of their own: one, or all of a folder.
 //!
 //! Invariants: nothing but a regular file is opened, none is held beyond its limit, and of a folder no more than
-//! [`FILES_LIMIT`] are read. Where a user may put files, no link is followed.
+//! [`FILES_LIMIT`] are read and no more than [`TOGETHER_LIMIT`] bytes held. Where a user may put files, no link is followed.
 
 use std::ffi::OsStr;
 use std::io;
@@ -13,6 +13,9 @@ use super::{Root, refusal};
 use crate::kernel::file::{EntryType, Metadata, Pinned, entries};
 
 pub const FILES_LIMIT: usize = 10_000;
+
+/// Bytes of all files of a folder together: users may leave many large ones, as for at(1).
+const TOGETHER_LIMIT: u64 = 16 * 1024 * 1024;
 
 /// Whether links on the way and at the end are followed: only where every folder belongs to root.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,6 +64,7 @@ pub fn files(root: &Root, folder: &str, links: Links, limit: u64) -> io::Result<
     }
     names.sort_unstable();
     let mut found = Vec::new();
+    let mut room = TOGETHER_LIMIT;
     for name in names {
         let shown = text::printable(&name).into_owned();
         let path = [folder.as_bytes(), b"/", &name].concat();
@@ -70,7 +74,12 @@ pub fn files(root: &Root, folder: &str, links: Links, limit: u64) -> io::Result<
         let Some(pinned) = pinned(root, &path, links)? else { continue };
         if pinned.metadata.entry_type != EntryType::Folder {
             let path = text::printable(&path).into_owned();
-            let text = contents_of(&pinned, limit).map_err(|error| refusal::reason(&error));
+            let text = match contents_of(&pinned, limit.min(room)) {
+                Ok(text) => Ok(text),
+                Err(_) if room < limit && pinned.metadata.size > room => Err("with it the folder holds more than is read".to_owned()),
+                Err(error) => Err(refusal::reason(&error)),
+            };
+            room -= text.as_ref().map_or(0, |text| text.len() as u64);
             found.push(Entry { name: shown, path, metadata: pinned.metadata, text });
         }
     }
@@ -126,5 +135,21 @@ mod tests {
         let shown: Vec<_> = found.iter().map(|entry| (entry.name.as_str(), entry.text.is_ok())).collect();
         assert_eq!(shown, [("alice", true), ("huge", false), ("mallory", false)]);
         assert!(files(&Root::at(folder.path()), "/absent", Links::Followed, 10).unwrap().is_empty());
+    }
+
+    #[test]
+    fn many_large_files_are_not_held_together() {
+        let folder = tempfile::tempdir().unwrap();
+        let place = folder.path().join("spool");
+        std::fs::create_dir(&place).unwrap();
+        let large = TOGETHER_LIMIT / 4;
+        for name in ["a", "b", "c", "d", "e"] {
+            std::fs::write(place.join(name), vec![b'x'; large as usize]).unwrap();
+        }
+        std::fs::write(place.join("f"), "").unwrap();
+        let found = files(&Root::at(folder.path()), "/spool", Links::Refused, large).unwrap();
+        let read: String = found.iter().filter(|entry| entry.text.is_ok()).map(|entry| entry.name.as_str()).collect();
+        assert_eq!(read, "abcdf");
+        assert!(found.iter().any(|entry| entry.text.as_ref().is_err_and(|reason| reason.contains("more than is read"))));
     }
 }

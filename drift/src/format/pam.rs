@@ -1,6 +1,6 @@
 //! pam.d(5): each type is a stack whose order means something, so all lines count in order. `@include` stands in every stack, at its place.
 
-use super::{FormatError, Repeat, Settings, continued, is_leftover, spaced};
+use super::{FormatError, Repeat, Settings, is_leftover, joined, spaced};
 
 const TYPES: &[&str] = &["account", "auth", "password", "session"];
 
@@ -9,8 +9,8 @@ pub(super) fn covers(path: &str) -> bool {
 }
 
 pub(super) fn read(text: &str, settings: &mut Settings) -> Result<(), FormatError> {
-    for line in continued(text) {
-        let line = line.split_once('#').map_or(line.as_str(), |(line, _)| line).trim();
+    for line in joined(text, |line| line.split_once('#').map_or(line, |(line, _)| line)) {
+        let line = line.trim();
         let (kind, rest) = line.split_once(|letter: char| letter.is_ascii_whitespace()).unwrap_or((line, ""));
         if kind == "@include" {
             TYPES.iter().for_each(|name| settings.take(Repeat::Ordered, name, &spaced(line)));

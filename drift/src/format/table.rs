@@ -58,9 +58,9 @@ pub(super) fn read_login_defs(text: &str, settings: &mut Settings) -> Result<(),
 pub(super) fn read_limits(text: &str, settings: &mut Settings) -> Result<(), FormatError> {
     for line in lines(text) {
         let words: Vec<&str> = line.split_ascii_whitespace().collect();
-        // `domain -` alone lifts every limit.
+        // `domain -` alone lifts every limit. What stands behind a value pam_limits passes over.
         match words[..] {
-            [domain, kind, item, value] => settings.take(Repeat::Last, &format!("{domain}.{kind}.{item}"), value),
+            [domain, kind, item, value, ..] => settings.take(Repeat::Last, &format!("{domain}.{kind}.{item}"), value),
             [domain, "-"] => settings.take(Repeat::Last, &format!("{domain}.-"), ""),
             _ => {}
         }

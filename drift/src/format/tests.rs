@@ -225,6 +225,18 @@ fn rules_of_sudo_keep_their_order_and_a_users_number_is_no_comment() {
 }
 
 #[test]
+fn a_comment_that_ends_in_a_backslash_hides_nothing() {
+    let text = "# a comment \\\nmallory ALL=(ALL) ALL\nalice ALL = /bin/ls # one \\\nbob ALL = /bin/id, \\\n  /bin/ps\n";
+    insta::assert_snapshot!(told(Format::Sudoers, text), @r#"
+    config.rules.alice: ["ALL = /bin/ls"]
+    config.rules.bob: ["ALL = /bin/id, /bin/ps"]
+    config.rules.mallory: ["ALL=(ALL) ALL"]
+    "#);
+    let text = "# a comment \\\nauth sufficient pam_permit.so # one \\\nauth required \\\n  pam_unix.so\n";
+    insta::assert_snapshot!(told(Format::Pam, text), @r#"config.auth: ["sufficient pam_permit.so","required pam_unix.so"]"#);
+}
+
+#[test]
 fn sources_of_apt_are_told_in_both_spellings() {
     let text = "deb [signed-by=/k.gpg]  http://deb.debian.org/debian bookworm main # why\n# deb http://old x y\ndeb-src http://deb.debian.org/debian bookworm main\n";
     insta::assert_snapshot!(told(Format::AptSources, text), @r#"

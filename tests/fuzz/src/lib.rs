@@ -1,5 +1,8 @@
 //! What the fuzz targets share: what must be true of memory and of text whatever the input.
 
+pub mod growth;
+pub mod host;
+
 use peak_alloc::PeakAlloc;
 use trueline_drift::text::printable;
 

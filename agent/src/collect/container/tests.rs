@@ -89,6 +89,18 @@ fn a_task_of_containerd_is_told_as_kubernetes_calls_it() {
     );
 }
 
+#[test]
+fn a_container_that_is_called_like_another_does_not_hide_it() {
+    let bundle = r#"{"annotations":{"io.kubernetes.cri.container-name":"nginx","io.kubernetes.cri.sandbox-namespace":"shop","io.kubernetes.cri.sandbox-name":"web-0"}}"#;
+    let listing = listed(&[
+        (&format!("{}/k8s.io/99cc/config.json", containerd::TASKS), bundle),
+        (&format!("{}/k8s.io/aadd/config.json", containerd::TASKS), bundle),
+    ])
+    .unwrap();
+    let names: Vec<_> = listing.items.iter().map(|(item, _)| item.key.as_str()).collect();
+    assert_eq!(names, ["containerd/k8s.io/shop/web-0/nginx", "containerd/k8s.io/shop/web-0/nginx aadd"]);
+}
+
 proptest! {
     #[test]
     fn hostile_documents_never_panic(text in "([{}\\[\\],:\"7]|\"names\"|\"Name\"|\"id\"|null|\"metadata\"){0,40}") {

@@ -5,6 +5,9 @@ use std::collections::BTreeMap;
 /// Most sources of one file: each address is one with each suite.
 pub const SOURCES_LIMIT: usize = 4096;
 
+/// Bytes of the sources of one file: each address with each suite has all that stands in their stanza.
+const SOURCES_BYTES: usize = 8 * 1024 * 1024;
+
 /// One address with one suite.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Source {
@@ -80,13 +83,14 @@ pub fn deb822(text: &str) -> (Vec<Source>, u64) {
     let (mut sources, mut malformed) = (Vec::new(), 0);
     let mut stanza = BTreeMap::<String, String>::new();
     let mut last = None::<String>;
+    let mut room = SOURCES_BYTES;
     for line in text.lines().chain([""]) {
         if line.starts_with('#') {
             continue;
         }
         if line.trim().is_empty() {
             if !stanza.is_empty() {
-                malformed += u64::from(take(&stanza, &mut sources).is_none());
+                malformed += u64::from(take(&stanza, &mut sources, &mut room).is_none());
             }
             stanza.clear();
             last = None;
@@ -111,7 +115,7 @@ pub fn deb822(text: &str) -> (Vec<Source>, u64) {
 }
 
 /// Every address of a stanza with every suite of it. `None`: the stanza is no source, or there are too many.
-fn take(stanza: &BTreeMap<String, String>, sources: &mut Vec<Source>) -> Option<()> {
+fn take(stanza: &BTreeMap<String, String>, sources: &mut Vec<Source>, room: &mut usize) -> Option<()> {
     let list = |name: &str| -> Vec<String> {
         stanza.get(name).map(|value| value.split_ascii_whitespace().map(str::to_owned).collect()).unwrap_or_default()
     };
@@ -119,9 +123,12 @@ fn take(stanza: &BTreeMap<String, String>, sources: &mut Vec<Source>) -> Option<
     if types.is_empty() || addresses.is_empty() || suites.is_empty() {
         return None;
     }
-    if addresses.len().saturating_mul(suites.len()) > SOURCES_LIMIT - sources.len().min(SOURCES_LIMIT) {
+    let count = addresses.len().saturating_mul(suites.len());
+    if count > SOURCES_LIMIT - sources.len().min(SOURCES_LIMIT) {
         return None;
     }
+    let size: usize = stanza.iter().map(|(name, value)| name.len() + value.len()).sum();
+    *room = room.checked_sub(size.saturating_mul(count))?;
     let mut options = BTreeMap::new();
     for (name, value) in stanza {
         let is_own = matches!(name.as_str(), "types" | "uris" | "suites" | "components" | "enabled" | "description");
