@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use trueline_drift::document::{DocumentError, parse_toml};
+use trueline_drift::redact::Rules;
 use trueline_drift::watch::WatchPolicy;
 
 use crate::sensor::{AuditUse, Preference};
@@ -32,6 +33,8 @@ pub struct Config {
     pub audit: AuditUse,
     /// The watch list until the collector sends one.
     pub watch: WatchPolicy,
+    /// What is a secret on this host besides what is known as one.
+    pub redaction: Rules,
 }
 
 /// Which kernel interface to prefer.
@@ -61,6 +64,7 @@ impl Default for Config {
             sensor: SensorChoice::Best,
             audit: AuditUse::Beside,
             watch: WatchPolicy::default(),
+            redaction: Rules::default(),
         }
     }
 }
@@ -100,6 +104,7 @@ impl Config {
             ("spool_mib", self.spool_mib != other.spool_mib),
             ("sensor", self.sensor != other.sensor),
             ("audit", self.audit != other.audit),
+            ("redaction", self.redaction != other.redaction),
         ];
         keys.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key).collect()
     }
@@ -126,6 +131,12 @@ mod tests {
         let (before, after) = (Config::default(), Config::parse("a", "spool_mib = 1\nscan_threads = 7\n[watch]\npaths = []\n").unwrap());
         assert_eq!(before.needs_start_for(&after), ["spool_mib"]);
         assert!(before.needs_start_for(&before).is_empty());
+    }
+
+    #[test]
+    fn a_rule_that_would_hide_everything_is_refused() {
+        let error = Config::parse("agent.toml", "[redaction]\nmask_names = ['*']\n").unwrap_err().to_string();
+        assert!(error.contains("the name `*` needs"), "{error}");
     }
 
     #[test]

@@ -58,13 +58,13 @@ fn act(line: CommandLine, token: Option<String>) -> anyhow::Result<ExitCode> {
             let config = configured()?;
             let policy = policy(&config, &alone.paths)?;
             let signals = Signals::catch(&[Signal::SIGINT, Signal::SIGTERM]).context("taking signals")?;
-            watch::run(policy, config.sensor.into(), processes, output, signals.stop)?;
+            watch::run(policy, config.redaction, config.sensor.into(), processes, output, signals.stop)?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Scan { alone, threads, kind } => {
             let output = if alone.json { scan::Output::JsonLines } else { scan::Output::Text };
             let config = configured()?;
-            scan::run(&scan::narrowed(config.watch, kind), &alone.paths, output, threads.unwrap_or(config.scan_threads))
+            scan::run(&scan::narrowed(config.watch, kind), config.redaction, &alone.paths, output, threads.unwrap_or(config.scan_threads))
         }
         Command::CheckCoverage { hand: Some(canary), .. } => check_coverage::act(&canary),
         Command::CheckCoverage { dir, json, .. } => check_coverage::run(dir, if json { Output::JsonLines } else { Output::Text }),

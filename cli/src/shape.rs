@@ -3,6 +3,7 @@
 
 use serde::Deserialize;
 use trueline_drift::baseline::EXISTS;
+use trueline_drift::format::lines::Lines;
 use trueline_drift::{Actor, Candidates, FieldChange, ItemId, Time, Transaction, Value};
 
 use crate::failure::Failure;
@@ -114,6 +115,8 @@ pub struct Change {
     /// Missing where somebody is named, and from an older collector's answer.
     #[serde(default)]
     pub candidates: Candidates,
+    /// Of a file that is not told by its settings.
+    pub lines: Option<Lines>,
     pub verdict: Option<String>,
     #[serde(default)]
     pub reasons: Vec<String>,

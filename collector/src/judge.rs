@@ -111,6 +111,7 @@ mod tests {
             transaction: None,
             shipped_by: None,
             candidates: trueline_drift::Candidates::default(),
+            lines: None,
         }
     }
 

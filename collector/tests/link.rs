@@ -495,6 +495,7 @@ async fn a_change_that_departs_from_the_captured_baseline_opens_drift_that_its_r
             transaction: None,
             shipped_by: None,
             candidates: trueline_drift::Candidates::default(),
+            lines: None,
         }))
     };
     stream.send(vec![chain.frame(vec![changed("0644", "0666")])]).await;

@@ -4,6 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::format::lines::Lines;
 use crate::transaction::Transaction;
 use crate::{Actor, Candidates, CoverageGap, FieldName, Fields, ItemId, Time, Value};
 
@@ -92,6 +93,9 @@ pub struct Change {
     /// Who may have made it, where nobody was seen to. Never the actor.
     #[serde(default, skip_serializing_if = "Candidates::is_empty")]
     pub candidates: Candidates,
+    /// In which lines the text of a file differs whose contents are not told as settings. Absent where what it held before is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lines: Option<Lines>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -16,7 +16,7 @@ mod crontab;
 mod fstab;
 mod json;
 mod key_value;
-mod lines;
+pub mod lines;
 mod logrotate;
 mod modprobe;
 mod nginx;
@@ -38,8 +38,6 @@ use std::collections::BTreeMap;
 use sha2::{Digest, Sha256};
 
 use crate::{FieldName, Value, text};
-
-pub use lines::{BYTES_LIMIT, LINE_LIMIT, LINES_LIMIT, Line, Lines, Side, lines};
 
 /// Longest file that is read as settings, in bytes.
 pub const TEXT_LIMIT: usize = 1024 * 1024;
@@ -245,6 +243,8 @@ pub enum Format {
     AptSources,
     /// sources.list(5), stanzas of deb822.
     AptStanzas,
+    /// Any other file in a folder of configuration: it sets nothing that is known, and is told by its lines.
+    Text,
 }
 
 impl Format {
@@ -277,6 +277,8 @@ impl Format {
         Self::Sudoers,
         Self::AptSources,
         Self::AptStanzas,
+        // Last: it covers what no other does.
+        Self::Text,
     ];
 
     /// The format of the file at a path in its printable form, where that is known.
@@ -314,6 +316,7 @@ impl Format {
             Self::Sudoers => "sudoers",
             Self::AptSources => "apt_sources",
             Self::AptStanzas => "apt_deb822",
+            Self::Text => "text",
         }
     }
 
@@ -353,7 +356,8 @@ impl Format {
             | Self::Crontab
             | Self::Sudoers
             | Self::AptSources
-            | Self::AptStanzas => false,
+            | Self::AptStanzas
+            | Self::Text => false,
         }
     }
 
@@ -387,6 +391,7 @@ impl Format {
             Self::Sudoers => sudoers::covers(path),
             Self::AptSources => apt_sources::covers(path),
             Self::AptStanzas => apt_sources::covers_stanzas(path),
+            Self::Text => lines::covers(path),
         }
     }
 
@@ -423,6 +428,7 @@ impl Format {
             Self::Sudoers => sudoers::read(&text, &mut settings)?,
             Self::AptSources => apt_sources::read(&text, &mut settings)?,
             Self::AptStanzas => apt_sources::read_stanzas(&text, &mut settings)?,
+            Self::Text => {}
         }
         Ok(settings)
     }

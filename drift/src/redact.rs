@@ -26,6 +26,7 @@ mod text;
 mod tool;
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
@@ -35,6 +36,8 @@ pub use rules::{Rules, RulesError};
 pub use setting::setting;
 
 const MASK: &str = "[redacted]";
+/// What a keyed digest begins with.
+const DIGEST: &str = "keyed:";
 
 /// Texts within texts that are read as a shell would.
 const DEPTH: usize = 3;
@@ -68,6 +71,12 @@ pub fn free_text(text: &str) -> Cow<'_, str> {
     }
 }
 
+/// Whether a part of a text stands for a secret that was masked.
+pub fn is_masked_in(text: &str) -> bool {
+    text.contains(MASK)
+        || text.match_indices(DIGEST).any(|(at, _)| setting::is_masked(text.get(at..at + DIGEST.len() + 32).unwrap_or_default()))
+}
+
 /// Whether a name says that what bears it is a secret.
 pub(crate) fn is_secret_name(name: &str) -> bool {
     name::names_secret(name)
@@ -77,13 +86,30 @@ fn beginning(argument: &str) -> Cow<'_, str> {
     crate::text::bounded(argument, LOOKED_AT)
 }
 
-/// The key of one host's redaction digests.
+/// What one host redacts by: the key of its digests, and what its operator adds to what is known of secrets.
 #[derive(Clone)]
-pub struct RedactionKey([u8; 32]);
+pub struct RedactionKey {
+    bytes: [u8; 32],
+    rules: Arc<Rules>,
+}
 
 impl RedactionKey {
     pub fn new(bytes: [u8; 32]) -> Self {
-        Self(bytes)
+        Self { bytes, rules: Arc::default() }
+    }
+
+    pub fn with_rules(self, rules: Rules) -> Self {
+        Self { rules: Arc::new(rules), ..self }
+    }
+
+    pub(crate) fn rules(&self) -> &Rules {
+        &self.rules
+    }
+
+    /// Of key and rules: another one may mask otherwise. It gives neither away.
+    pub fn fingerprint(&self) -> String {
+        let rules = serde_json::to_vec(&*self.rules).expect("rules are lists of texts and numbers");
+        self.digest(&[b"rules ", rules.as_slice()].concat())
     }
 
     /// A digest that is equal for equal secrets on this host and tells nothing elsewhere:
@@ -91,12 +117,12 @@ impl RedactionKey {
     pub fn digest(&self, secret: &[u8]) -> String {
         let pad = |byte: u8| {
             let mut block = [byte; 64];
-            block.iter_mut().zip(self.0).for_each(|(pad, key)| *pad ^= key);
+            block.iter_mut().zip(self.bytes).for_each(|(pad, key)| *pad ^= key);
             block
         };
         let inner = Sha256::new().chain_update(pad(0x36)).chain_update(secret).finalize();
         let outer = Sha256::new().chain_update(pad(0x5c)).chain_update(inner).finalize();
-        format!("keyed:{}", hex::encode(&outer[..16]))
+        format!("{DIGEST}{}", hex::encode(&outer[..16]))
     }
 }
 

@@ -3,6 +3,7 @@
 
 mod actor;
 mod candidate;
+mod lines;
 mod operation;
 mod transaction;
 
@@ -194,6 +195,7 @@ impl From<Change> for v1::Change {
             shipped_by: change.shipped_by.map(|package| package.key.as_str().to_owned()),
             candidates,
             more_candidates,
+            lines: change.lines.map(Into::into),
         }
     }
 }
@@ -236,6 +238,7 @@ impl TryFrom<v1::Change> for Change {
             transaction: transaction::from_wire(change.transactions)?,
             shipped_by: change.shipped_by.map(|key| package(&key)).transpose()?,
             candidates: candidate::from_wire(change.candidates, change.more_candidates)?,
+            lines: change.lines.map(TryInto::try_into).transpose()?,
         })
     }
 }
@@ -418,6 +421,7 @@ mod tests {
                 transaction: None,
                 shipped_by: None,
                 candidates: trueline_drift::Candidates::default(),
+                lines: None,
             };
             Change::try_from(v1::Change::from(change))
         };

@@ -247,6 +247,7 @@ mod tests {
             transaction: None,
             shipped_by: None,
             candidates: trueline_drift::Candidates::default(),
+            lines: None,
         };
         let record: v1::Record = RecordBody::Changed(Box::new(change.clone())).into();
         let plain = v1::Records { records: vec![record] }.encode_to_vec();

@@ -120,6 +120,7 @@ impl World {
             transaction: None,
             shipped_by: None,
             candidates: trueline_drift::Candidates::default(),
+            lines: None,
         }
     }
 
@@ -146,6 +147,7 @@ pub fn numbered_change(number: u64) -> Change {
         transaction: None,
         shipped_by: None,
         candidates: trueline_drift::Candidates::default(),
+        lines: None,
     }
 }
 

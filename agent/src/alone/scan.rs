@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use indicatif::{HumanBytes, HumanCount, ProgressBar};
 use serde::Serialize;
-use trueline_drift::redact::RedactionKey;
+use trueline_drift::redact::{RedactionKey, Rules};
 use trueline_drift::watch::WatchPolicy;
 use trueline_drift::{Fields, ItemId, ItemKind, Value, text};
 
@@ -47,9 +47,9 @@ impl Totals {
 
 /// Scans these paths, or without any all that the configured watch list has in view: as fast as it can, since
 /// somebody waits for it. The inventory goes to standard output; a reader that leaves early ends the scan without complaint.
-pub fn run(watch: &WatchPolicy, paths: &[PathBuf], output: Output, threads: usize) -> anyhow::Result<ExitCode> {
+pub fn run(watch: &WatchPolicy, rules: Rules, paths: &[PathBuf], output: Output, threads: usize) -> anyhow::Result<ExitCode> {
     let policy = policy(watch, paths)?;
-    match inventory(&policy, output, threads) {
+    match inventory(&policy, rules, output, threads) {
         Err(error) if is_broken_pipe(&error) => Ok(ExitCode::SUCCESS),
         other => other.map(|()| ExitCode::SUCCESS),
     }
@@ -87,14 +87,14 @@ fn policy(watch: &WatchPolicy, paths: &[PathBuf]) -> anyhow::Result<WatchPolicy>
     Ok(WatchPolicy { paths: roots, exclude: Vec::new(), kinds: vec![ItemKind::File], ..watch.clone() })
 }
 
-fn inventory(policy: &WatchPolicy, output: Output, threads: usize) -> anyhow::Result<()> {
+fn inventory(policy: &WatchPolicy, rules: Rules, output: Output, threads: usize) -> anyhow::Result<()> {
     let started = Instant::now();
     let progress = Arc::new(ScanProgress::default());
     let bar = bar();
     let mut out = BufWriter::with_capacity(256 * 1024, io::stdout().lock());
     let mut totals = Totals::default();
     // Secrets are told from each other within this run and in no other: the agent's own key is not for whoever looks.
-    let key = RedactionKey::new(rand::random());
+    let key = RedactionKey::new(rand::random()).with_rules(rules);
     let collectors = Collectors::new(Arc::new(policy.clone()), key.clone());
     let options = ScanOptions { threads, mode: ScanMode::Full, pace: None };
     let mut failures = 0;

@@ -11,6 +11,7 @@ use std::sync::mpsc::sync_channel;
 use anyhow::Context;
 use serde_json::{Value as Json, json};
 use trueline_drift::change::ChangeKind;
+use trueline_drift::redact::Rules;
 use trueline_drift::watch::WatchPolicy;
 use trueline_drift::{Change, CoverageGap, Epoch, RecordBody, Sequence, Value, text};
 
@@ -32,9 +33,16 @@ pub enum Output {
 }
 
 /// Watches until `stop` is set or nobody reads the output.
-pub fn run(policy: WatchPolicy, preference: Preference, feed: FeedChoice, output: Output, stop: Arc<AtomicBool>) -> anyhow::Result<()> {
+pub fn run(
+    policy: WatchPolicy,
+    rules: Rules,
+    preference: Preference,
+    feed: FeedChoice,
+    output: Output,
+    stop: Arc<AtomicBool>,
+) -> anyhow::Result<()> {
     let folder = PrivateFolder::make()?;
-    let key = redaction_key(&folder.0)?;
+    let key = redaction_key(&folder.0)?.with_rules(rules);
     let (state, _) = State::open(&folder.0.join("state.redb"), 4 * 1024 * 1024, "0").context("opening a state for this run")?;
     let policy = Arc::new(View::new(&policy).policy().clone());
     let collectors = Collectors::new(Arc::clone(&policy), key);
@@ -163,6 +171,9 @@ fn change_text(change: &Change) -> String {
         {
             text.push_str(&format!("            {}  {} → {}\n", field.name, shown(field.before.as_ref()), shown(field.after.as_ref())));
         }
+    }
+    for line in change.lines.iter().flat_map(|lines| lines.told.iter().map(ToString::to_string).chain(lines.remark())) {
+        text.push_str(&format!("              {line}\n"));
     }
     text
 }

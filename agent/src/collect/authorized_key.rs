@@ -8,7 +8,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::time::Duration;
 
 use sha2::{Digest, Sha256};
-use trueline_drift::redact::{RedactionKey, Rules};
+use trueline_drift::redact::RedactionKey;
 use trueline_drift::{FieldName, Fields, ItemKind, Value, text};
 
 use super::account::records;
@@ -151,11 +151,10 @@ fn take(user: &[u8], path: &str, contents: &[u8], key: &RedactionKey, keys: &mut
 
 /// An option as it may be told: a forced command or a variable may hold a secret.
 fn told(option: &[u8], key: &RedactionKey) -> String {
-    let rules = Rules::default();
     let shown = text::printable(option);
     let Some((name, value)) = shown.split_once('=') else { return shown.into_owned() };
     let value = value.strip_prefix('"').and_then(|value| value.strip_suffix('"')).unwrap_or(value);
-    format!("{name}={}", command::masked(value, &rules, key))
+    format!("{name}={}", command::masked(value, key))
 }
 
 struct Entry<'a> {

@@ -11,7 +11,7 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use serde::de::DeserializeOwned;
-use trueline_drift::redact::{self, RedactionKey, Rules};
+use trueline_drift::redact::{self, RedactionKey};
 use trueline_drift::{FieldName, Fields, ItemKind, Value, text};
 
 use super::{CollectError, Collector, Listing, Place, Root, listing};
@@ -74,7 +74,7 @@ fn set_all(fields: &mut Fields, name: &'static str, values: impl IntoIterator<It
 /// What a container runs, in its order.
 fn set_command(fields: &mut Fields, words: Vec<String>, key: &RedactionKey) {
     let printable: Vec<_> = words.iter().map(|word| text::printable(word.as_bytes()).into_owned()).collect();
-    let masked = redact::arguments(&printable).into_iter().map(|word| redact::line(&word, &Rules::default(), key).into_owned());
+    let masked = redact::arguments(&printable).into_iter().map(|word| redact::line(&word, key).into_owned());
     let masked: Vec<_> = masked.collect();
     if !masked.is_empty() {
         fields.set(FieldName::known("command"), Value::list(masked));

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use trueline_drift::redact::{self, RedactionKey, Rules};
+use trueline_drift::redact::{self, RedactionKey};
 use trueline_drift::{FieldName, Fields, ItemKind, Value, text};
 
 use super::texts::{Entry, Links, files, read};
@@ -63,7 +63,6 @@ struct Job {
 /// Everything read so far.
 struct Found<'a> {
     key: &'a RedactionKey,
-    rules: Rules,
     jobs: BTreeMap<String, Job>,
     unreadable: Vec<(String, Fields)>,
     skipped: u64,
@@ -100,7 +99,7 @@ fn read_all(place: &Place<'_>) -> Result<Listing, CollectError> {
 
 impl<'a> Found<'a> {
     fn new(key: &'a RedactionKey) -> Self {
-        Self { key, rules: Rules::default(), jobs: BTreeMap::new(), unreadable: Vec::new(), skipped: 0 }
+        Self { key, jobs: BTreeMap::new(), unreadable: Vec::new(), skipped: 0 }
     }
 
     fn table(&mut self, table: Table<'_>, user: &str, entry: &Entry) {
@@ -132,7 +131,7 @@ impl<'a> Found<'a> {
             }
             let line = text::printable(&line.iter().map(|byte| if *byte == b'\t' { b' ' } else { *byte }).collect::<Vec<_>>()).into_owned();
             if let Some((name, value)) = variable(&line) {
-                let value = redact::setting(name, value, &self.rules, self.key);
+                let value = redact::setting(name, value, self.key);
                 let told = format!("{name}={}", text::bounded(&value, 1024));
                 let others = environment.iter().filter(|(other, _)| *other != name);
                 let (count, bytes) = others.fold((1, told.len()), |(count, bytes), (_, told)| (count + 1, bytes + told.len()));
@@ -162,7 +161,7 @@ impl<'a> Found<'a> {
     }
 
     fn job(&mut self, user: &str, command: &str, schedule: &str, source: &str, environment: &[&str]) {
-        let masked = command::masked(command, &self.rules, self.key);
+        let masked = command::masked(command, self.key);
         let digest = || self.key.digest(command.as_bytes());
         let shown = if masked.len() <= KEY_LIMIT { masked.clone() } else { format!("{} {}", text::bounded(&masked, KEY_LIMIT), digest()) };
         let secret = (masked != command).then(digest);

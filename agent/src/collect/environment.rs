@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use trueline_drift::format::Format;
-use trueline_drift::redact::{self, RedactionKey, Rules};
+use trueline_drift::redact::{self, RedactionKey};
 use trueline_drift::{FieldName, Fields, ItemKind, Value, text};
 
 use super::{CollectError, Collector, Listing, Place, listing};
@@ -25,8 +25,7 @@ fn read_all(place: &Place<'_>) -> Result<Listing, CollectError> {
     let settings = Format::KeyValue
         .read(&read(FILE)?.unwrap_or_default())
         .map_err(|error| CollectError::Database { subject: FILE.to_owned(), reason: error.to_string() })?;
-    let rules = Rules::default();
-    for (name, value) in settings.fields(|name, value| redact::setting(name, value, &rules, place.key).into_owned()) {
+    for (name, value) in settings.fields(|name, value| redact::setting(name, value, place.key).into_owned()) {
         match name.as_str().strip_prefix("config.") {
             Some(name) => {
                 let fields = variables.entry(text::original(name).into_owned()).or_default();
@@ -41,7 +40,6 @@ fn read_all(place: &Place<'_>) -> Result<Listing, CollectError> {
 
 /// `VARIABLE [DEFAULT=value] [OVERRIDE=value]`, each value in quotes where it holds blanks. Tells how many lines make no sense.
 fn take_pam_env(contents: &[u8], key: &RedactionKey, variables: &mut Variables) -> u64 {
-    let rules = Rules::default();
     let mut skipped = 0;
     let mut joined = Vec::new();
     let mut lines = contents.split(|byte| *byte == b'\n').peekable();
@@ -78,7 +76,7 @@ fn take_pam_env(contents: &[u8], key: &RedactionKey, variables: &mut Variables) 
             let value = text::printable(&after[start..start + length]);
             let name = text::printable(name);
             if !value.is_empty() {
-                fields.set(FieldName::known(field), Value::text(&redact::setting(&name, &value, &rules, key)));
+                fields.set(FieldName::known(field), Value::text(&redact::setting(&name, &value, key)));
             }
             rest = after[(start + length + start).min(after.len())..].trim_ascii_start();
         }

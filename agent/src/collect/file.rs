@@ -13,14 +13,14 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use sha2::{Digest, Sha256};
 use trueline_drift::format::Format;
-use trueline_drift::redact::{RedactionKey, Rules};
+use trueline_drift::redact::RedactionKey;
 use trueline_drift::{FieldName, Fields, ItemId, Time, Value, permissions, text};
 
 use super::names::Names;
 use super::pace::{Meter, Pace};
 use super::refusal::{is_own_want, is_unsupported, refused, unreadable};
 use super::root::Root;
-use super::{Reading, Stamp, attributes, settings};
+use super::{Lines, Reading, Stamp, attributes, settings};
 use crate::kernel::file::{Contents, EntryType, Inode, Metadata, Pinned};
 
 const BUFFER: usize = 128 * 1024;
@@ -98,7 +98,6 @@ impl Stamp {
 pub struct FileReader {
     names: Names,
     key: RedactionKey,
-    rules: Rules,
     pace: Option<Arc<Pace>>,
     meter: Meter,
     /// Larger files are refused, unless they are known.
@@ -118,7 +117,6 @@ impl FileReader {
         Self {
             names: Names::new(root),
             key,
-            rules: Rules::default(),
             pace,
             meter: Meter::default(),
             at_most: u64::MAX,
@@ -197,32 +195,33 @@ impl FileReader {
             fields.remove("group");
             self.set_names(&mut fields, &pinned.metadata);
             permissions::derive(&mut fields);
-            return Ok(Reading { fields, stamp: Some(*stamp), inode: Some(stamp.inode()), changed_at: changed_at(&pinned.metadata) });
+            let changed_at = changed_at(&pinned.metadata);
+            return Ok(Reading { stamp: Some(*stamp), inode: Some(stamp.inode()), changed_at, ..Reading::of(fields) });
         }
-        let (fields, metadata) = match pinned.metadata.entry_type {
+        let (fields, metadata, lines) = match pinned.metadata.entry_type {
             EntryType::File => match pinned.contents() {
                 Ok(contents) => self.read_file(&contents, pinned.metadata, format)?,
                 Err(error) if is_own_want(&error) => return Err(error),
-                Err(error) => (self.of_unopened(pinned, &error), pinned.metadata),
+                Err(error) => (self.of_unopened(pinned, &error), pinned.metadata, None),
             },
-            EntryType::Folder => self.read_folder(pinned)?,
-            _ => self.read_other(pinned),
+            EntryType::Folder => (self.read_folder(pinned)?, pinned.metadata, None),
+            _ => (self.read_other(pinned), pinned.metadata, None),
         };
-        Ok(reading(fields, &metadata, now_ns))
+        Ok(Reading { lines, ..reading(fields, &metadata, now_ns) })
     }
 
     /// A regular file that is open already, of this format. The error is one of the agent's own resources.
     pub fn read_opened(&mut self, contents: &Contents, metadata: Metadata, format: Option<Format>) -> io::Result<Reading> {
         let now_ns = now_ns();
-        let (fields, metadata) = self.read_file(contents, metadata, format)?;
-        Ok(reading(fields, &metadata, now_ns))
+        let (fields, metadata, lines) = self.read_file(contents, metadata, format)?;
+        Ok(Reading { lines, ..reading(fields, &metadata, now_ns) })
     }
 
     /// All that may be asked of what lies on a file system that is not entered.
     pub fn outline(&self, metadata: &Metadata) -> Reading {
         let mut fields = Fields::new();
         self.set_metadata(&mut fields, metadata);
-        Reading { fields, stamp: None, inode: Some(Stamp::of(metadata).inode()), changed_at: changed_at(metadata) }
+        Reading { inode: Some(Stamp::of(metadata).inode()), changed_at: changed_at(metadata), ..Reading::of(fields) }
     }
 
     /// A file whose contents nobody lets the agent open.
@@ -234,7 +233,12 @@ impl FileReader {
         fields
     }
 
-    fn read_file(&mut self, contents: &Contents, mut metadata: Metadata, format: Option<Format>) -> io::Result<(Fields, Metadata)> {
+    fn read_file(
+        &mut self,
+        contents: &Contents,
+        mut metadata: Metadata,
+        format: Option<Format>,
+    ) -> io::Result<(Fields, Metadata, Option<Lines>)> {
         let mut fields = Fields::new();
         let mut held = format.map(|_| Vec::new());
         let mut digest = Value::unreadable("it kept changing while it was read");
@@ -254,15 +258,14 @@ impl FileReader {
                 break;
             }
         }
-        if let Some((format, held)) = format.zip(held).filter(|_| !digest.is_unreadable()) {
-            settings::set(&mut fields, format, &held, &self.key, &self.rules);
-        }
+        let held = format.zip(held).filter(|_| !digest.is_unreadable());
+        let lines = held.and_then(|(format, held)| settings::set(&mut fields, format, &held, &self.key));
         fields.set(FieldName::known("sha256"), digest);
         self.set_metadata(&mut fields, &metadata);
-        Ok((fields, metadata))
+        Ok((fields, metadata, lines))
     }
 
-    fn read_folder(&mut self, pinned: &Pinned) -> io::Result<(Fields, Metadata)> {
+    fn read_folder(&mut self, pinned: &Pinned) -> io::Result<Fields> {
         let mut fields = Fields::new();
         match pinned.contents() {
             Ok(contents) => {
@@ -276,10 +279,10 @@ impl FileReader {
             }
         }
         self.set_metadata(&mut fields, &pinned.metadata);
-        Ok((fields, pinned.metadata))
+        Ok(fields)
     }
 
-    fn read_other(&mut self, pinned: &Pinned) -> (Fields, Metadata) {
+    fn read_other(&mut self, pinned: &Pinned) -> Fields {
         let mut fields = Fields::new();
         self.set_xattrs(&mut fields, pinned);
         if pinned.metadata.entry_type == EntryType::Symlink {
@@ -287,7 +290,7 @@ impl FileReader {
             fields.set(FieldName::known("link_target"), target);
         }
         self.set_metadata(&mut fields, &pinned.metadata);
-        (fields, pinned.metadata)
+        fields
     }
 
     /// SHA-256 of the bytes that were there at the stamp: what is appended meanwhile shows in the times.
@@ -469,7 +472,7 @@ fn now_ns() -> i64 {
 fn reading(fields: Fields, metadata: &Metadata, now_ns: i64) -> Reading {
     let proven = metadata.changed_ns < now_ns - YOUNG_NS && !fields.iter().any(|(_, value)| value.is_unreadable());
     let stamp = Stamp::of(metadata);
-    Reading { stamp: proven.then_some(stamp), inode: Some(stamp.inode()), changed_at: changed_at(metadata), fields }
+    Reading { stamp: proven.then_some(stamp), inode: Some(stamp.inode()), changed_at: changed_at(metadata), ..Reading::of(fields) }
 }
 
 fn set_flags(fields: &mut Fields, contents: &Contents) {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::io;
 
 use trueline_drift::format::Format;
-use trueline_drift::redact::{self, RedactionKey, Rules};
+use trueline_drift::redact::{self, RedactionKey};
 use trueline_drift::{FieldName, Fields, ItemKind, Value, text};
 
 use super::{CollectError, Collector, Listing, Place, listing};
@@ -23,10 +23,9 @@ fn read_all(place: &Place<'_>) -> Result<Listing, CollectError> {
 
 fn parse(table: &[u8], key: &RedactionKey) -> io::Result<Listing> {
     let settings = Format::Fstab.read(table).map_err(io::Error::other)?;
-    let rules = Rules::default();
     let told = settings.fields(|name, value| match name.rsplit_once('.') {
-        Some((_, "options")) => value.split(',').map(|option| masked(option, &rules, key)).collect::<Vec<_>>().join(","),
-        _ => redact::setting("source", value, &rules, key).into_owned(),
+        Some((_, "options")) => value.split(',').map(|option| masked(option, key)).collect::<Vec<_>>().join(","),
+        _ => redact::setting("source", value, key).into_owned(),
     });
     let mut places = BTreeMap::<Vec<u8>, Fields>::new();
     let mut skipped = 0;
@@ -55,9 +54,9 @@ fn parse(table: &[u8], key: &RedactionKey) -> io::Result<Listing> {
     Ok(listing(ItemKind::Fstab, places, skipped))
 }
 
-fn masked(option: &str, rules: &Rules, key: &RedactionKey) -> String {
+fn masked(option: &str, key: &RedactionKey) -> String {
     match option.split_once('=') {
-        Some((name, value)) => format!("{name}={}", redact::setting(name, value, rules, key)),
+        Some((name, value)) => format!("{name}={}", redact::setting(name, value, key)),
         None => option.to_owned(),
     }
 }

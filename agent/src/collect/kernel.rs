@@ -3,7 +3,7 @@
 use std::io;
 use std::time::Duration;
 
-use trueline_drift::redact::{self, RedactionKey, Rules};
+use trueline_drift::redact::{self, RedactionKey};
 use trueline_drift::{FieldName, Fields, ItemKind, Value, text};
 
 use super::{CollectError, Collector, Listing, Place, folder, listing, refusal};
@@ -86,11 +86,10 @@ fn parameters(line: &[u8], key: &RedactionKey) -> Vec<String> {
         quoted ^= *byte == b'"';
         !quoted && byte.is_ascii_whitespace()
     });
-    let rules = Rules::default();
     let masked = |parameter: &[u8]| {
         let parameter = text::printable(parameter);
         match parameter.split_once('=') {
-            Some((name, value)) => format!("{name}={}", redact::setting(name, value, &rules, key)),
+            Some((name, value)) => format!("{name}={}", redact::setting(name, value, key)),
             None => parameter.into_owned(),
         }
     };

@@ -59,6 +59,7 @@ pub mod timezone;
 pub mod unit;
 pub mod user;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use sha2::{Digest, Sha256};
@@ -74,6 +75,9 @@ pub use file::{FileReader, Glance, Known, ReadError};
 pub use holders::Holders;
 pub use root::Root;
 
+/// All lines of a file that is told by its lines, as they may be kept.
+pub type Lines = Arc<[String]>;
+
 /// An item as it is now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reading {
@@ -85,6 +89,15 @@ pub struct Reading {
     pub inode: Option<Inode>,
     /// For files: when it last changed, by the clock that inodes are stamped with.
     pub changed_at: Option<Time>,
+    /// For files that are told by their lines, and were read.
+    pub lines: Option<Lines>,
+}
+
+impl Reading {
+    /// Of what is not a file.
+    pub fn of(fields: Fields) -> Self {
+        Self { fields, stamp: None, inode: None, changed_at: None, lines: None }
+    }
 }
 
 /// A file's identity and times. `changed_ns` (ctime) moves with every change of contents or metadata
@@ -163,7 +176,7 @@ fn listing(kind: ItemKind, entries: impl IntoIterator<Item = (Vec<u8>, Fields)>,
     for (key, fields) in entries {
         match ItemKey::from_bytes(&shortened(&key)) {
             Ok(key) if !key.as_str().is_empty() => {
-                items.entry(key).and_modify(|_| skipped += 1).or_insert(Reading { fields, stamp: None, inode: None, changed_at: None });
+                items.entry(key).and_modify(|_| skipped += 1).or_insert(Reading::of(fields));
             }
             _ => skipped += 1,
         }

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use trueline_drift::format::Format;
-use trueline_drift::redact::{self, RedactionKey, Rules};
+use trueline_drift::redact::{self, RedactionKey};
 use trueline_drift::{FieldName, Fields, ItemKind, Value};
 
 use super::texts::{Links, files};
@@ -42,8 +42,7 @@ pub fn parse(text: &[u8], key: &RedactionKey) -> Fields {
         Ok(settings) => settings,
         Err(error) => return unreadable(&error.to_string()),
     };
-    let rules = Rules::default();
-    let stacks = settings.fields(|_, line| redact::line(line, &rules, key).into_owned());
+    let stacks = settings.fields(|_, line| redact::line(line, key).into_owned());
     let stacks = stacks.into_iter().filter_map(|(name, value)| {
         let name = name.as_str().strip_prefix("config.").unwrap_or("left_out");
         let name = STACKS.iter().chain(&["left_out"]).find(|known| **known == name)?;

@@ -13,7 +13,7 @@ pub fn refused(error: io::Error) -> io::Result<Option<Reading>> {
     match error {
         absent if is_absent(&absent) => Ok(None),
         own if is_own_want(&own) => Err(own),
-        error => Ok(Some(Reading { fields: Fields::new().with("type", unreadable(&error)), stamp: None, inode: None, changed_at: None })),
+        error => Ok(Some(Reading::of(Fields::new().with("type", unreadable(&error))))),
     }
 }
 

@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
 use sha2::{Digest, Sha256};
-use trueline_drift::redact::{self, RedactionKey, Rules};
+use trueline_drift::redact::{self, RedactionKey};
 use trueline_drift::{FieldName, Fields, ItemKind, Value, text};
 
 use super::{CollectError, Collector, Listing, Place, Root, folder, listing, refusal};
@@ -225,7 +225,7 @@ impl Found<'_> {
     }
 
     fn masked(&self, name: &str, value: &str) -> String {
-        format!("{name}={}", redact::setting(name, value, &Rules::default(), self.key))
+        format!("{name}={}", redact::setting(name, value, self.key))
     }
 }
 

@@ -139,10 +139,7 @@ pub fn read_all(root: &Root) -> Result<Listing, CollectError> {
         return Ok(Listing::default());
     };
     let book = logins.sessions().read_within(PATIENCE);
-    let items = book
-        .sessions()
-        .map(|session| (session.item(), Reading { fields: session.fields(), stamp: None, inode: None, changed_at: None }))
-        .collect();
+    let items = book.sessions().map(|session| (session.item(), Reading::of(session.fields()))).collect();
     Ok(Listing { items, ..Listing::default() })
 }
 

@@ -1,11 +1,15 @@
 //! What a configuration file sets, as fields beside its digest: `config.PermitRootLogin`.
 //!
 //! Invariant: every file that was read by a format says so in `format`, also where nothing is set or the text is not of the
-//! format: so a state from an agent that knew no formats is told from a file that sets nothing.
+//! format: so a state from an agent that knew no formats is told from a file that sets nothing. What is not told by its settings is
+//! told by its lines.
 
+use trueline_drift::format::lines::masked;
 use trueline_drift::format::{Format, Settings};
-use trueline_drift::redact::{RedactionKey, Rules, setting};
+use trueline_drift::redact::{RedactionKey, setting};
 use trueline_drift::{FieldName, Fields, Value};
+
+use super::Lines;
 
 /// Longest file that is read as settings: the contents are held for it.
 pub const LIMIT: usize = 256 * 1024;
@@ -14,19 +18,31 @@ pub const LIMIT: usize = 256 * 1024;
 const FIELDS: usize = 480;
 const BYTES: usize = 64 * 1024;
 
-/// Sets the fields of a file with these contents. Secrets give way to digests by this host's key.
-pub fn set(fields: &mut Fields, format: Format, contents: &[u8], key: &RedactionKey, rules: &Rules) {
+/// Most bytes of all lines of one file: masks are longer than short secrets.
+const LINES_BYTES: usize = 4 * LIMIT;
+
+/// Sets the fields of a file with these contents, and yields its lines where they tell what the fields do not. Secrets give way to digests
+/// by this host's key.
+pub fn set(fields: &mut Fields, format: Format, contents: &[u8], key: &RedactionKey) -> Option<Lines> {
     fields.set(FieldName::known("format"), Value::text(format.name()));
-    match read(format, contents) {
-        Ok(settings) => {
-            let told = settings.fields(|name, value| setting(name, value, rules, key).into_owned());
-            match fault_of(&told) {
-                Some(fault) => fields.set(FieldName::known("format_error"), Value::text(fault)),
-                None => told.into_iter().for_each(|(name, value)| fields.set(name, value)),
-            }
+    let told = read(format, contents).and_then(|settings| {
+        let told = settings.fields(|name, value| setting(name, value, key).into_owned());
+        fault_of(&told).map_or(Ok(told), |fault| Err(fault.to_owned()))
+    });
+    match told {
+        Ok(told) if format != Format::Text => {
+            told.into_iter().for_each(|(name, value)| fields.set(name, value));
+            return None;
         }
+        Ok(_) => {}
         Err(fault) => fields.set(FieldName::known("format_error"), Value::text(&fault)),
     }
+    lines(contents, key)
+}
+
+fn lines(contents: &[u8], key: &RedactionKey) -> Option<Lines> {
+    let lines = if contents.len() > LIMIT { None } else { masked(contents, key) }?;
+    (lines.iter().map(String::len).sum::<usize>() <= LINES_BYTES).then(|| lines.into())
 }
 
 fn read(format: Format, contents: &[u8]) -> Result<Settings, String> {
@@ -53,7 +69,7 @@ mod tests {
 
     fn told(format: Format, contents: &[u8]) -> Fields {
         let mut fields = Fields::new();
-        set(&mut fields, format, contents, &RedactionKey::new([7; 32]), &Rules::default());
+        drop(set(&mut fields, format, contents, &RedactionKey::new([7; 32])));
         fields
     }
 
@@ -84,6 +100,18 @@ mod tests {
         let many: String = (0..500).map(|number| format!("a.b{number} = 1\n")).collect();
         assert_eq!(shown(&told(Format::Sysctl, many.as_bytes()), "format_error"), "it sets more than is told of one file");
         assert_eq!(told(Format::Sysctl, b"# nothing\n").len(), 1, "the format is told where nothing is set");
+    }
+
+    #[test]
+    fn what_its_settings_do_not_tell_is_told_by_lines() {
+        let lines =
+            |format, contents: &[u8]| set(&mut Fields::new(), format, contents, &RedactionKey::new([7; 32])).map(|lines| lines.join("|"));
+        assert_eq!(lines(Format::Text, b"a\nb\n").as_deref(), Some("a|b"));
+        assert_eq!(lines(Format::Json, b"{ \"a\": ").as_deref(), Some("{ \"a\": "));
+        assert_eq!(lines(Format::Json, b"{ \"a\": 1 }"), None);
+        assert_eq!(lines(Format::Text, b"a\0b"), None);
+        assert_eq!(shown(&told(Format::Text, b"a\0b"), "format_error"), "line 0: it holds a NUL byte");
+        assert_eq!(lines(Format::Text, &vec![b'\n'; LIMIT + 1]), None);
     }
 
     proptest! {

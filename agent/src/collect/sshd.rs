@@ -9,7 +9,7 @@ use std::io;
 
 use trueline_drift::format::sshd_config::{Part, effective};
 use trueline_drift::pattern::Pattern;
-use trueline_drift::redact::{Rules, setting};
+use trueline_drift::redact::setting;
 use trueline_drift::{FieldName, Fields, ItemKind, Value, text};
 
 use super::{CollectError, Collector, Listing, Place, Root, folder, listing};
@@ -47,10 +47,9 @@ fn read_all(place: &Place<'_>) -> Result<Listing, CollectError> {
         found
     });
     let mut items: BTreeMap<Vec<u8>, Fields> = BTreeMap::new();
-    let rules = Rules::default();
     match settings {
         Ok(settings) => {
-            for (name, value) in settings.fields(|name, value| setting(name, value, &rules, place.key).into_owned()) {
+            for (name, value) in settings.fields(|name, value| setting(name, value, place.key).into_owned()) {
                 let (key, name) = split(name.as_str()).unwrap_or((GLOBAL.to_vec(), name.as_str().to_owned()));
                 if items.len() < MATCHES_LIMIT || items.contains_key(&key) {
                     items.entry(key).or_default().set(FieldName::new(&name), value);

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
-use trueline_drift::redact::{self, RedactionKey, Rules};
+use trueline_drift::redact::{self, RedactionKey};
 use trueline_drift::{FieldName, Fields, ItemKind, Value, text};
 
 use super::texts::{Links, files, read};
@@ -45,7 +45,6 @@ struct Item {
 
 struct Found<'a> {
     key: &'a RedactionKey,
-    rules: Rules,
     items: BTreeMap<String, Item>,
     users: BTreeMap<String, Vec<String>>,
     files: usize,
@@ -62,7 +61,7 @@ fn read_all(place: &Place<'_>) -> Listing {
 
 impl<'a> Found<'a> {
     fn new(key: &'a RedactionKey) -> Self {
-        Self { key, rules: Rules::default(), items: BTreeMap::new(), users: BTreeMap::new(), files: 0, room: TOLD_LIMIT, skipped: 0 }
+        Self { key, items: BTreeMap::new(), users: BTreeMap::new(), files: 0, room: TOLD_LIMIT, skipped: 0 }
     }
 
     fn file(&mut self, root: &Root, path: &str, depth: usize) {
@@ -156,7 +155,7 @@ impl<'a> Found<'a> {
                 "" => "true".to_owned(),
                 given => {
                     let (sign, value) = given.split_once('=').unwrap_or(("", given));
-                    let value = redact::setting(name, value.trim().trim_matches('"'), &self.rules, self.key);
+                    let value = redact::setting(name, value.trim().trim_matches('"'), self.key);
                     // A list that is added to or taken from.
                     if sign.is_empty() { value.into_owned() } else { format!("{sign}= {value}") }
                 }
@@ -252,7 +251,7 @@ impl<'a> Found<'a> {
     }
 
     fn told(&self, command: &str) -> String {
-        command::masked(command, &self.rules, self.key)
+        command::masked(command, self.key)
     }
 
     /// Who a list of users stands for. An alias that names itself stands for nobody more. `None` where finding out takes too long.

@@ -50,7 +50,7 @@ pub fn read_one(root: &Root, name: &ItemKey, configured: &LastConfigured) -> Res
         Ok(pinned) => {
             let Some(mut fields) = setting(&pinned) else { return Ok(None) };
             configured.last(root)?.set(name.as_str(), &mut fields);
-            Ok(Some(Reading { fields, stamp: None, inode: None, changed_at: None }))
+            Ok(Some(Reading::of(fields)))
         }
         Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
         Err(error) => Err(CollectError::database(format!("the kernel setting {name}"), &error)),

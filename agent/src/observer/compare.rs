@@ -428,11 +428,12 @@ impl<S: Sink> Observer<S> {
             // Compared with nothing it would be called new.
             Err(error) => return self.read_later(Scope::of(&item), &error),
         };
-        let (fields, stamp, inode) = match reading {
-            Some(reading) => (Some(reading.fields.bounded()), reading.stamp, reading.inode),
-            None => (None, None, None),
+        let (fields, stamp, inode, lines) = match reading {
+            Some(reading) => (Some(reading.fields.bounded()), reading.stamp, reading.inode, reading.lines),
+            None => (None, None, None, None),
         };
-        let update = fields.clone().map(|fields| Stored { fields, observed_at: now, stamp, inode });
+        let lines = lines.or_else(|| self.pending_lines(&item, fields.as_ref()?));
+        let update = fields.clone().map(|fields| Stored { fields, observed_at: now, stamp, inode, lines: lines.clone() });
         let (before, observed_after, known) = match stored {
             Some(stored) => (Some(stored.fields), stored.observed_at, Some((stored.stamp, stored.inode))),
             None => (None, self.complete_at, None),
@@ -445,9 +446,13 @@ impl<S: Sink> Observer<S> {
             return;
         }
         let learnt = before.as_ref().zip(fields.as_ref());
-        let learnt = learnt.and_then(|(before, after)| learnt::with_learnt(item.kind, self.vocabulary, before, after));
+        let learnt = learnt.and_then(|(before, after)| {
+            let masked = if self.masks_anew { learnt::with_masks(before, after) } else { None };
+            learnt::with_learnt(item.kind, self.vocabulary, masked.as_ref().unwrap_or(before), after).or(masked)
+        });
         let is_retelling = !self.is_inventoried || learnt.is_some();
         let before = learnt.or(before);
+        let lines = self.differing_lines(&item, before.as_ref(), fields.as_ref(), lines.as_deref());
         let Some(difference) = diff(before, fields.clone()) else {
             if let Some(fields) = fields.filter(|_| is_retelling) {
                 // Known here from an epoch before, or better than before: the collector has yet to hear of it.
@@ -456,7 +461,8 @@ impl<S: Sink> Observer<S> {
                 return;
             }
             // The same to everybody but the next quick scan.
-            if known.is_some_and(|known| known != (stamp, inode)) {
+            let is_masked = self.masks_anew && update.as_ref().is_some_and(|update| update.lines.is_some());
+            if is_masked || known.is_some_and(|known| known != (stamp, inode)) {
                 self.offer.updates.insert(item, update);
             }
             return;
@@ -486,6 +492,7 @@ impl<S: Sink> Observer<S> {
             transaction,
             shipped_by: None,
             candidates: trueline_drift::Candidates::default(),
+            lines,
         };
         self.offer.records.push(RecordBody::Changed(Box::new(change)));
         self.offer.updates.insert(item, update);

@@ -4,7 +4,7 @@
 //! had fewer fields. What the agent has learnt since is not what somebody did to the host.
 
 use trueline_drift::format::is_of_settings;
-use trueline_drift::{FieldName, Fields, ItemKind, Value, permissions};
+use trueline_drift::{FieldName, Fields, ItemKind, Value, permissions, redact};
 
 const DIGEST: &str = "sha256";
 const FORMAT: &str = "format";
@@ -36,6 +36,27 @@ pub(super) fn with_learnt(kind: ItemKind, known: u64, before: &Fields, after: &F
     let news = usize::try_from(known).ok().and_then(|known| ADDED.get(known..)).unwrap_or_default();
     add(news, kind, &mut learnt, after);
     (learnt != *before).then_some(learnt)
+}
+
+/// An item as it was before, masked as it is now; nothing where it was. Where a mask came or went nobody knows whether what is behind it
+/// changed too: of a file its digest says so.
+pub(super) fn with_masks(before: &Fields, after: &Fields) -> Option<Fields> {
+    let mut masked = before.clone();
+    for (name, value) in after.iter() {
+        let is_other = before.value(name.as_str()).is_some_and(|known| known != value && (is_masked(known) || is_masked(value)));
+        if is_other {
+            masked.set(name.clone(), value.clone());
+        }
+    }
+    (masked != *before).then_some(masked)
+}
+
+fn is_masked(value: &Value) -> bool {
+    match value {
+        Value::Text(text) => redact::is_masked_in(text),
+        Value::List(list) => list.iter().any(|text| redact::is_masked_in(text)),
+        Value::Boolean(_) | Value::Integer(_) | Value::Unreadable { .. } => false,
+    }
 }
 
 fn add(news: &[Added], kind: ItemKind, learnt: &mut Fields, after: &Fields) {
@@ -100,6 +121,17 @@ mod tests {
         assert_eq!(with_learnt(ItemKind::File, VOCABULARY, &now, &now), None);
         let plain = Fields::new().with("type", "file").with("mode", "0755");
         assert_eq!(with_learnt(ItemKind::File, VOCABULARY, &plain, &now), None, "somebody gave it away");
+    }
+
+    #[test]
+    fn a_mask_that_came_or_went_is_no_change_and_what_stands_beside_it_is() {
+        let digest = trueline_drift::redact::RedactionKey::new([7; 32]).digest(b"4711");
+        let plain = Fields::new().with("config.door_code", "4711").with("mode", "0644");
+        let masked = Fields::new().with("config.door_code", digest.as_str()).with("mode", "0600");
+        assert_eq!(with_masks(&plain, &masked), Some(plain.clone().with("config.door_code", digest.as_str())));
+        assert_eq!(with_masks(&masked, &plain), Some(masked.clone().with("config.door_code", "4711")));
+        assert_eq!(with_masks(&plain, &plain.clone().with("mode", "0600")), None);
+        assert_eq!(with_masks(&Fields::new(), &masked), None, "a field that is new");
     }
 
     #[test]

@@ -15,6 +15,7 @@ mod compare;
 mod findings;
 mod freshness;
 mod learnt;
+mod lines;
 mod links;
 mod offer;
 mod plans;
@@ -39,6 +40,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use tracing::{info, warn};
+use trueline_drift::redact::{RedactionKey, Rules};
 use trueline_drift::watch::WatchPolicy;
 use trueline_drift::{Actor, ItemKind, Time};
 
@@ -142,6 +144,10 @@ pub struct Observer<S> {
     vocabulary: u64,
     /// Kept in the state once what was read is handed on.
     vocabulary_to_note: Option<u64>,
+    /// Not all items have been read since what they are redacted by changed.
+    masks_anew: bool,
+    /// Set when they have, until the state knows.
+    masked_anew: bool,
     /// The version of the sessions that was told.
     sessions_told: u64,
     next_sessions: Instant,
@@ -153,6 +159,12 @@ pub struct Observer<S> {
     /// Who wrote a setting since all were read.
     ripple: Option<Actor>,
     next_alive: Instant,
+}
+
+/// Whether the items of a state were redacted by something else. One that does not say was by this host's key alone.
+fn masks_anew(state: &State, key: &RedactionKey) -> bool {
+    let by = state.redaction().ok().flatten().unwrap_or_else(|| key.clone().with_rules(Rules::default()).fingerprint());
+    by != key.fingerprint()
 }
 
 impl<S: Sink> Observer<S> {
@@ -167,6 +179,7 @@ impl<S: Sink> Observer<S> {
         let parts = ObserverParts { collectors: parts.collectors.files_at_most(LARGE), ..parts };
         let activities = Activities::beneath(parts.collectors.root());
         let vocabulary = parts.state.vocabulary().ok().flatten().unwrap_or(0);
+        let masks_anew = masks_anew(&parts.state, parts.collectors.key());
         let aside = Aside::new(parts.collectors.key().clone());
         Self {
             plans: Plans::new(plans, parts.retry_after),
@@ -196,6 +209,8 @@ impl<S: Sink> Observer<S> {
             unread: BTreeSet::new(),
             vocabulary,
             vocabulary_to_note: None,
+            masks_anew,
+            masked_anew: false,
             sessions_told: 0,
             next_sessions: Instant::now(),
             sessions_let_go: None,

@@ -112,6 +112,11 @@ impl<S: Sink> Observer<S> {
         {
             warn!(%error, "what all items were told in could not be kept; the next start takes new fields for known ones once more");
         }
+        if std::mem::take(&mut self.masked_anew)
+            && let Err(error) = self.parts.state.set_redaction(&self.parts.collectors.key().fingerprint())
+        {
+            warn!(%error, "what all items are redacted by could not be kept; the next start reads all of them once more");
+        }
         self.parts.sink.applied(self.parts.state.durable_spooled());
         self.note_counts();
         self.release();

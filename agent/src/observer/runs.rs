@@ -124,7 +124,7 @@ impl<S: Sink> Observer<S> {
     }
 
     fn compare_run(&mut self, item: ItemId, fields: Fields, cause: Cause, by: By<'_>, novelty: Novelty) {
-        self.compare_by(item, Some(Reading { fields, stamp: None, inode: None, changed_at: None }), cause, by, novelty);
+        self.compare_by(item, Some(Reading::of(fields)), cause, by, novelty);
     }
 
     /// All that are known: nothing can be read of them, but an inventory tells of them again.

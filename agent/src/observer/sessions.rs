@@ -100,7 +100,7 @@ impl<S: Sink> Observer<S> {
         let novelty = if is_older { Novelty::FirstSight } else { self.novelty(&item) };
         // What a reading of all is about to find is found by that: its event came first, and was told of by none.
         let cause = if self.doubt(&item, true).is_some() { Cause::Rescan } else { cause };
-        self.compare(item, Some(Reading { fields, stamp: None, inode: None, changed_at: None }), cause, actor, novelty);
+        self.compare(item, Some(Reading::of(fields)), cause, actor, novelty);
     }
 
     /// Those that were told and are not known any more, if they have not ended yet; such as have are returned.

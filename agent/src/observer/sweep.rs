@@ -25,6 +25,7 @@ use crate::collect::pace::{Meter, Pace};
 use crate::kernel::memory;
 use crate::kernel::thread::read_behind_others;
 use crate::link::ScanAnswer;
+use crate::scan::ScanMode;
 use crate::scan::{self, Batch, Met, ScanOptions, ScanProgress, ScanSummary};
 use crate::state::{InventoryComplete, Scope as StateScope, Seen};
 use crate::status::Phase;
@@ -202,7 +203,9 @@ impl<S: Sink> Observer<S> {
             Why::Schedule => Pace::new(policy_now.scan_bytes_per_second, policy_now.scan_core_percent).map(Arc::new),
             _ => None,
         };
-        let options = ScanOptions { threads: self.parts.scan_threads, mode: why.mode(), pace: pace.clone() };
+        // What lies in files that are as they were is masked otherwise now.
+        let mode = if self.masks_anew { ScanMode::Full } else { why.mode() };
+        let options = ScanOptions { threads: self.parts.scan_threads, mode, pace: pace.clone() };
         let progress = Arc::new(ScanProgress::default());
         let (state, shared) = (Arc::clone(&self.parts.state), Arc::clone(&progress));
         let key = self.parts.collectors.key().clone();
@@ -456,6 +459,7 @@ impl<S: Sink> Observer<S> {
         if sweep.plan.scope == Scope::All && sweep.fault.is_none() {
             self.complete_at = sweep.began_at;
             self.note_vocabulary();
+            self.masked_anew |= std::mem::take(&mut self.masks_anew);
         }
         self.note_counts();
     }

@@ -4,6 +4,7 @@ mod candidates;
 mod configuration;
 mod findings;
 mod learnt;
+mod lines;
 mod links;
 mod packages;
 mod runs;

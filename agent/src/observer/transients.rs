@@ -33,7 +33,7 @@ impl<S: Sink> Observer<S> {
         self.note_runs(&actor, transaction.as_ref());
         let mut fields = Fields::new();
         fields.set(CONTENTS, Value::unreadable(GONE));
-        let made = Reading { fields, stamp: None, inode: None, changed_at: None };
+        let made = Reading::of(fields);
         for reading in [Some(made), None] {
             let by = By::Known(&actor, transaction.as_ref());
             self.compare_by(item.clone(), reading, Cause::Event, by, Novelty::Created);

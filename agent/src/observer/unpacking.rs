@@ -199,6 +199,8 @@ impl<S: Sink> Observer<S> {
             let item = self.package_item(&package);
             if let RecordBody::Changed(change) = &mut self.offer.records[at] {
                 change.shipped_by = item;
+                // Whoever ships it says what is in it.
+                change.lines = None;
             }
         }
     }

@@ -42,7 +42,7 @@ pub fn open(config: Config) -> Result<Opened, RunError> {
     let dropped = belong_to(&config.data_dir, &identity)?;
     let alive_file = config.data_dir.join("alive");
     let since = modified(&alive_file).map_or_else(clock::now, |alive| alive.min(clock::now()));
-    let key = redaction_key(&config.data_dir)?;
+    let key = redaction_key(&config.data_dir)?.with_rules(config.redaction.clone());
 
     let mark = clock::now().micros().to_string();
     let (state, set_aside) = State::open(&config.data_dir.join("state.redb"), STATE_CACHE, &mark)?;

@@ -98,7 +98,7 @@ pub fn decode(key: &[u8], row: &[u8]) -> Option<Stored> {
         };
         fields.set(name, rest.value()?);
     }
-    Some(Stored { fields, observed_at, stamp, inode })
+    Some(Stored { fields, observed_at, stamp, inode, lines: None })
 }
 
 /// Whether the row is of a file that still looks so, without making its fields; `None` as for [`decode`].
@@ -338,6 +338,7 @@ mod tests {
                 observed_at: Time::from_micros(observed),
                 stamp,
                 inode,
+                lines: None,
             };
             let mut row = encode(b"\x01/etc/a", &stored);
             prop_assert_eq!(decode(b"\x01/etc/a", &row), Some(stored.clone()));

@@ -29,6 +29,7 @@ mod names;
 mod sweep;
 #[cfg(test)]
 mod tests;
+mod texts;
 
 use std::fs;
 use std::io;
@@ -41,9 +42,10 @@ use trueline_drift::{Epoch, Fields, ItemId, ItemKind, RecordBody, Sequence, Time
 pub use names::Bearers;
 pub use sweep::{Scope, Seen};
 
-use crate::collect::{Glance, Stamp};
+use crate::collect::{Glance, Lines, Stamp};
 use crate::kernel::file::Inode;
 use names::Names;
+use texts::Texts;
 
 const ITEMS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("items");
 const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
@@ -59,6 +61,7 @@ const INVENTORY: &str = "inventory_complete";
 const COVERED: &str = "covered_policy";
 const POLICY: &str = "policy";
 const VOCABULARY: &str = "vocabulary";
+const REDACTION: &str = "redaction";
 const LAST_ALIVE: &str = "last_alive";
 
 #[derive(Debug, thiserror::Error)]
@@ -82,6 +85,15 @@ pub struct Stored {
     pub stamp: Option<Stamp>,
     /// For files: which one bore the name; the stamp's, where there is one.
     pub inode: Option<Inode>,
+    /// To be kept with it, as [`State::lines`] yields them; a lookup leaves them out, and what is kept stays where there are none.
+    pub lines: Option<Lines>,
+}
+
+impl Stored {
+    /// As told, by a record: how the file was found is not in it.
+    pub fn told(fields: Fields, observed_at: Time) -> Self {
+        Self { fields, observed_at, stamp: None, inode: None, lines: None }
+    }
 }
 
 /// A state file that was not whole. The new state is empty: the observer opens a coverage gap and takes its inventory again.
@@ -158,6 +170,7 @@ impl State {
         let transaction = database.begin_write().map_err(|error| fault(error.into()))?;
         transaction.open_table(ITEMS).map_err(|error| fault(error.into()))?;
         Names::make(&transaction).map_err(fault)?;
+        Texts::open(&transaction).map_err(fault)?;
         let spooled = {
             let meta = transaction.open_table(META).map_err(|error| fault(error.into()))?;
             let row = meta.get(SPOOLED).map_err(|error| fault(error.into()))?;
@@ -235,12 +248,11 @@ impl State {
             last = Some((epoch, sequence));
             match body {
                 RecordBody::Observed(observation) => {
-                    let stored = Stored { fields: observation.fields, observed_at: observation.observed_at, stamp: None, inode: None };
-                    batch.push((observation.item, Some(stored)));
+                    batch.push((observation.item, Some(Stored::told(observation.fields, observation.observed_at))));
                 }
                 RecordBody::Changed(change) => {
                     let observed_at = change.observed_at;
-                    let stored = change.after().map(|fields| Stored { fields, observed_at, stamp: None, inode: None });
+                    let stored = change.after().map(|fields| Stored::told(fields, observed_at));
                     batch.push((change.item, stored));
                 }
                 RecordBody::Unwatched { item, .. } => batch.push((item, None)),
@@ -315,6 +327,16 @@ impl State {
         self.set_metadata(VOCABULARY, &bytes([vocabulary]))
     }
 
+    /// The fingerprint of what all items here were redacted by.
+    pub fn redaction(&self) -> Result<Option<String>, StateError> {
+        let row = self.metadata(REDACTION)?;
+        row.map(|row| String::from_utf8(row).map_err(|_| self.damaged())).transpose()
+    }
+
+    pub fn set_redaction(&self, fingerprint: &str) -> Result<(), StateError> {
+        self.set_metadata(REDACTION, fingerprint.as_bytes())
+    }
+
     /// When the agent last said that it was watching: what follows, up to its start, is a coverage gap.
     pub fn last_alive(&self) -> Result<Option<Time>, StateError> {
         Ok(self.metadata(LAST_ALIVE)?.and_then(|row| numbers(&row)).map(|[at]| Time::from_micros(at as i64)))
@@ -368,6 +390,7 @@ impl State {
                     let mut counts = meta.get(COUNTS)?.map_or([0; KINDS], |row| counts(row.value()));
                     let mut items = transaction.open_table(ITEMS)?;
                     let mut names = Names::open(&transaction)?;
+                    let mut texts = Texts::open(&transaction)?;
                     for (item, stored) in changes {
                         let key = encoding::key(item);
                         let count = &mut counts[usize::from(key[0])];
@@ -378,11 +401,13 @@ impl State {
                                 *count += u64::from(before.is_none());
                                 let before = before.and_then(|before| encoding::shared_inode(&key, before.value()));
                                 names.change(&key, before, encoding::shared_inode(&key, &row))?;
+                                texts.keep(&key, stored)?;
                             }
                             None => {
                                 let before = items.remove(key.as_slice())?;
                                 *count = count.saturating_sub(u64::from(before.is_some()));
                                 names.change(&key, before.and_then(|before| encoding::shared_inode(&key, before.value())), None)?;
+                                texts.remove(&key)?;
                             }
                         }
                     }

@@ -32,6 +32,7 @@ fn stored(number: i64) -> Stored {
         observed_at: Time::from_micros(number),
         stamp: Some(stamp),
         inode: Some(stamp.inode()),
+        lines: None,
     }
 }
 
@@ -191,6 +192,7 @@ fn transition(item: &ItemId, before: Option<i64>, after: Option<i64>) -> RecordB
         transaction: None,
         shipped_by: None,
         candidates: trueline_drift::Candidates::default(),
+        lines: None,
     }))
 }
 

@@ -2,6 +2,7 @@
 
 use clap::{Args, Subcommand};
 use trueline_drift::actor::SessionId;
+use trueline_drift::format::lines::Side;
 use trueline_drift::transaction::TransactionId;
 use trueline_drift::{Actor, Candidates, Time, Transaction};
 
@@ -12,7 +13,7 @@ use crate::failure::Failure;
 use crate::listing::{Listing, Paging, list};
 use crate::screen::Tone;
 use crate::shape::{self, Change};
-use crate::table::{Cell, Column, Fit, Sheet, Table};
+use crate::table::{Cell, Column, Fit, Sheet, Table, visible};
 
 #[derive(Debug, Subcommand)]
 pub enum Verb {
@@ -142,7 +143,20 @@ fn show(session: &Session, value: &serde_json::Value) -> Result<(), Failure> {
             ]
         })
         .collect();
-    Ok(screen.raw(&Table::new(columns).page(&rows, screen.paint, screen.width))?)
+    screen.raw(&Table::new(columns).page(&rows, screen.paint, screen.width))?;
+    let Some(lines) = &change.lines else { return Ok(()) };
+    screen.line("")?;
+    for line in &lines.told {
+        let tone = match line.side {
+            Side::Removed => Tone::Before,
+            Side::Added => Tone::After,
+        };
+        screen.line(&screen.paint.text(tone, &visible(&line.to_string())))?;
+    }
+    match lines.remark() {
+        Some(remark) => Ok(screen.line(&screen.paint.text(Tone::Dim, &remark))?),
+        None => Ok(()),
+    }
 }
 
 /// The runs that it was made in, innermost first.

@@ -262,6 +262,7 @@ fn changed(item: &str, field: &'static str, before: &str, after: &str, shipped_b
         transaction: None,
         shipped_by: shipped_by.map(|package| package.parse().unwrap()),
         candidates: trueline_drift::Candidates::default(),
+        lines: None,
     }))
 }
 

@@ -6,6 +6,7 @@ use axum::extract::{FromRequest, Path, Request, State};
 use axum::response::{IntoResponse, Redirect, Response};
 use serde::Deserialize;
 use trueline_drift::actor::Process;
+use trueline_drift::format::lines::{Line, Lines};
 use trueline_drift::{Actor, Certainty, ItemId, Time, Transaction, Value};
 use trueline_store::{ChangeRow, DriftFilter, DriftRow, DriftState, Page, Role};
 
@@ -107,6 +108,20 @@ struct ChangeView {
     /// Who may have made it.
     candidates: Vec<String>,
     more_candidates: u32,
+    lines: Option<LinesView>,
+}
+
+/// In which lines a file differs that is not told by its settings.
+struct LinesView {
+    told: Vec<LineView>,
+    remark: Option<String>,
+}
+
+struct LineView {
+    side: &'static str,
+    sign: char,
+    number: usize,
+    text: String,
 }
 
 async fn show(State(api): State<Api>, caller: Caller, Path(id): Path<String>) -> Result<Response, Problem> {
@@ -268,7 +283,16 @@ impl ChangeView {
             shipped_by: change.shipped_by.map(|package| package.to_string()),
             candidates: change.candidates.offered.iter().map(|candidate| candidate.line(|at| Moment::of(at, now).plain())).collect(),
             more_candidates: change.candidates.more,
+            lines: change.lines.map(LinesView::of),
         }
+    }
+}
+
+impl LinesView {
+    fn of(lines: Lines) -> Self {
+        let remark = lines.remark();
+        let line = |line: Line| LineView { side: line.side.name(), sign: line.side.sign(), number: line.number, text: line.text };
+        Self { told: lines.told.into_iter().map(line).collect(), remark }
     }
 }
 

@@ -207,6 +207,7 @@ fn change(number: usize, departs: bool) -> RecordBody {
         transaction: None,
         shipped_by: None,
         candidates: trueline_drift::Candidates::default(),
+        lines: None,
     }))
 }
 

@@ -210,6 +210,7 @@ mod tests {
             transaction: None,
             shipped_by: shipped_by.map(|package| package.parse().unwrap()),
             candidates: trueline_drift::Candidates::default(),
+            lines: None,
         }
     }
 

@@ -54,6 +54,33 @@ async fn shapes_are_those_of_the_design() {
     site.stop().await;
 }
 
+/// What a file that is not told by its settings was given is seen by line, and a hostile text stays text.
+#[tokio::test]
+async fn the_lines_that_differ_are_shown_beside_the_fields() {
+    let mut site = Site::start(0).await.with_host(&[("file:/etc/motd", file("0644")), ("file:/etc/x", file("0644"))]).await;
+    let mut edited = site.changed("file:/etc/motd", "mode", "0644", "0666");
+    let lines = json!({
+        "told": [
+            {"side": "removed", "number": 3, "text": "welcome"},
+            {"side": "added", "number": 3, "text": "<script>pwned</script>"}
+        ],
+        "removed": 1, "added": 4, "is_smallest": true
+    });
+    edited.lines = serde_json::from_value(lines.clone()).unwrap();
+    site.append(vec![RecordBody::Changed(Box::new(edited))]).await;
+    site.change("file:/etc/x", "mode", "0644", "0600").await;
+    let viewer = site.bearer(Role::Viewer).await;
+    let change = async |item: &str| site.get(&format!("/api/v1/changes?item={item}"), &viewer).await.json()["items"][0].clone();
+    assert_eq!(change("file:/etc/motd").await["lines"], lines);
+    assert!(change("file:/etc/x").await.get("lines").is_none());
+    let drift = &site.get("/api/v1/drift?item=file:/etc/motd", &viewer).await.json()["items"][0];
+    let session = site.session(Role::Viewer).await;
+    let page = send(site.at, "GET", &format!("/drift/{}", drift["id"]), &[("cookie", &session)], b"").await.body;
+    assert!(page.contains("-3</span>") && page.contains("welcome</span>") && page.contains("pwned"), "{page}");
+    assert!(page.contains("3 more lines are not shown: 1 went and 4 came in all") && !page.contains("<script>pwned"), "{page}");
+    site.stop().await;
+}
+
 #[tokio::test]
 async fn what_is_told_of_each_operation_is_kept_as_the_agent_said_it() {
     let site = Site::start(0).await.with_host(&[]).await;

@@ -183,6 +183,7 @@ impl Site {
             transaction: None,
             shipped_by: None,
             candidates: trueline_drift::Candidates::default(),
+            lines: None,
         }
     }
 }

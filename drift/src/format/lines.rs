@@ -1,16 +1,19 @@
-//! What changed in a file of no known format: lines that went and lines that came, bounded and with their secrets masked.
+//! What changed in a text whose format is not known: lines that went and lines that came, bounded and with their secrets masked.
 //!
-//! Lines are compared as they are and told as they may be told: printable, bounded, secrets as keyed digests. What lies within the block of a
-//! private key is masked whatever it looks like, and so is what stands deeper behind the name of a secret that has no value of its own.
+//! A text is masked first and compared then, so that what it was may be kept without its secrets: printable, lines bounded, secrets as
+//! keyed digests, which differ where the secrets do. What lies within the block of a private key is masked whatever it looks like, and so
+//! is what stands deeper behind the name of a secret that has no value of its own.
 //! What is beyond a limit is counted and never left out in silence.
 
 use std::fmt;
 use std::ops::Range;
 
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 use similar::{Algorithm, DiffOp, capture_diff_slices};
 
-use super::TEXT_LIMIT;
-use crate::redact::{self, RedactionKey, Rules};
+use super::{TEXT_LIMIT, is_leftover};
+use crate::redact::{self, RedactionKey};
 use crate::text;
 
 /// Most lines that are told.
@@ -23,8 +26,27 @@ pub const LINE_LIMIT: usize = 512;
 /// proportion to their number times the number of those that differ. Beyond it all of them count as changed.
 const SOUGHT: usize = 4096;
 
+/// Folders of configuration.
+const FOLDERS: &[&str] = &["/boot/grub/", "/boot/grub2/", "/etc/", "/usr/local/etc/"];
+/// Within them, what is made of other files and not written by people.
+const MADE: &[&str] = &["/etc/alternatives/", "/etc/ssl/certs/"];
+/// Of paths whose lines are secrets without a name beside them.
+const SECRET: &[&str] =
+    &["credential", "htdigest", "htpasswd", "keytab", "netrc", "passw", "pgpass", "private", "secret", "shadow", "token"];
+
+/// Whether the lines of the file at a path may be told, as far as its name says.
+pub(super) fn covers(path: &str) -> bool {
+    let is_within = |folders: &[&str]| folders.iter().any(|folder| path.starts_with(folder));
+    let name = path.rsplit('/').next().unwrap_or_default();
+    let is_leftover = is_leftover(name.trim_start_matches('.')) || name.ends_with(['-', '#']);
+    is_within(FOLDERS) && !is_within(MADE) && !is_leftover && {
+        let path = path.to_ascii_lowercase();
+        !SECRET.iter().any(|word| path.contains(word)) && !path.ends_with(".key")
+    }
+}
+
 /// How one text became another.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lines {
     /// In the order of the file.
     pub told: Vec<Line>,
@@ -36,7 +58,7 @@ pub struct Lines {
 }
 
 /// A line that went or came.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Line {
     pub side: Side,
     /// From 1, in the text that it stands in.
@@ -45,25 +67,67 @@ pub struct Line {
     pub text: String,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Side {
     Removed,
     Added,
 }
 
-impl fmt::Display for Line {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let sign = if self.side == Side::Removed { '-' } else { '+' };
-        write!(f, "{sign}{} {}", self.number, self.text)
+impl Side {
+    pub const ALL: [Self; 2] = [Self::Removed, Self::Added];
+
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Removed => "removed",
+            Self::Added => "added",
+        }
+    }
+
+    pub const fn sign(self) -> char {
+        match self {
+            Self::Removed => '-',
+            Self::Added => '+',
+        }
     }
 }
 
-/// The lines in which two texts differ; `None` where one is longer than [`TEXT_LIMIT`] or holds a NUL byte, as no text does.
-pub fn lines(before: &[u8], after: &[u8], rules: &Rules, key: &RedactionKey) -> Option<Lines> {
-    if [before, after].iter().any(|bytes| bytes.len() > TEXT_LIMIT || bytes.contains(&0)) {
+impl fmt::Display for Line {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{} {}", self.side.sign(), self.number, self.text)
+    }
+}
+
+impl Lines {
+    /// How many lines went or came that are not among those told.
+    pub fn left_out(&self) -> usize {
+        (self.removed + self.added).saturating_sub(self.told.len())
+    }
+
+    /// What is to be said besides the lines that are told.
+    pub fn remark(&self) -> Option<String> {
+        match (self.removed + self.added, self.left_out()) {
+            (0, _) => Some("no line differs: only ends of lines do".to_owned()),
+            (_, 0) => None,
+            (_, left_out) => Some(format!("{left_out} more lines are not shown: {} went and {} came in all", self.removed, self.added)),
+        }
+    }
+}
+
+/// A text's lines as they may be kept and told: none holds a line's end. `None`: it is longer than [`TEXT_LIMIT`] or holds a NUL byte, as no
+/// text does.
+pub fn masked(text: &[u8], key: &RedactionKey) -> Option<Vec<String>> {
+    if text.len() > TEXT_LIMIT || text.contains(&0) {
         return None;
     }
-    let (old, new) = (split(before), split(after));
+    let lines = split(text);
+    Some(lines.iter().zip(hidden(&lines, key)).map(|(line, hidden)| told(line, hidden, key)).collect())
+}
+
+/// The lines in which two texts differ, of both as [`masked`] yields them.
+pub fn between<Before: AsRef<str>, After: AsRef<str>>(before: &[Before], after: &[After]) -> Lines {
+    let old: Vec<&str> = before.iter().map(AsRef::as_ref).collect();
+    let new: Vec<&str> = after.iter().map(AsRef::as_ref).collect();
     let start = old.iter().zip(&new).take_while(|(a, b)| a == b).count();
     let end = old[start..].iter().rev().zip(new[start..].iter().rev()).take_while(|(a, b)| a == b).count();
     let (old_range, new_range) = (start..old.len() - end, start..new.len() - end);
@@ -79,27 +143,25 @@ pub fn lines(before: &[u8], after: &[u8], rules: &Rules, key: &RedactionKey) -> 
     } else {
         changed.push((old_range, new_range));
     }
-    let hidden = [(hidden(&old), &old), (hidden(&new), &new)];
     let mut found = Lines { is_smallest, ..Lines::default() };
     let mut room = BYTES_LIMIT;
     for (gone, come) in changed {
         found.removed += gone.len();
         found.added += come.len();
-        for (side, range, (hidden, lines)) in [(Side::Removed, gone, &hidden[0]), (Side::Added, come, &hidden[1])] {
+        for (side, range, lines) in [(Side::Removed, gone, &old), (Side::Added, come, &new)] {
             for at in range {
                 if found.told.len() >= LINES_LIMIT {
                     break;
                 }
-                let text = told(lines[at], hidden[at], rules, key);
-                match room.checked_sub(text.len()) {
+                match room.checked_sub(lines[at].len()) {
                     Some(rest) => room = rest,
                     None => break,
                 }
-                found.told.push(Line { side, number: at + 1, text });
+                found.told.push(Line { side, number: at + 1, text: lines[at].to_owned() });
             }
         }
     }
-    Some(found)
+    found
 }
 
 /// Lines without what ends them. That the last one has no end does not show.
@@ -111,17 +173,22 @@ fn split(bytes: &[u8]) -> Vec<&[u8]> {
     lines
 }
 
-fn told(line: &[u8], is_hidden: bool, rules: &Rules, key: &RedactionKey) -> String {
+fn told(line: &[u8], is_hidden: bool, key: &RedactionKey) -> String {
     if is_hidden {
         return key.digest(line);
     }
     let line = String::from_utf8_lossy(line);
-    let masked = redact::line(&line, rules, key);
-    text::bounded(&text::printable(masked.as_bytes()), LINE_LIMIT).into_owned()
+    let masked = redact::line(&line, key);
+    let told = text::printable(masked.as_bytes());
+    if told.len() <= LINE_LIMIT {
+        return told.into_owned();
+    }
+    // What differs behind the cut must show.
+    format!("{} sha256 {}", text::bounded(&told, LINE_LIMIT), hex::encode(&Sha256::digest(told.as_bytes())[..8]))
 }
 
 /// Which lines are part of a secret that began in a line above.
-fn hidden(lines: &[&[u8]]) -> Vec<bool> {
+fn hidden(lines: &[&[u8]], key: &RedactionKey) -> Vec<bool> {
     let indent = |line: &[u8]| line.iter().take_while(|byte| matches!(byte, b' ' | b'\t')).count();
     let mut in_key = false;
     // How deep the name stands whose value follows in deeper lines.
@@ -141,11 +208,11 @@ fn hidden(lines: &[&[u8]]) -> Vec<bool> {
         let is_within = (in_key && !begins && !ends) || continues || (behind.is_some() && !is_blank);
         hidden.push(is_within);
         in_key = (in_key || begins) && !ends;
-        let is_open = redact::opens_secret(&text);
+        let is_open = redact::opens_secret(&text, key);
         if !is_within && is_open && !text.trim_end().ends_with('\\') {
             behind = Some(indent(line));
         }
-        continues = text.trim_end().ends_with('\\') && (continues || is_open || redact::names_secret_in(&text));
+        continues = text.trim_end().ends_with('\\') && (continues || is_open || redact::names_secret_in(&text, key));
     }
     hidden
 }
@@ -159,12 +226,38 @@ mod tests {
         RedactionKey::new([7; 32])
     }
 
+    fn of(text: &[u8]) -> Option<Vec<String>> {
+        masked(text, &key())
+    }
+
     fn diff(before: &str, after: &str) -> Lines {
-        lines(before.as_bytes(), after.as_bytes(), &Rules::default(), &key()).unwrap()
+        between(&of(before.as_bytes()).unwrap(), &of(after.as_bytes()).unwrap())
     }
 
     fn shown(before: &str, after: &str) -> String {
         diff(before, after).told.iter().map(|line| format!("{line}\n")).collect()
+    }
+
+    #[test]
+    fn only_what_people_write_and_keep_no_secrets_in_is_told_by_its_lines() {
+        for path in ["/etc/motd", "/etc/profile.d/proxy.sh", "/etc/skel/.bashrc", "/usr/local/etc/app/rules", "/boot/grub/grub.cfg"] {
+            assert!(covers(path), "{path}");
+        }
+        for path in [
+            "/etc/ppp/chap-secrets",
+            "/etc/nginx/.htpasswd",
+            "/etc/ssl/private/site.pem",
+            "/etc/ssl/certs/site.pem",
+            "/etc/shadow-",
+            "/etc/passwd-",
+            "/etc/app/site.KEY",
+            "/etc/.motd.swp",
+            "/etc/motd.dpkg-new",
+            "/etcetera/motd",
+            "/usr/bin/ls",
+        ] {
+            assert!(!covers(path), "{path}");
+        }
     }
 
     #[test]
@@ -199,8 +292,18 @@ mod tests {
         assert!(diff(&few("a"), &few("b")).is_smallest);
         let long = diff("", &"x ".repeat(TEXT_LIMIT / 2));
         assert!(long.told[0].text.starts_with("keyed:"));
-        assert!(lines(&vec![b'a'; TEXT_LIMIT + 1], b"", &Rules::default(), &key()).is_none());
-        assert!(lines(b"\0", b"", &Rules::default(), &key()).is_none());
+        assert!(of(&vec![b'a'; TEXT_LIMIT + 1]).is_none());
+        assert!(of(b"\0").is_none());
+    }
+
+    #[test]
+    fn what_differs_in_a_long_line_or_a_secret_shows() {
+        let long = |end: &str| format!("{}{end}\n", "word ".repeat(200));
+        let found = diff(&long("a"), &long("b"));
+        assert_eq!((found.removed, found.added), (1, 1), "{found:?}");
+        assert_ne!(found.told[0].text, found.told[1].text);
+        let found = diff("password = Zq9first1\n", "password = Zq9second\n");
+        assert_eq!((found.removed, found.added), (1, 1), "{found:?}");
     }
 
     proptest! {

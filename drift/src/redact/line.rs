@@ -15,37 +15,38 @@ const NETRC: usize = 8;
 
 /// A line of a file in no known format with what is secret in it masked: what stands behind the name of a secret, and what is one
 /// by its shape or its look.
-pub fn line<'a>(line: &'a str, rules: &Rules, key: &RedactionKey) -> Cow<'a, str> {
+pub fn line<'a>(line: &'a str, key: &RedactionKey) -> Cow<'a, str> {
     if line.len() > LOOKED_AT {
         return Cow::Owned(key.digest(line.as_bytes()));
     }
-    let once = line_once(line, rules, key);
+    let once = line_once(line, key);
     // A mask that made another secret of what stands beside it: none of the line is told.
-    match line_once(&once, rules, key) == once {
+    match line_once(&once, key) == once {
         true => once,
         false => Cow::Owned(key.digest(line.as_bytes())),
     }
 }
 
-fn line_once<'a>(line: &'a str, rules: &Rules, key: &RedactionKey) -> Cow<'a, str> {
-    let Some((name, value)) = named(line, rules) else { return within(Some(""), line, rules, key) };
+fn line_once<'a>(line: &'a str, key: &RedactionKey) -> Cow<'a, str> {
+    let Some((name, value)) = named(line, key.rules()) else { return within(Some(""), line, key) };
     // What stands before the value holds the name, and may hold another secret.
-    let before = within(Some(""), &line[..value.start], rules, key);
-    let masked = format!("{before}{}{}", setting(name, &line[value.clone()], rules, key), &line[value.end..]);
+    let before = within(Some(""), &line[..value.start], key);
+    let masked = format!("{before}{}{}", setting(name, &line[value.clone()], key), &line[value.end..]);
     Cow::Owned(masked)
 }
 
 /// Whether a line names a secret and says that its value stands in the lines that follow.
-pub(crate) fn opens_secret(line: &str) -> bool {
+pub(crate) fn opens_secret(line: &str, key: &RedactionKey) -> bool {
     let line = line.trim().trim_end_matches('\\').trim_end();
     let opened = ["|", ">", "|-", ">-", "|+", ">+", "[", "{"].iter().find_map(|mark| line.strip_suffix(mark)).unwrap_or(line).trim_end();
     let name = opened.strip_suffix([':', '=']).map(|name| name.trim().trim_start_matches("- ").trim_matches(['"', '\'']));
-    name.is_some_and(|name| names_secret(name.rsplit([' ', '\t']).next().unwrap_or(name)))
+    let name = name.map(|name| name.rsplit([' ', '\t']).next().unwrap_or(name));
+    name.is_some_and(|name| names_secret(name) || key.rules().masks(name))
 }
 
 /// Whether a line names a secret whatever stands behind it.
-pub(crate) fn names_secret_in(line: &str) -> bool {
-    named(line, &Rules::default()).is_some()
+pub(crate) fn names_secret_in(line: &str, key: &RedactionKey) -> bool {
+    named(line, key.rules()).is_some()
 }
 
 /// The name of a secret in a line, and where the value behind it lies.

@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use std::ops::Range;
 
 use super::name::{is_harmless, is_secret_header, names_secret, words};
-use super::{LOOKED_AT, MASK, ROUNDS, RedactionKey, Rules, entropy, text};
+use super::{DIGEST, LOOKED_AT, MASK, ROUNDS, RedactionKey, Rules, entropy, text};
 
 /// Last words of settings that tell of passwords without being one, besides those in a command line.
 const ABOUT: &[&str] = &[
@@ -134,28 +134,29 @@ const SCHEMES: &[&str] = &[
 const BRACED: &[&str] = &["ARGON2", "BLF-CRYPT", "CRAM-MD5", "CRYPT", "MD5", "PBKDF2", "SCRAM", "SHA", "SMD5", "SSHA"];
 
 /// The value of a setting with what is secret in it masked: all of it where the name says so.
-pub fn setting<'a>(name: &str, value: &'a str, rules: &Rules, key: &RedactionKey) -> Cow<'a, str> {
+pub fn setting<'a>(name: &str, value: &'a str, key: &RedactionKey) -> Cow<'a, str> {
     if value.is_empty() || is_masked(value) {
         return Cow::Borrowed(value);
     }
     let names = Names::of(name);
+    let rules = key.rules();
     let is_kept = names.all().any(|name| rules.keeps(name));
     let is_among = names.is_among_secrets && can_be_secret(names.last, value);
     if !is_kept && (is_among || names.all().any(|name| is_secret(name, value, rules))) {
         return Cow::Owned(key.digest(value.as_bytes()));
     }
     let last = if is_kept { None } else { Some(names.last) };
-    within(last, value, rules, key)
+    within(last, value, key)
 }
 
 /// `keyed:` and a digest, or the mask of command lines, and nothing else.
-fn is_masked(value: &str) -> bool {
+pub(super) fn is_masked(value: &str) -> bool {
     let is_digest = |digest: &str| digest.len() == 32 && digest.bytes().all(|byte| byte.is_ascii_digit() || matches!(byte, b'a'..=b'f'));
-    value == MASK || value.strip_prefix("keyed:").is_some_and(is_digest)
+    value == MASK || value.strip_prefix(DIGEST).is_some_and(is_digest)
 }
 
 /// Masks what is secret by its shape or look. Without a name nothing is one by its look.
-pub(super) fn within<'a>(name: Option<&str>, value: &'a str, rules: &Rules, key: &RedactionKey) -> Cow<'a, str> {
+pub(super) fn within<'a>(name: Option<&str>, value: &'a str, key: &RedactionKey) -> Cow<'a, str> {
     let whole = || Cow::Owned(key.digest(value.as_bytes()));
     if value.len() > LOOKED_AT {
         return whole();
@@ -164,7 +165,7 @@ pub(super) fn within<'a>(name: Option<&str>, value: &'a str, rules: &Rules, key:
     for _ in 0..ROUNDS {
         let mut spans = text::spans(&masked);
         hashes(&masked, &mut spans);
-        keys(&masked, rules, &mut spans);
+        keys(&masked, key.rules(), &mut spans);
         if let Some(name) = name {
             entropy::spans(name, &masked, &mut spans);
         }

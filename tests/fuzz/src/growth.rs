@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use trueline_agent::collect::unit::install;
 use trueline_agent::collect::{group, package, rpm, user};
 use trueline_drift::format::Format;
+use trueline_drift::format::lines::{between, masked};
 use trueline_drift::redact::RedactionKey;
 use trueline_drift::transaction::{Zone, entries, summary};
 
@@ -75,6 +76,10 @@ const READERS: &[Reader] = &[
     ("group", b"sudo:x:27:alice,bob\n", |bytes| drop(black_box(group::parse(bytes, Ok(bytes), &key())))),
     ("dpkg", b"Package: bash\nStatus: install ok installed\nVersion: 5.2\nArchitecture: amd64\nConffiles:\n /etc/x 0a\n\n", |bytes| {
         drop(black_box(package::parse(bytes)));
+    }),
+    ("lines", b"a = b\n-----BEGIN PRIVATE KEY-----\npassword: |\n  c \\\n", |bytes| {
+        let lines = masked(bytes, &key());
+        drop(black_box(lines.map(|lines| between(&lines[lines.len() / 2..], &lines))));
     }),
     ("rpm", b"bash\t5.2\tx86_64\n", |bytes| drop(black_box(rpm::parse(bytes)))),
     ("unit", b"[Install]\nWantedBy=multi-user.target \\\n x.target\nAlso=a.socket\n", |bytes| drop(black_box(install(bytes)))),
@@ -237,6 +242,7 @@ fn sample_of(format: Format) -> &'static [u8] {
         Format::Crontab => b"MAILTO=root\n17 * * * * root /bin/x\n",
         Format::Sudoers => b"User_Alias OPS = alice, bob : WEB = carol\nOPS ALL=(ALL) NOPASSWD: /bin/ls\n",
         Format::AptSources => b"deb [arch=amd64] http://deb.debian.org/debian bookworm main\n",
+        Format::Text => b"welcome\n",
         Format::AptStanzas => b"Types: deb\nURIs: http://deb.debian.org/debian\nSuites: bookworm\nComponents: main\n\n",
     }
 }

@@ -24,7 +24,7 @@ fn observer_of(scene: &Scene, sessions: &Path, kinds: Vec<ItemKind>) -> Observer
     let complete = InventoryComplete { at: hour_ago, items: 0, epoch: Epoch(1) };
     scene.state.set_inventory_complete(complete).unwrap();
     let fields = [(trueline_drift::FieldName::known("type"), trueline_drift::Value::text("file"))].into_iter().collect();
-    scene.state.apply(&[(hosts(scene), Some(Stored { fields, observed_at: hour_ago, stamp: None, inode: None }))], None).unwrap();
+    scene.state.apply(&[(hosts(scene), Some(Stored::told(fields, hour_ago)))], None).unwrap();
     std::fs::write(scene.watched("hosts"), "new").unwrap();
     let sink = Recorder { records: Arc::default(), is_enough: Box::new(|_| false), stop: Arc::default() };
     let logins = Logins::of_records(sessions);
@@ -122,7 +122,7 @@ fn a_session_that_only_the_state_still_knows_is_a_candidate() {
         text("ended_at", ago(900)),
     ];
     let item: ItemId = "session:aaaabbbbcccc-3".parse().unwrap();
-    let stored = Stored { fields: fields.into_iter().collect(), observed_at: clock::now(), stamp: None, inode: None };
+    let stored = Stored::told(fields.into_iter().collect(), clock::now());
     scene.state.apply(&[(item, Some(stored))], None).unwrap();
     let mut observer = observer(&scene, &sessions);
     let change = told(&scene, &mut observer, Cause::Rescan, &Why::Schedule.actor());

@@ -12,7 +12,7 @@ fn file(digest: &str, mode: &str, setting: Option<&str>) -> Reading {
         fields.set(FieldName::known("format"), Value::text("sshd_config"));
         fields.set(FieldName::new("config.PermitRootLogin"), Value::text(setting));
     }
-    Reading { fields, stamp: None, inode: None, changed_at: None }
+    Reading::of(fields)
 }
 
 /// What is told of a file that is first read so, and then so.

@@ -196,7 +196,7 @@ fn what_ended_long_ago_is_let_go_of_without_a_change() {
             fields = fields.with("ended_at", at.to_string().as_str());
         }
         let item: ItemId = format!("run:{key}").parse().unwrap();
-        (item, Some(Stored { fields, observed_at, stamp: None, inode: None }))
+        (item, Some(Stored::told(fields, observed_at)))
     };
     let long_ago = now.plus_seconds(-24 * 3600 - 60);
     let known = [of("apt-1", Some(now.plus_seconds(-60)), now), of("apt-2", Some(long_ago), now), of("timer-3", None, long_ago)];

@@ -73,7 +73,7 @@ fn what_ended_unseen_ends_as_it_is_noticed_and_what_ended_long_ago_is_let_go_of_
             fields.set(FieldName::known("ended_at"), Value::text(&at.to_string()));
         }
         let item: ItemId = format!("session:{key}").parse().unwrap();
-        (item, Some(Stored { fields, observed_at: now, stamp: None, inode: None }))
+        (item, Some(Stored::told(fields, now)))
     };
     let day = 24 * 3600;
     let known = [of("aaa-1", None), of("aaa-2", Some(now.plus_seconds(-60))), of("aaa-3", Some(now.plus_seconds(-day - 60)))];

@@ -2,11 +2,12 @@
 
 use serde::Serialize;
 use trueline_drift::change::ChangeKind;
+use trueline_drift::format::lines::Lines;
 use trueline_drift::{Actor, Candidates, Cause, FieldChange, ItemId, Time, Transaction, Value, Verdict};
 use trueline_store::ChangeRow;
 use utoipa::ToSchema;
 
-use super::{ActorShape, CandidatesShape, TransactionShape, words};
+use super::{ActorShape, CandidatesShape, LinesShape, TransactionShape, words};
 
 /// A transition of one item.
 #[derive(Debug, Serialize, ToSchema)]
@@ -49,6 +50,10 @@ pub struct ChangeShape {
     #[serde(skip_serializing_if = "Candidates::is_empty")]
     #[schema(value_type = Option<CandidatesShape>)]
     pub candidates: Candidates,
+    /// In which lines a file differs that is not told by its settings. Absent where what it held before is not known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<LinesShape>)]
+    pub lines: Option<Lines>,
     /// Absent until it is judged.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(schema_with = words::verdict, required = false)]
@@ -100,6 +105,7 @@ impl From<ChangeRow> for ChangeShape {
             transaction: change.transaction,
             shipped_by: change.shipped_by,
             candidates: change.candidates,
+            lines: change.lines,
             verdict,
             reasons,
         }

@@ -9,6 +9,7 @@ mod candidate;
 mod change;
 mod drift;
 mod host;
+mod lines;
 mod words;
 
 pub use actor::{ActorShape, TransactionShape};
@@ -17,6 +18,7 @@ pub use candidate::CandidatesShape;
 pub use change::{ChangeShape, FieldShape};
 pub use drift::{AcknowledgedShape, DriftShape};
 pub use host::{CoverageShape, FactsShape, HostCoverageShape, HostShape, HostState, ItemShape, SILENT_AFTER_SECONDS, state_of};
+pub use lines::LinesShape;
 pub use words::{standing_of, value};
 
 use serde::Serialize;

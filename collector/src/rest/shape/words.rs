@@ -2,6 +2,7 @@
 
 use trueline_drift::actor::SessionKind;
 use trueline_drift::candidate::{Doing, Match, PackageAction};
+use trueline_drift::format::lines::Side;
 use trueline_drift::transaction::TransactionKind;
 use trueline_drift::{Certainty, GapReason, ItemKind, Operation, Severity, Verdict};
 use trueline_store::{Comparison, Standing};
@@ -45,6 +46,10 @@ pub fn drift_state() -> Schema {
 
 pub fn change_kind() -> Schema {
     words(["created", "modified", "removed"])
+}
+
+pub fn side() -> Schema {
+    words(Side::ALL.map(Side::name))
 }
 
 pub fn cause() -> Schema {

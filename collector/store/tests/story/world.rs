@@ -248,5 +248,6 @@ fn change(name: &str, kind: ChangeKind, fields: Vec<FieldChange>) -> RecordBody 
         transaction: None,
         shipped_by: None,
         candidates: trueline_drift::Candidates::default(),
+        lines: None,
     }))
 }
