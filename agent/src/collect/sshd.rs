@@ -63,7 +63,7 @@ fn read_all(place: &Place<'_>) -> Result<Listing, CollectError> {
     let global = items.entry(GLOBAL.to_vec()).or_default();
     global.set(FieldName::known("files"), Value::list(files.iter().map(|path| text::printable(path.as_bytes()).into_owned()).collect()));
     if let Some(trouble) = trouble {
-        global.set(FieldName::known("error"), Value::text(&trouble));
+        global.set(FieldName::known("error"), Value::text(&text::printable(trouble.as_bytes())));
     }
     Ok(listing(ItemKind::Sshd, items, 0))
 }
@@ -165,6 +165,8 @@ mod tests {
         assert!(endless[0].contains("files include each other too deep"), "{endless:?}");
         let unknown = shown(&[("sshd_config", "Include conf.?\nPort 22\n")]);
         assert!(unknown[0].contains("Include conf.?: a pattern with more than * is not followed here"), "{unknown:?}");
+        let hostile = shown(&[("sshd_config", "Include ?\u{1b}[31m/*.conf\n")]);
+        assert!(hostile[0].contains(r"Include ?\\x1b[31m/*.conf: a pattern of folders"), "{hostile:?}");
         assert!(shown(&[]).is_empty(), "without a configuration there is no sshd");
     }
 }
