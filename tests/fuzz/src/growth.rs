@@ -16,7 +16,7 @@ use trueline_drift::transaction::{Zone, entries, summary};
 
 use crate::host::{Host, SOURCES};
 
-const LENGTH: usize = 32 * 1024;
+const LENGTH: usize = 8 * 1024;
 const LONGER: usize = 4;
 const MOST: u32 = 8;
 /// Below it a clock tells nothing.
