@@ -40,3 +40,11 @@ fn every_key_is_in_it() {
         assert!(is_there, "{key} is missing");
     }
 }
+
+#[test]
+fn what_the_documentation_gives_as_an_example_is_taken() {
+    let page = include_str!("../../docs/formats.md");
+    let (_, rest) = page.split_once("```toml\n").expect("an example");
+    let (example, _) = rest.split_once("```").expect("its end");
+    assert_ne!(Config::parse("formats.md", example).unwrap().redaction, Config::default().redaction);
+}
