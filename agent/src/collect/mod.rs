@@ -142,6 +142,8 @@ pub struct Listing {
     pub skipped: u64,
     /// The version of all that was read, where the kernel counts them.
     pub generation: Option<Generation>,
+    /// Fields that nobody can tell at the moment: what is known of them stays.
+    pub unsettled: &'static [&'static str],
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -182,7 +184,7 @@ fn listing(kind: ItemKind, entries: impl IntoIterator<Item = (Vec<u8>, Fields)>,
         }
     }
     let items = items.into_iter().map(|(key, reading)| (ItemId::new(kind, key), reading)).collect();
-    Listing { items, skipped, generation: None }
+    Listing { items, skipped, ..Listing::default() }
 }
 
 /// Says on standard error why a test cannot run here, or fails if nothing may be left out.

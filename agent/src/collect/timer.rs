@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use trueline_drift::{FieldName, Fields, ItemKind, Value, text};
 
@@ -45,7 +45,7 @@ fn fields(root: &Root, found: &Found, name: &[u8], path: &Path) -> Fields {
     }
     let mut timer = Timer::default();
     timer.take(&contents);
-    for dropin in dropins(found, name).values().take(DROPINS_LIMIT) {
+    for dropin in unit::dropins(found, name).values().take(DROPINS_LIMIT) {
         match root::read(dropin, unit::FRAGMENT_LIMIT) {
             Ok(contents) => timer.take(&contents.unwrap_or_default()),
             Err(error) => {
@@ -60,20 +60,6 @@ fn fields(root: &Root, found: &Found, name: &[u8], path: &Path) -> Fields {
     }
     timer.tell(name, &mut fields);
     fields
-}
-
-/// By file name. Those for `a-b.timer` come before those for `a-.timer`, and these before those for all timers.
-fn dropins<'a>(found: &'a Found, name: &[u8]) -> BTreeMap<&'a [u8], &'a PathBuf> {
-    let stem = name.strip_suffix(SUFFIX).unwrap_or(name);
-    let dashes = stem.iter().enumerate().rev().filter(|(at, byte)| **byte == b'-' && at + 1 < stem.len()).map(|(at, _)| at);
-    let prefixes = dashes.map(|at| [&stem[..=at], SUFFIX].concat());
-    let mut dropins = BTreeMap::new();
-    for unit in std::iter::once(name.to_vec()).chain(prefixes).chain(std::iter::once(SUFFIX[1..].to_vec())) {
-        for (file, path) in found.dropins.get(&unit).into_iter().flatten() {
-            dropins.entry(file.as_slice()).or_insert(path);
-        }
-    }
-    dropins
 }
 
 /// What the [Timer] sections come to.

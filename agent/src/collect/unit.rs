@@ -4,6 +4,8 @@
 //! `enabled` follows systemctl is-enabled: enabled, enabled-runtime, linked, linked-runtime, alias,
 //! masked, masked-runtime, static, indirect, disabled. Presets and generators are not considered.
 
+mod activity;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
@@ -13,10 +15,13 @@ use sha2::{Digest, Sha256};
 use trueline_drift::{FieldName, Fields, ItemKind, Value, text};
 
 use super::{CollectError, Collector, Listing, Root, listing, refusal, root};
+use activity::Activity;
 
 /// In the order of priority, as in systemd.unit(5).
 pub const FOLDERS: &[&str] =
     &["/etc/systemd/system", "/run/systemd/system", "/usr/local/lib/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system"];
+
+const SOURCES: &[&str] = &[FOLDERS[0], FOLDERS[1], FOLDERS[2], FOLDERS[3], FOLDERS[4], activity::FOLDER];
 
 const SUFFIXES: &[&str] =
     &[".service", ".socket", ".timer", ".path", ".mount", ".automount", ".swap", ".target", ".slice", ".scope", ".device"];
@@ -35,14 +40,21 @@ pub(super) struct Found {
     /// Units that a link in a .wants, .requires or .upholds folder, or an alias, of /etc or /run names.
     wanted: BTreeSet<Vec<u8>>,
     wanted_at_runtime: BTreeSet<Vec<u8>>,
+    /// And of their packages.
+    wanted_by_packages: BTreeSet<Vec<u8>>,
 }
 
-pub const COLLECTOR: Collector = Collector { kind: ItemKind::Unit, sources: FOLDERS, poll: None, read: |place| read_all(place.root) };
+pub const COLLECTOR: Collector = Collector { kind: ItemKind::Unit, sources: SOURCES, poll: None, read: |place| read_all(place.root) };
+
+const ACTIVE: &str = "active";
 
 pub fn read_all(root: &Root) -> Result<Listing, CollectError> {
     let found = found(root)?;
-    let units = found.units.iter().map(|(name, path)| (name.clone(), fields(root, &found, name, path)));
-    Ok(listing(ItemKind::Unit, units, 0))
+    let activity = Activity::read(root).map_err(|error| CollectError::database(activity::FOLDER, &error))?;
+    let settled = activity.as_ref().filter(|activity| activity.is_settled(&found));
+    let units = found.units.iter().map(|(name, path)| (name.clone(), fields(root, &found, name, path, settled)));
+    let unsettled: &[&str] = if activity.is_some() && settled.is_none() { &[ACTIVE] } else { &[] };
+    Ok(Listing { unsettled, ..listing(ItemKind::Unit, units, 0) })
 }
 
 pub(super) fn found(root: &Root) -> Result<Found, CollectError> {
@@ -92,12 +104,12 @@ fn survey(place: &Path, folder: &str, found: &mut Found) -> io::Result<()> {
     Ok(())
 }
 
-/// Only what lies in /etc and /run is somebody's decision; links beneath /usr belong to the package.
+/// Only what lies in /etc and /run is somebody's decision.
 fn want(found: &mut Found, folder: &str, unit: &[u8]) {
     let wanted = match folder {
         "/etc/systemd/system" => &mut found.wanted,
         "/run/systemd/system" => &mut found.wanted_at_runtime,
-        _ => return,
+        _ => &mut found.wanted_by_packages,
     };
     wanted.insert(unit.to_vec());
 }
@@ -131,7 +143,7 @@ pub(super) fn enabled(found: &Found, name: &[u8], fragment: &Fragment) -> Value 
     }
 }
 
-fn fields(root: &Root, found: &Found, name: &[u8], path: &Path) -> Fields {
+fn fields(root: &Root, found: &Found, name: &[u8], path: &Path, activity: Option<&Activity>) -> Fields {
     let host = |path: &Path| text::printable(root.host_path(path).as_os_str().as_bytes()).into_owned();
     let mut fields = Fields::new();
     fields.set(FieldName::known("path"), Value::text(&host(path)));
@@ -144,24 +156,47 @@ fn fields(root: &Root, found: &Found, name: &[u8], path: &Path) -> Fields {
     {
         fields.set(FieldName::known("sha256"), Value::Text(hex::encode(Sha256::digest(bytes))));
     }
-    fields.set(FieldName::known("enabled"), enabled(found, name, &fragment));
+    let enabled = enabled(found, name, &fragment);
     let instances = instances(found, name);
     if !instances.is_empty() {
         fields.set(FieldName::known("instances"), Value::list(instances));
     }
-    if let Some(dropins) = found.dropins.get(name).filter(|dropins| !dropins.is_empty()) {
+    let mut files = vec![fragment.contents.ok().flatten().unwrap_or_default()];
+    let dropins = dropins(found, name);
+    if !dropins.is_empty() {
         fields.set(FieldName::known("dropins"), Value::list(dropins.values().map(|path| host(path)).collect()));
         let mut hasher = Sha256::new();
         let digest = dropins.values().try_for_each(|path| {
             let bytes = root::read(path, FRAGMENT_LIMIT)?.unwrap_or_default();
             hasher.update((bytes.len() as u64).to_le_bytes());
             hasher.update(&bytes);
+            files.push(bytes);
             io::Result::Ok(())
         });
         let digest = digest.map(|()| Value::Text(hex::encode(hasher.finalize())));
         fields.set(FieldName::known("dropins_sha256"), digest.unwrap_or_else(|error| Value::unreadable(refusal::reason(&error))));
     }
+    let is_wanted = found.wanted_by_packages.contains(name);
+    if let Some(active) = activity.and_then(|activity| activity.of(name, &enabled, is_wanted, &files)) {
+        fields.set(FieldName::known(ACTIVE), active);
+    }
+    fields.set(FieldName::known("enabled"), enabled);
     fields
+}
+
+/// By file name. Those for `a-b.timer` come before those for `a-.timer`, and these before those for all timers.
+pub(super) fn dropins<'a>(found: &'a Found, name: &[u8]) -> BTreeMap<&'a [u8], &'a PathBuf> {
+    let (stem, suffix) = name.split_at(name.iter().rposition(|byte| *byte == b'.').unwrap_or(name.len()));
+    let dashes = stem.iter().enumerate().rev().filter(|(at, byte)| **byte == b'-' && at + 1 < stem.len()).map(|(at, _)| at);
+    let prefixes = dashes.map(|at| [&stem[..=at], suffix].concat());
+    let of_type = suffix.get(1..).unwrap_or_default().to_vec();
+    let mut dropins = BTreeMap::new();
+    for unit in std::iter::once(name.to_vec()).chain(prefixes).chain(std::iter::once(of_type)) {
+        for (file, path) in found.dropins.get(&unit).into_iter().flatten() {
+            dropins.entry(file.as_slice()).or_insert(path);
+        }
+    }
+    dropins
 }
 
 /// An absolute target is one of the host's, which in a test is not this machine.
@@ -251,8 +286,10 @@ mod tests {
     use std::os::unix::fs::symlink;
 
     use proptest::prelude::*;
+    use trueline_drift::ItemId;
 
     use super::*;
+    use crate::collect::Reading;
 
     #[test]
     fn units_are_told_as_systemctl_would() {
@@ -307,6 +344,45 @@ mod tests {
                 "x.service unreadable: the link leads nowhere /etc/systemd/system/x.service - -",
             ]
         );
+    }
+
+    #[test]
+    fn what_is_active_is_told_of_units_that_last_and_only_while_the_host_is_up() {
+        let folder = tempfile::tempdir().unwrap();
+        let place = |path: &str| folder.path().join(path.trim_start_matches('/'));
+        let write = |path: &str, text: &str| {
+            std::fs::create_dir_all(place(path).parent().unwrap()).unwrap();
+            std::fs::write(place(path), text).unwrap();
+        };
+        let install = "[Install]\nWantedBy=multi-user.target\n";
+        for unit in ["ssh.service", "off.service", "fstrim.timer"] {
+            write(&format!("/usr/lib/systemd/system/{unit}"), install);
+        }
+        write("/usr/lib/systemd/system/once.service", &format!("[Service]\nType=oneshot\n{install}"));
+        write("/usr/lib/systemd/system/dropped-once.service", install);
+        write("/usr/lib/systemd/system/dropped-.service.d/once.conf", "[Service]\nType=oneshot\n");
+        write("/usr/lib/systemd/system/called.service", "[Service]\nType=dbus\n");
+        write("/usr/lib/systemd/system/journal.service", "[Service]\n");
+        write("/usr/lib/systemd/system/getty@.service", install);
+        std::fs::create_dir_all(place("/usr/lib/systemd/system/sysinit.target.wants")).unwrap();
+        symlink("../journal.service", place("/usr/lib/systemd/system/sysinit.target.wants/journal.service")).unwrap();
+        symlink("graphical.target", place("/usr/lib/systemd/system/default.target")).unwrap();
+        let told = || -> (Vec<String>, &[&str]) {
+            let listing = read_all(&Root::at(folder.path())).unwrap();
+            let active = |(item, reading): &(ItemId, Reading)| Some(format!("{} {}", item.key, reading.fields.value("active")?));
+            (listing.items.iter().filter_map(active).collect(), listing.unsettled)
+        };
+        assert_eq!(told(), (vec![], [].as_slice()), "no systemd, or an older one");
+        let begin = |unit: &str| {
+            std::fs::create_dir_all(place("/run/systemd/units")).unwrap();
+            symlink("4c1d", place(&format!("/run/systemd/units/invocation:{unit}"))).unwrap();
+        };
+        begin("ssh.service");
+        begin("multi-user.target");
+        assert_eq!(told(), (vec![], ["active"].as_slice()), "it starts up to another target");
+        begin("graphical.target");
+        let up = ["fstrim.timer false", "journal.service false", "off.service false", "ssh.service true"];
+        assert_eq!(told(), (up.map(str::to_owned).to_vec(), [].as_slice()));
     }
 
     proptest! {

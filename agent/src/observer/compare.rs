@@ -139,8 +139,9 @@ impl<S: Sink> Observer<S> {
                     continue;
                 }
             };
+            // Who touches a file that sets kernel settings at the next start sets none now: of those that did meanwhile others are told.
             if kind == ItemKind::Sysctl {
-                self.keep_values(&mut listed);
+                self.keep(VALUE, &mut listed);
             }
             // One reading of a kind also shows what those did whose touch has not settled yet.
             for (path, waiting) in self.settle.actors().chain(self.unpacking.actors()) {
@@ -155,17 +156,6 @@ impl<S: Sink> Observer<S> {
             }
             if let Err(fault) = self.compare_listed(kind, listed, Cause::Event, &actor, Telling::AtOnce, None) {
                 self.read_later(Scope::Kind(kind), &fault);
-            }
-        }
-    }
-
-    /// Who touches a file that sets kernel settings at the next start sets none now: of those that did meanwhile others are told.
-    fn keep_values(&self, listed: &mut [(ItemId, Reading)]) {
-        for (item, reading) in listed {
-            if let Ok(Some(stored)) = self.stored(item)
-                && let Some(value) = stored.fields.value(VALUE)
-            {
-                reading.fields.set(FieldName::known(VALUE), value.clone());
             }
         }
     }
@@ -337,10 +327,30 @@ impl<S: Sink> Observer<S> {
     }
 
     pub(super) fn list(&mut self, kind: ItemKind) -> Result<Listing, String> {
-        self.parts.collectors.read_kind(kind).map_err(|error| {
+        self.read_kind(kind).map_err(|error| {
             self.note_failure(kind.name(), &error);
             error.to_string()
         })
+    }
+
+    /// All items of a kind as far as they can be told now; the rest of each is as it was.
+    pub(super) fn read_kind(&self, kind: ItemKind) -> Result<Listing, CollectError> {
+        let mut listing = self.parts.collectors.read_kind(kind)?;
+        for name in listing.unsettled {
+            self.keep(name, &mut listing.items);
+        }
+        Ok(listing)
+    }
+
+    /// Gives items the value of a field that they are known with.
+    fn keep(&self, name: &'static str, listed: &mut [(ItemId, Reading)]) {
+        for (item, reading) in listed {
+            if let Ok(Some(stored)) = self.stored(item)
+                && let Some(value) = stored.fields.value(name)
+            {
+                reading.fields.set(FieldName::known(name), value.clone());
+            }
+        }
     }
 
     pub(super) fn compare_listed(

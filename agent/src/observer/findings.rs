@@ -186,7 +186,7 @@ impl<S: Sink> Observer<S> {
         use std::collections::btree_map::Entry;
         match listings.entry(kind) {
             Entry::Occupied(listing) => Ok(listing.into_mut()),
-            Entry::Vacant(place) => Ok(place.insert(self.parts.collectors.read_kind(kind)?.items.into_iter().collect())),
+            Entry::Vacant(place) => Ok(place.insert(self.read_kind(kind)?.items.into_iter().collect())),
         }
     }
 

@@ -15,7 +15,7 @@ pub(super) const VOCABULARY: u64 = ADDED.len() as u64;
 type Added = (ItemKind, &'static [&'static str]);
 
 /// Fields that a kind did not have from its beginning. Rows are added at the end and never taken away.
-const ADDED: [Added; 4] = [
+const ADDED: [Added; 5] = [
     (
         ItemKind::User,
         &["expires_at", "password_changed", "password_inactive_days", "password_max_days", "password_min_days", "password_warn_days"],
@@ -23,7 +23,11 @@ const ADDED: [Added; 4] = [
     (ItemKind::Group, &["administrators", "password"]),
     (ItemKind::Sysctl, &["configured", "configured_by"]),
     (ItemKind::Package, &["module", "signature_key", "vendor"]),
+    (ItemKind::Unit, &["dropins", "dropins_sha256"]),
 ];
+
+/// Fields that a reading may leave out because nobody can tell them then: that one is told again is no change.
+const AT_TIMES: [Added; 1] = [(ItemKind::Unit, &["active"])];
 
 /// An item as it was before, with what would have been told of it then; nothing where it was. `known` is the vocabulary in which
 /// all items were last told.
@@ -35,6 +39,7 @@ pub(super) fn with_learnt(kind: ItemKind, known: u64, before: &Fields, after: &F
     }
     let news = usize::try_from(known).ok().and_then(|known| ADDED.get(known..)).unwrap_or_default();
     add(news, kind, &mut learnt, after);
+    add(&AT_TIMES, kind, &mut learnt, after);
     (learnt != *before).then_some(learnt)
 }
 

@@ -31,10 +31,10 @@ async fn texts_are_told_by_line_and_without_what_the_operator_calls_a_secret() -
 async fn by_line(collector: &Collector, web: &Watched) -> anyhow::Result<()> {
     web.host.root("mkdir -p /etc/motd.d").await?;
     let text = |place: &str, password: &str| format!("welcome\nto {place}\npassword = {password}\n");
-    web.host.write(MOTD, "0644", &text("this", "hunter2secret")).await?;
+    web.host.write(MOTD, "0644", text("this", "hunter2secret")).await?;
     let item = format!("file:{MOTD}");
     changed(collector, web, &item, 1).await?;
-    web.host.write(MOTD, "0644", &text("that", "hunter3secret")).await?;
+    web.host.write(MOTD, "0644", text("that", "hunter3secret")).await?;
     let change = changed(collector, web, &item, 2).await?;
     let lines = &change["lines"];
     ensure!(lines["removed"] == 2 && lines["added"] == 2 && lines["is_smallest"] == true, "{change:#}");
@@ -44,7 +44,7 @@ async fn by_line(collector: &Collector, web: &Watched) -> anyhow::Result<()> {
     ensure!(!change.to_string().contains("hunter"), "{change:#}");
     // A restart forgets none of what the next difference needs.
     web.host.root("systemctl restart trueline-agent").await?;
-    web.host.write(MOTD, "0644", &text("other", "hunter3secret")).await?;
+    web.host.write(MOTD, "0644", text("other", "hunter3secret")).await?;
     let change = changed(collector, web, &item, 3).await?;
     ensure!(change["lines"]["told"][0]["text"] == "to that" && change["lines"]["told"][1]["text"] == "to other", "{change:#}");
     Ok(())

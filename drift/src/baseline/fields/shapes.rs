@@ -127,6 +127,7 @@ const TOOLS: [&str; TransactionKind::ALL.len()] = {
 
 const UNIT: Shape = Shape {
     fields: &[
+        ("active", Boolean),
         ("dropins", List),
         ("dropins_sha256", Digest),
         ("enabled", Text),
