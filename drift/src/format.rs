@@ -28,7 +28,7 @@ pub mod sysctl;
 mod table;
 mod toml;
 mod tree;
-mod unit;
+pub mod unit;
 mod xml;
 mod yaml;
 

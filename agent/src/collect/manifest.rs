@@ -23,7 +23,7 @@ use trueline_drift::{Fields, Time, Value};
 use super::Root;
 use crate::kernel::file::{EntryType, Pinned};
 
-pub use lock::holder;
+pub use lock::{holder, is_at_work};
 
 /// Between a file and the manifest that tells of it: packages with slow scripts are done with both within this.
 const MARGIN_SECONDS: i64 = 120;

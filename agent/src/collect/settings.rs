@@ -25,10 +25,7 @@ const LINES_BYTES: usize = 4 * LIMIT;
 /// by this host's key.
 pub fn set(fields: &mut Fields, format: Format, contents: &[u8], key: &RedactionKey) -> Option<Lines> {
     fields.set(FieldName::known("format"), Value::text(format.name()));
-    let told = read(format, contents).and_then(|settings| {
-        let told = settings.fields(|name, value| setting(name, value, key).into_owned());
-        fault_of(&told).map_or(Ok(told), |fault| Err(fault.to_owned()))
-    });
+    let told = read(format, contents).and_then(|settings| told(&settings, key).map_err(str::to_owned));
     match told {
         Ok(told) if format != Format::Text => {
             told.into_iter().for_each(|(name, value)| fields.set(name, value));
@@ -52,13 +49,14 @@ fn read(format: Format, contents: &[u8]) -> Result<Settings, String> {
     format.read(contents).map_err(|error| error.to_string())
 }
 
-/// Why there are too many of them to be told.
-fn fault_of(told: &[(FieldName, Value)]) -> Option<&'static str> {
+/// The fields of settings, with their secrets masked; or why there are too many to be told.
+pub fn told(settings: &Settings, key: &RedactionKey) -> Result<Vec<(FieldName, Value)>, &'static str> {
+    let told = settings.fields(|name, value| setting(name, value, key).into_owned());
     if told.len() > FIELDS {
-        return Some("it sets more than is told of one file");
+        return Err("it sets more than is told of one file");
     }
     let bytes: usize = told.iter().map(|(name, value)| name.as_str().len() + value.size()).sum();
-    (bytes > BYTES).then_some("what it sets takes more than 64 KiB")
+    if bytes > BYTES { Err("what it sets takes more than 64 KiB") } else { Ok(told) }
 }
 
 #[cfg(test)]
@@ -67,7 +65,7 @@ mod tests {
 
     use super::*;
 
-    fn told(format: Format, contents: &[u8]) -> Fields {
+    fn read_as(format: Format, contents: &[u8]) -> Fields {
         let mut fields = Fields::new();
         drop(set(&mut fields, format, contents, &RedactionKey::new([7; 32])));
         fields
@@ -79,27 +77,27 @@ mod tests {
 
     #[test]
     fn settings_are_told_and_secrets_among_them_are_not() {
-        let sshd = told(Format::SshdConfig, b"# hello\nPermitRootLogin no\nMatch User bob\nPermitRootLogin yes\n");
+        let sshd = read_as(Format::SshdConfig, b"# hello\nPermitRootLogin no\nMatch User bob\nPermitRootLogin yes\n");
         assert_eq!(shown(&sshd, "config.PermitRootLogin"), "no");
         assert_eq!(shown(&sshd, "config.Match User bob.PermitRootLogin"), "yes");
-        let of = |text: &str| shown(&told(Format::KeyValue, text.as_bytes()), "config.DB_PASSWORD");
+        let of = |text: &str| shown(&read_as(Format::KeyValue, text.as_bytes()), "config.DB_PASSWORD");
         let (one, other) = (of("DB_PASSWORD=correct-horse\n"), of("DB_PASSWORD=battery-staple\n"));
         assert!(one.starts_with("keyed:") && other.starts_with("keyed:") && one != other, "{one} {other}");
     }
 
     #[test]
     fn what_cannot_be_told_as_settings_says_why_and_of_which_format_it_is() {
-        let broken = told(Format::Json, b"{ \"a\": ");
+        let broken = read_as(Format::Json, b"{ \"a\": ");
         assert_eq!((shown(&broken, "format").as_str(), broken.len()), ("json", 2));
         assert!(shown(&broken, "format_error").ends_with("it is no JSON"), "{broken:?}");
-        let long = told(Format::Sysctl, &vec![b'#'; LIMIT + 1]);
+        let long = read_as(Format::Sysctl, &vec![b'#'; LIMIT + 1]);
         assert_eq!(shown(&long, "format_error"), "it is longer than 256 KiB");
         let wide: String = (0..100).map(|number| format!("a.b{number} = {}\n", "x".repeat(1000))).collect();
-        let wide = told(Format::Sysctl, wide.as_bytes());
+        let wide = read_as(Format::Sysctl, wide.as_bytes());
         assert_eq!((shown(&wide, "format_error").as_str(), wide.len()), ("what it sets takes more than 64 KiB", 2));
         let many: String = (0..500).map(|number| format!("a.b{number} = 1\n")).collect();
-        assert_eq!(shown(&told(Format::Sysctl, many.as_bytes()), "format_error"), "it sets more than is told of one file");
-        assert_eq!(told(Format::Sysctl, b"# nothing\n").len(), 1, "the format is told where nothing is set");
+        assert_eq!(shown(&read_as(Format::Sysctl, many.as_bytes()), "format_error"), "it sets more than is told of one file");
+        assert_eq!(read_as(Format::Sysctl, b"# nothing\n").len(), 1, "the format is told where nothing is set");
     }
 
     #[test]
@@ -110,14 +108,14 @@ mod tests {
         assert_eq!(lines(Format::Json, b"{ \"a\": ").as_deref(), Some("{ \"a\": "));
         assert_eq!(lines(Format::Json, b"{ \"a\": 1 }"), None);
         assert_eq!(lines(Format::Text, b"a\0b"), None);
-        assert_eq!(shown(&told(Format::Text, b"a\0b"), "format_error"), "line 0: it holds a NUL byte");
+        assert_eq!(shown(&read_as(Format::Text, b"a\0b"), "format_error"), "line 0: it holds a NUL byte");
         assert_eq!(lines(Format::Text, &vec![b'\n'; LIMIT + 1]), None);
     }
 
     proptest! {
         #[test]
         fn what_is_told_is_bounded(contents in proptest::collection::vec(any::<u8>(), 0..2000), at in 0..Format::ALL.len()) {
-            let fields = told(Format::ALL[at], &contents);
+            let fields = read_as(Format::ALL[at], &contents);
             prop_assert!(fields.value("format").is_some());
             prop_assert!(fields.len() <= FIELDS + 1 && fields.size() <= BYTES + 1024);
         }

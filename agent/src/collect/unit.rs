@@ -12,9 +12,11 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
+use trueline_drift::format::unit::effective;
+use trueline_drift::redact::RedactionKey;
 use trueline_drift::{FieldName, Fields, ItemKind, Value, text};
 
-use super::{CollectError, Collector, Listing, Root, listing, refusal, root};
+use super::{CollectError, Collector, Listing, Root, listing, refusal, root, settings};
 use activity::Activity;
 
 /// In the order of priority, as in systemd.unit(5).
@@ -44,15 +46,16 @@ pub(super) struct Found {
     wanted_by_packages: BTreeSet<Vec<u8>>,
 }
 
-pub const COLLECTOR: Collector = Collector { kind: ItemKind::Unit, sources: SOURCES, poll: None, read: |place| read_all(place.root) };
+pub const COLLECTOR: Collector =
+    Collector { kind: ItemKind::Unit, sources: SOURCES, poll: None, read: |place| read_all(place.root, place.key) };
 
 const ACTIVE: &str = "active";
 
-pub fn read_all(root: &Root) -> Result<Listing, CollectError> {
+pub fn read_all(root: &Root, key: &RedactionKey) -> Result<Listing, CollectError> {
     let found = found(root)?;
     let activity = Activity::read(root).map_err(|error| CollectError::database(activity::FOLDER, &error))?;
     let settled = activity.as_ref().filter(|activity| activity.is_settled(&found));
-    let units = found.units.iter().map(|(name, path)| (name.clone(), fields(root, &found, name, path, settled)));
+    let units = found.units.iter().map(|(name, path)| (name.clone(), fields(root, key, &found, name, path, settled)));
     let unsettled: &[&str] = if activity.is_some() && settled.is_none() { &[ACTIVE] } else { &[] };
     Ok(Listing { unsettled, ..listing(ItemKind::Unit, units, 0) })
 }
@@ -143,7 +146,7 @@ pub(super) fn enabled(found: &Found, name: &[u8], fragment: &Fragment) -> Value 
     }
 }
 
-fn fields(root: &Root, found: &Found, name: &[u8], path: &Path, activity: Option<&Activity>) -> Fields {
+fn fields(root: &Root, key: &RedactionKey, found: &Found, name: &[u8], path: &Path, activity: Option<&Activity>) -> Fields {
     let host = |path: &Path| text::printable(root.host_path(path).as_os_str().as_bytes()).into_owned();
     let mut fields = Fields::new();
     fields.set(FieldName::known("path"), Value::text(&host(path)));
@@ -173,8 +176,13 @@ fn fields(root: &Root, found: &Found, name: &[u8], path: &Path, activity: Option
             files.push(bytes);
             io::Result::Ok(())
         });
-        let digest = digest.map(|()| Value::Text(hex::encode(hasher.finalize())));
-        fields.set(FieldName::known("dropins_sha256"), digest.unwrap_or_else(|error| Value::unreadable(refusal::reason(&error))));
+        match digest {
+            Ok(()) => {
+                fields.set(FieldName::known("dropins_sha256"), Value::Text(hex::encode(hasher.finalize())));
+                set_effective(&mut fields, &files, key);
+            }
+            Err(error) => fields.set(FieldName::known("dropins_sha256"), Value::unreadable(refusal::reason(&error))),
+        }
     }
     let is_wanted = found.wanted_by_packages.contains(name);
     if let Some(active) = activity.and_then(|activity| activity.of(name, &enabled, is_wanted, &files)) {
@@ -182,6 +190,18 @@ fn fields(root: &Root, found: &Found, name: &[u8], path: &Path, activity: Option
     }
     fields.set(FieldName::known("enabled"), enabled);
     fields
+}
+
+/// What a unit's own file and its drop-ins come to. Without drop-ins the file says so itself. Those of a masked unit set nothing.
+fn set_effective(fields: &mut Fields, files: &[Vec<u8>], key: &RedactionKey) {
+    if files[0].is_empty() {
+        return;
+    }
+    let settings = effective(files.iter().map(Vec::as_slice)).map_err(|error| error.to_string());
+    match settings.and_then(|settings| settings::told(&settings, key).map_err(str::to_owned)) {
+        Ok(told) => told.into_iter().for_each(|(name, value)| fields.set(name, value)),
+        Err(fault) => fields.set(FieldName::known("error"), Value::text(&fault)),
+    }
 }
 
 /// By file name. Those for `a-b.timer` come before those for `a-.timer`, and these before those for all timers.
@@ -320,7 +340,7 @@ mod tests {
         link("/opt/app/app.service", "/etc/systemd/system/app.service");
         link("/nowhere/x.service", "/etc/systemd/system/x.service");
 
-        let listing = read_all(&Root::at(folder.path())).unwrap();
+        let listing = read_all(&Root::at(folder.path()), &RedactionKey::new([7; 32])).unwrap();
         let shown: Vec<_> = listing
             .items
             .iter()
@@ -368,7 +388,7 @@ mod tests {
         symlink("../journal.service", place("/usr/lib/systemd/system/sysinit.target.wants/journal.service")).unwrap();
         symlink("graphical.target", place("/usr/lib/systemd/system/default.target")).unwrap();
         let told = || -> (Vec<String>, &[&str]) {
-            let listing = read_all(&Root::at(folder.path())).unwrap();
+            let listing = read_all(&Root::at(folder.path()), &RedactionKey::new([7; 32])).unwrap();
             let active = |(item, reading): &(ItemId, Reading)| Some(format!("{} {}", item.key, reading.fields.value("active")?));
             (listing.items.iter().filter_map(active).collect(), listing.unsettled)
         };
@@ -383,6 +403,37 @@ mod tests {
         begin("graphical.target");
         let up = ["fstrim.timer false", "journal.service false", "off.service false", "ssh.service true"];
         assert_eq!(told(), (up.map(str::to_owned).to_vec(), [].as_slice()));
+    }
+
+    #[test]
+    fn what_a_unit_comes_to_with_its_drop_ins_is_told_and_secrets_in_it_are_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |path: &str, text: &str| {
+            let place = folder.path().join(path);
+            std::fs::create_dir_all(place.parent().unwrap()).unwrap();
+            std::fs::write(place, text).unwrap();
+        };
+        write("usr/lib/systemd/system/web.service", "[Service]\nExecStart=/bin/a\nUser=web\n");
+        write("usr/lib/systemd/system/plain.service", "[Service]\nExecStart=/bin/a\n");
+        write(
+            "etc/systemd/system/web.service.d/20.conf",
+            "[Service]\nExecStart=\nExecStart=/bin/b\nEnvironment=DB_PASSWORD=hunter2secret\n",
+        );
+        write("usr/lib/systemd/system/service.d/10.conf", "[Service]\nTimeoutStopSec=5\n");
+        let listing = read_all(&Root::at(folder.path()), &RedactionKey::new([7; 32])).unwrap();
+        let told = |unit: &str| {
+            let (_, reading) = listing.items.iter().find(|(item, _)| item.key.as_str() == unit).unwrap();
+            let set = reading.fields.iter().filter(|(name, _)| name.as_str().starts_with("config."));
+            set.map(|(name, value)| format!("{name} {value}")).collect::<Vec<_>>().join("; ")
+        };
+        let secret = RedactionKey::new([7; 32]).digest(b"hunter2secret");
+        assert_eq!(
+            told("web.service"),
+            format!(
+                "config.Service.Environment [DB_PASSWORD={secret}]; config.Service.ExecStart [/bin/b]; config.Service.TimeoutStopSec 5; config.Service.User web"
+            )
+        );
+        assert_eq!(told("plain.service"), "config.Service.ExecStart [/bin/a]; config.Service.TimeoutStopSec 5");
     }
 
     proptest! {

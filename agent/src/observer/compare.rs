@@ -334,8 +334,11 @@ impl<S: Sink> Observer<S> {
     }
 
     /// All items of a kind as far as they can be told now; the rest of each is as it was.
-    pub(super) fn read_kind(&self, kind: ItemKind) -> Result<Listing, CollectError> {
+    pub(super) fn read_kind(&mut self, kind: ItemKind) -> Result<Listing, CollectError> {
         let mut listing = self.parts.collectors.read_kind(kind)?;
+        if kind == ItemKind::Package {
+            self.withhold_interim(&mut listing, Instant::now());
+        }
         for name in listing.unsettled {
             self.keep(name, &mut listing.items);
         }

@@ -14,6 +14,7 @@ mod candidates;
 mod compare;
 mod findings;
 mod freshness;
+mod interim;
 mod learnt;
 mod lines;
 mod links;
@@ -57,6 +58,7 @@ use aside::Aside;
 pub use aside::LARGE;
 use compare::Novelty;
 use findings::Findings;
+use interim::Interim;
 use links::Links;
 use offer::{Hold, Offer};
 use plans::Plans;
@@ -138,6 +140,7 @@ pub struct Observer<S> {
     inventory_to_note: Option<InventoryComplete>,
     next_full_scan: Instant,
     polls: Polls,
+    interim: Interim,
     /// Kinds in view that could never be read yet: what they hold is not new once they can.
     unread: BTreeSet<ItemKind>,
     /// In which all items were last told.
@@ -206,6 +209,7 @@ impl<S: Sink> Observer<S> {
             inventory_to_note: None,
             next_full_scan: Instant::now() + full_scan,
             polls: Polls::default(),
+            interim: Interim::default(),
             unread: BTreeSet::new(),
             vocabulary,
             vocabulary_to_note: None,
@@ -405,7 +409,7 @@ impl<S: Sink> Observer<S> {
         self.look_at_runs(now);
         // Nothing is read while an offer waits.
         if self.offer_again.is_none() {
-            let polled: Vec<_> = self.parts.collectors.polled().collect();
+            let polled: Vec<_> = self.parts.collectors.polled().chain(self.interim.polled()).collect();
             let coverage = || self.parts.sensors.as_ref().map_or_else(Vec::new, |sensors| sensors.coverage());
             if let Some(kind) = self.polls.take_due(&polled, now, coverage) {
                 self.poll_kind(kind);

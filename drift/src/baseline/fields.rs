@@ -68,7 +68,7 @@ pub fn type_of(kind: ItemKind, name: &str) -> Result<FieldType, String> {
     if kind == ItemKind::File && name.strip_prefix(XATTR).is_some_and(|rest| !rest.is_empty()) {
         return Ok(AnyText);
     }
-    if matches!(kind, ItemKind::File | ItemKind::Sshd)
+    if matches!(kind, ItemKind::File | ItemKind::Sshd | ItemKind::Unit)
         && [CONFIG, CONFLICT].iter().any(|start| name.strip_prefix(start).is_some_and(|rest| !rest.is_empty()))
     {
         return Ok(Config);
@@ -78,7 +78,7 @@ pub fn type_of(kind: ItemKind, name: &str) -> Result<FieldType, String> {
     let near = abbreviated().or_else(|| nearest(&name.to_lowercase(), &known));
     if kind == ItemKind::File {
         known.extend(["config.NAME", "xattr.NAME"]);
-    } else if kind == ItemKind::Sshd {
+    } else if matches!(kind, ItemKind::Sshd | ItemKind::Unit) {
         known.push("config.NAME");
     }
     let hint = near.map(|near| format!(": did you mean `{near}`?")).unwrap_or_else(|| ".".to_owned());

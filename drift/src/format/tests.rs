@@ -170,6 +170,19 @@ fn a_unit_accumulates_continues_and_resets() {
 }
 
 #[test]
+fn a_unit_and_its_drop_ins_come_to_one() {
+    let files = [
+        "[Service]\nExecStart=/bin/a\nRestart=no\nUser=web\nEnvironment=A=1\n[Unit]\nAfter=a.target\n",
+        "[Service]\nExecStart=\nExecStart=/bin/b\nRestart=always\nUser=\n",
+        "[Service]\nEnvironment=B=2\n[Unit]\nAfter=\n",
+    ];
+    let settings = unit::effective(files.map(str::as_bytes)).unwrap();
+    let told: Vec<String> = settings.fields(|_, value| value.to_owned()).iter().map(|(name, value)| format!("{name}: {value}")).collect();
+    assert_eq!(told, ["config.Service.Environment: [A=1, B=2]", "config.Service.ExecStart: [/bin/b]", "config.Service.Restart: always"]);
+    assert_eq!(unit::effective([b"[Service]\0".as_slice()]).unwrap_err().to_string(), "line 0: it holds a NUL byte");
+}
+
+#[test]
 fn a_pam_stack_keeps_its_order_and_its_includes() {
     insta::assert_snapshot!(told(Format::Pam, "auth [success=1 default=ignore] \\\n pam_unix.so nullok # c\n@include x\n-auth optional pam_y.so\n"), @r#"
     config.account: ["@include x"]

@@ -1,8 +1,8 @@
 //! Units of systemd, their drop-ins and systemd's own files (systemd.syntax(7), systemd.unit(5)), named `Section.Key`. Keys known to
 //! accumulate keep all values, in order, and an empty assignment takes back those before it; of any other key the last
-//! counts. Files are read one by one: that a drop-in overrides its unit is told where both are known.
+//! counts. A file by itself tells what it takes back; what a unit's file and its drop-ins come to together tells [`effective`].
 
-use super::{FormatError, Repeat, Settings, block};
+use super::{FormatError, Repeat, Settings, block, decoded};
 
 /// Not networkd's files: a section that stands twice is two things there.
 const TYPES: &[&str] = &["service", "socket", "target", "timer", "mount", "automount", "swap", "path", "slice", "scope"];
@@ -63,6 +63,24 @@ pub(super) fn covers(path: &str) -> bool {
         None => matches!(below, "system" | "user") && TYPES.contains(&suffix),
         Some((kind, dropins)) => matches!(kind, "system" | "user") && dropins.ends_with(".d") && !dropins.contains('/') && suffix == "conf",
     }
+}
+
+/// What a unit's file and its drop-ins, in the order in which systemd reads them, set together. An assignment that takes others back
+/// leaves nothing.
+pub fn effective<'a>(files: impl IntoIterator<Item = &'a [u8]>) -> Result<Settings, FormatError> {
+    let mut settings = Settings::default();
+    for file in files {
+        read(&decoded(file)?, &mut settings)?;
+    }
+    settings.settings.retain(|_, setting| {
+        if setting.repeat == Repeat::Last {
+            // What stood in the file before the drop-in is no conflict with it.
+            setting.values.drain(..setting.values.len().saturating_sub(1));
+        }
+        setting.values.retain(|value| !value.is_empty());
+        !setting.values.is_empty()
+    });
+    Ok(settings)
 }
 
 pub(super) fn read(text: &str, settings: &mut Settings) -> Result<(), FormatError> {

@@ -9,6 +9,7 @@ use std::time::Instant;
 use super::*;
 use crate::collect::manifest;
 use crate::observer::Settled;
+use crate::observer::compare::Telling;
 
 /// A process that has dpkg's lock until it is told to let go of it, or dropped.
 struct Manager(Child);
@@ -69,6 +70,52 @@ fn tell_a_marker(scene: &Scene) {
     std::fs::write(&marker, "").unwrap();
     scene.touch(&marker);
     until("the marker to be told", || scene.status.changes.load(Ordering::Relaxed) == 1);
+}
+
+/// What is told of packages, oldest first.
+fn told_of_packages(records: &[RecordBody]) -> Vec<String> {
+    let told = |record: &RecordBody| match record {
+        RecordBody::Changed(change) if change.item.kind == ItemKind::Package => {
+            let version = change.after().and_then(|fields| Some(fields.value("version")?.to_string()));
+            let status = change.after().and_then(|fields| Some(fields.value("status")?.to_string()));
+            Some(format!("{} {} {}", change.kind.name(), version.unwrap_or_default(), status.unwrap_or_default()))
+        }
+        _ => None,
+    };
+    records.iter().filter_map(told).collect()
+}
+
+#[test]
+fn a_package_is_told_as_what_its_managers_work_comes_to() {
+    let scene = Scene::new();
+    let mut manager = Manager::at_work(&scene);
+    let sink = Recorder { records: Arc::default(), is_enough: Box::new(|_| false), stop: Arc::default() };
+    let records = Arc::clone(&sink.records);
+    let policy = WatchPolicy { kinds: vec![ItemKind::Package], ..scene.policy() };
+    let mut observer = Observer::new(scene.parts(policy, sink), Vec::new());
+    observer.is_inventoried = true;
+    let status = scene.root("var/lib/dpkg/status");
+    let mut seen = 0;
+    let mut read = |packages: &[(&str, &str, &str)]| {
+        let stanza =
+            |(name, version, status): &(&str, &str, &str)| format!("Package: {name}\nVersion: {version}\nStatus: install ok {status}\n\n");
+        std::fs::write(&status, packages.iter().map(stanza).collect::<String>()).unwrap();
+        observer.compare_kind(ItemKind::Package, Cause::Event, &Actor::unknown("test"), Telling::AtOnce, None).unwrap();
+        assert!(observer.hand_on());
+        let records = records.lock().unwrap();
+        let told = told_of_packages(&records[seen..]);
+        seen = records.len();
+        (told, observer.interim.polled().is_some())
+    };
+    assert_eq!(read(&[("old", "1", "installed")]), (vec!["created 1 install ok installed".to_owned()], false));
+    assert_eq!(read(&[("old", "2", "unpacked"), ("new", "1", "half-configured")]), (vec![], true), "not told and read again");
+    let upgraded = "modified 2 install ok installed".to_owned();
+    assert_eq!(read(&[("old", "2", "installed"), ("new", "1", "unpacked")]), (vec![upgraded], true));
+    assert_eq!(read(&[("old", "2", "unpacked"), ("new", "1", "unpacked")]), (vec![], true));
+    // It was killed, and nothing is written any more.
+    manager.is_done();
+    let left = ["created 1 install ok unpacked", "modified 2 install ok unpacked"].map(str::to_owned).to_vec();
+    assert_eq!(read(&[("old", "2", "unpacked"), ("new", "1", "unpacked")]), (left, false));
 }
 
 fn told(records: &[RecordBody]) -> Vec<(String, Option<String>)> {

@@ -128,9 +128,11 @@ const TOOLS: [&str; TransactionKind::ALL.len()] = {
 const UNIT: Shape = Shape {
     fields: &[
         ("active", Boolean),
+        ("config_left_out", Number),
         ("dropins", List),
         ("dropins_sha256", Digest),
         ("enabled", Text),
+        ("error", Text),
         ("instances", Set),
         ("link_target", Text),
         ("path", Text),
