@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::{Context, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 
@@ -41,18 +41,29 @@ pub enum Destination {
     StandardError,
 }
 
-/// Starts logging, for the life of the process. `filter`: what is logged where `$RUST_LOG` says nothing.
-pub fn log(filter: &str, otherwise: Format) -> Destination {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(filter));
+/// What is logged: `warn`, or `info,module=debug`, as the variable says; where it says nothing that makes sense, as `otherwise` does.
+///
+/// Not by tracing-subscriber's `EnvFilter`: filters of spans and fields are not needed, and its regular expressions are a twentieth of an
+/// agent.
+pub fn filter(variable: &str, otherwise: &'static str) -> Targets {
+    let said = std::env::var(variable).ok().filter(|said| !said.trim().is_empty());
+    let said = said.and_then(|said| said.parse().ok());
+    said.unwrap_or_else(|| otherwise.parse().expect("what is built in is a filter"))
+}
+
+/// Starts logging, for the life of the process. `otherwise`: what is logged where `$RUST_LOG` says nothing.
+pub fn log(otherwise: &'static str, format: Format) -> Destination {
+    let filter = filter("RUST_LOG", otherwise);
     if let Some(journal) = stderr_is_journal().then(|| Journal::connect(Path::new(SOCKET)).ok()).flatten() {
         tracing_subscriber::registry().with(filter).with(journal).init();
         return Destination::Journal;
     }
-    let text = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(io::stderr().is_terminal());
-    match otherwise {
-        Format::Text => text.with_target(false).init(),
-        Format::TextWithTarget => text.init(),
-        Format::Json => text.json().init(),
+    let text = tracing_subscriber::fmt::layer().with_writer(io::stderr).with_ansi(io::stderr().is_terminal());
+    let logged = tracing_subscriber::registry().with(filter);
+    match format {
+        Format::Text => logged.with(text.with_target(false)).init(),
+        Format::TextWithTarget => logged.with(text).init(),
+        Format::Json => logged.with(text.json()).init(),
     }
     Destination::StandardError
 }

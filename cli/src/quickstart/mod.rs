@@ -21,10 +21,11 @@ use clap::Args;
 use serde_json::{Value, json};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::SubscriberExt;
 use trueline_agent::run::RunningAgent;
 use trueline_agent::status::Phase;
 use trueline_drift::Time;
+use trueline_systemd::journal::filter;
 
 use self::banner::Scene;
 use self::collector::Collector;
@@ -280,9 +281,8 @@ fn say(screen: Screen, line: Value, text: &str) -> Result<(), Failure> {
 
 /// Collector and agent write to a file of their own: the terminal is for the feed.
 fn begin_log(folder: &Folder) -> Result<(), folder::FolderError> {
-    let filter = EnvFilter::try_from_env("TRUELINE_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    let subscriber =
-        tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_writer(Mutex::new(folder.log_file()?)).finish();
+    let text = tracing_subscriber::fmt::layer().with_ansi(false).with_writer(Mutex::new(folder.log_file()?));
+    let subscriber = tracing_subscriber::registry().with(filter("TRUELINE_LOG", "info")).with(text);
     // Set once per process; a second time only happens in tests.
     let _ = tracing::subscriber::set_global_default(subscriber);
     Ok(())

@@ -8,7 +8,9 @@ use std::pin::pin;
 use std::sync::{Arc, Mutex};
 use std::task::Poll;
 
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 use trueline_drift::{TenantId, Time};
 use trueline_store::{Page, Store, testing};
 
@@ -63,8 +65,8 @@ async fn a_call_that_is_left_at_any_wait_leaves_nothing_to_the_next_on_postgresq
         Err(missing) => return testing::skip("a_call_that_is_left_at_any_wait", missing),
     };
     let notices = Notices::default();
-    let (shown, filter) = (notices.clone(), EnvFilter::new("sqlx::postgres::notice=info"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(move || shown.clone()).init();
+    let (shown, filter) = (notices.clone(), Targets::new().with_target("sqlx::postgres::notice", tracing::Level::INFO));
+    tracing_subscriber::registry().with(filter).with(tracing_subscriber::fmt::layer().with_writer(move || shown.clone())).init();
     let store = trueline_store::open(&server.uri("abandoned")).await.unwrap();
     // Of making the schema.
     notices.0.lock().unwrap().clear();
