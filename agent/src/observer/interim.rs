@@ -33,7 +33,8 @@ impl<S: Sink> Observer<S> {
     /// Puts what is known of packages in the place of those in between; those that are not known yet are left out.
     pub(super) fn withhold_interim(&mut self, listing: &mut Listing, now: Instant) {
         let is_any = listing.items.iter().any(|(_, reading)| is_passing(&reading.fields));
-        if !is_any || !manifest::is_at_work(self.parts.collectors.root()) {
+        // What is seen for the first time is known as it is: left out it would be new on the host later.
+        if !is_any || !self.is_inventoried || !manifest::is_at_work(self.parts.collectors.root()) {
             self.interim.0.clear();
             return;
         }

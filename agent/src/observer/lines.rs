@@ -11,6 +11,8 @@ use super::{Observer, Sink};
 use crate::collect::Lines;
 
 const CONTENTS: &str = "sha256";
+/// Of every file that was read as a text.
+const FORMAT: &str = "format";
 
 impl<S: Sink> Observer<S> {
     /// Lines of these contents that were read and are not in the state yet.
@@ -29,7 +31,8 @@ impl<S: Sink> Observer<S> {
         lines: Option<&[String]>,
     ) -> Option<Difference> {
         let contents = |fields: Option<&Fields>| fields.and_then(|fields| fields.value(CONTENTS).cloned());
-        if item.kind != ItemKind::File || contents(before) == contents(after) {
+        let is_text = |fields: &Fields| fields.value(FORMAT).is_some();
+        if item.kind != ItemKind::File || !before.or(after).is_some_and(is_text) || contents(before) == contents(after) {
             return None;
         }
         let now = if after.is_some() { lines? } else { &[] };

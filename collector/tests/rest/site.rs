@@ -15,6 +15,7 @@ use trueline_collector::token::TokenText;
 use trueline_collector::{compare, judge};
 use trueline_drift::actor::{Origin, Process, Session, SessionKind, Sudo, User};
 use trueline_drift::change::ChangeKind;
+use trueline_drift::format::lines::{Line, Lines, Side};
 use trueline_drift::operation::{Engine, Means, ProcessFeed};
 use trueline_drift::transaction::{Transaction, TransactionKind};
 use trueline_drift::{
@@ -305,7 +306,8 @@ pub async fn shown(port: u16) -> Site {
             ("file:/usr/lib/x86_64-linux-gnu/libcrypto.so.3", file("0644").with("sha256", digest)),
             ("file:/usr/bin/openssl", file("0755").with("sha256", digest)),
             ("package:openssl", Fields::new().with("version", "3.0.11-1~deb12u2").with("status", "installed")),
-            ("unit:ssh.service", Fields::new().with("enabled", "enabled").with("active", "active")),
+            ("unit:ssh.service", Fields::new().with("enabled", "enabled").with("active", true)),
+            ("file:/etc/profile.d/proxy.sh", file("0644").with("sha256", digest)),
         ])
         .await;
     let other = "5d41402abc4b2a76b9719d911017c592ae2f1c4d7e0b3a5968c7d6e5f4a3b2c1";
@@ -325,7 +327,7 @@ pub async fn shown(port: u16) -> Site {
     };
     site.hub.store.host_status(site.host, &status, now()).await.unwrap();
     site.append(vec![gap("file:/usr", true)]).await;
-    site.change("unit:ssh.service", "active", "active", "failed").await;
+    site.change("unit:ssh.service", "enabled", "enabled", "disabled").await;
     for part in ["file:/usr/lib/x86_64-linux-gnu/libssl.so.3", "file:/usr/lib/x86_64-linux-gnu/libcrypto.so.3", "file:/usr/bin/openssl"] {
         let mut part = site.changed(part, "sha256", digest, other);
         part.shipped_by = Some("package:openssl".parse().unwrap());
@@ -343,6 +345,15 @@ pub async fn shown(port: u16) -> Site {
     .await;
     site.change("sysctl:net.ipv4.ip_forward", "value", "0", "1").await;
     site.change("file:/etc/motd", "owner", "root", "<script>alert(1)</script>").await;
+    let mut edited = site.changed("file:/etc/profile.d/proxy.sh", "sha256", digest, other);
+    let line = |side, number, text: &str| Line { side, number, text: text.to_owned() };
+    let told = vec![
+        line(Side::Removed, 3, "export http_proxy=http://proxy.example.org:3128"),
+        line(Side::Added, 3, "export http_proxy=http://alice:keyed:19bd104af99c6f3b83797eabbc231efb@proxy.example.net:3128"),
+        line(Side::Added, 118, &"export no_proxy=localhost,127.0.0.1,".repeat(6)),
+    ];
+    edited.lines = Some(Lines { told, removed: 1, added: 40, is_smallest: true });
+    site.append(vec![RecordBody::Changed(Box::new(edited))]).await;
     site.change("file:/etc/ssh/sshd_config", "sha256", digest, other).await;
     site.change("file:/etc/ssh/sshd_config", "config.PermitRootLogin", "no", "yes").await;
     let mut unknown = site.changed("file:/etc/cron.d/backup", "mode", "0644", "0777");

@@ -135,11 +135,15 @@ fn of_two_writers_of_one_setting_none_is_surely_taken_for_the_other() {
         0,
         |_| {},
         |_| {
-            let writer = |first: u32, pause: &str| {
-                let script = format!("for i in $(seq {first} 2 {}); do echo $i > {SETTING}; sleep {pause}; done", first + 80);
+            // Close upon each other first, and then as far apart as an emulated machine needs to name anybody surely.
+            let writer = |first: u32, pause: &str, later: &str| {
+                let write = |from: u32, to: u32, pause: &str| {
+                    format!("for i in $(seq {} 2 {}); do echo $i > {SETTING}; sleep {pause}; done", first + from, first + to)
+                };
+                let script = format!("{}; {}", write(0, 80, pause), write(82, 94, later));
                 Command::new("sh").args(["-c", &script]).spawn().unwrap()
             };
-            let mut both = [writer(1000, "0.071"), writer(1001, "0.083")];
+            let mut both = [writer(1000, "0.071", "0.61"), writer(1001, "0.083", "0.79")];
             writers.extend(both.iter().map(std::process::Child::id));
             both.iter_mut().for_each(|writer| assert!(writer.wait().unwrap().success()));
         },
