@@ -142,8 +142,6 @@ pub struct Listing {
     pub skipped: u64,
     /// The version of all that was read, where the kernel counts them.
     pub generation: Option<Generation>,
-    /// Fields that nobody can tell at the moment: what is known of them stays.
-    pub unsettled: &'static [&'static str],
 }
 
 #[derive(Debug, thiserror::Error)]

@@ -4,8 +4,6 @@
 //! `enabled` follows systemctl is-enabled: enabled, enabled-runtime, linked, linked-runtime, alias,
 //! masked, masked-runtime, static, indirect, disabled. Presets and generators are not considered.
 
-mod activity;
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
@@ -17,13 +15,10 @@ use trueline_drift::redact::RedactionKey;
 use trueline_drift::{FieldName, Fields, ItemKind, Value, text};
 
 use super::{CollectError, Collector, Listing, Root, listing, refusal, root, settings};
-use activity::Activity;
 
 /// In the order of priority, as in systemd.unit(5).
 pub const FOLDERS: &[&str] =
     &["/etc/systemd/system", "/run/systemd/system", "/usr/local/lib/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system"];
-
-const SOURCES: &[&str] = &[FOLDERS[0], FOLDERS[1], FOLDERS[2], FOLDERS[3], FOLDERS[4], activity::FOLDER];
 
 const SUFFIXES: &[&str] =
     &[".service", ".socket", ".timer", ".path", ".mount", ".automount", ".swap", ".target", ".slice", ".scope", ".device"];
@@ -42,22 +37,15 @@ pub(super) struct Found {
     /// Units that a link in a .wants, .requires or .upholds folder, or an alias, of /etc or /run names.
     wanted: BTreeSet<Vec<u8>>,
     wanted_at_runtime: BTreeSet<Vec<u8>>,
-    /// And of their packages.
-    wanted_by_packages: BTreeSet<Vec<u8>>,
 }
 
 pub const COLLECTOR: Collector =
-    Collector { kind: ItemKind::Unit, sources: SOURCES, poll: None, read: |place| read_all(place.root, place.key) };
-
-const ACTIVE: &str = "active";
+    Collector { kind: ItemKind::Unit, sources: FOLDERS, poll: None, read: |place| read_all(place.root, place.key) };
 
 pub fn read_all(root: &Root, key: &RedactionKey) -> Result<Listing, CollectError> {
     let found = found(root)?;
-    let activity = Activity::read(root).map_err(|error| CollectError::database(activity::FOLDER, &error))?;
-    let settled = activity.as_ref().filter(|activity| activity.is_settled(&found));
-    let units = found.units.iter().map(|(name, path)| (name.clone(), fields(root, key, &found, name, path, settled)));
-    let unsettled: &[&str] = if activity.is_some() && settled.is_none() { &[ACTIVE] } else { &[] };
-    Ok(Listing { unsettled, ..listing(ItemKind::Unit, units, 0) })
+    let units = found.units.iter().map(|(name, path)| (name.clone(), fields(root, key, &found, name, path)));
+    Ok(listing(ItemKind::Unit, units, 0))
 }
 
 pub(super) fn found(root: &Root) -> Result<Found, CollectError> {
@@ -107,12 +95,12 @@ fn survey(place: &Path, folder: &str, found: &mut Found) -> io::Result<()> {
     Ok(())
 }
 
-/// Only what lies in /etc and /run is somebody's decision.
+/// Only what lies in /etc and /run is somebody's decision; links beneath /usr belong to the package.
 fn want(found: &mut Found, folder: &str, unit: &[u8]) {
     let wanted = match folder {
         "/etc/systemd/system" => &mut found.wanted,
         "/run/systemd/system" => &mut found.wanted_at_runtime,
-        _ => &mut found.wanted_by_packages,
+        _ => return,
     };
     wanted.insert(unit.to_vec());
 }
@@ -146,7 +134,7 @@ pub(super) fn enabled(found: &Found, name: &[u8], fragment: &Fragment) -> Value 
     }
 }
 
-fn fields(root: &Root, key: &RedactionKey, found: &Found, name: &[u8], path: &Path, activity: Option<&Activity>) -> Fields {
+fn fields(root: &Root, key: &RedactionKey, found: &Found, name: &[u8], path: &Path) -> Fields {
     let host = |path: &Path| text::printable(root.host_path(path).as_os_str().as_bytes()).into_owned();
     let mut fields = Fields::new();
     fields.set(FieldName::known("path"), Value::text(&host(path)));
@@ -159,7 +147,7 @@ fn fields(root: &Root, key: &RedactionKey, found: &Found, name: &[u8], path: &Pa
     {
         fields.set(FieldName::known("sha256"), Value::Text(hex::encode(Sha256::digest(bytes))));
     }
-    let enabled = enabled(found, name, &fragment);
+    fields.set(FieldName::known("enabled"), enabled(found, name, &fragment));
     let instances = instances(found, name);
     if !instances.is_empty() {
         fields.set(FieldName::known("instances"), Value::list(instances));
@@ -184,11 +172,6 @@ fn fields(root: &Root, key: &RedactionKey, found: &Found, name: &[u8], path: &Pa
             Err(error) => fields.set(FieldName::known("dropins_sha256"), Value::unreadable(refusal::reason(&error))),
         }
     }
-    let is_wanted = found.wanted_by_packages.contains(name);
-    if let Some(active) = activity.and_then(|activity| activity.of(name, &enabled, is_wanted, &files)) {
-        fields.set(FieldName::known(ACTIVE), active);
-    }
-    fields.set(FieldName::known("enabled"), enabled);
     fields
 }
 
@@ -306,10 +289,8 @@ mod tests {
     use std::os::unix::fs::symlink;
 
     use proptest::prelude::*;
-    use trueline_drift::ItemId;
 
     use super::*;
-    use crate::collect::Reading;
 
     #[test]
     fn units_are_told_as_systemctl_would() {
@@ -364,45 +345,6 @@ mod tests {
                 "x.service unreadable: the link leads nowhere /etc/systemd/system/x.service - -",
             ]
         );
-    }
-
-    #[test]
-    fn what_is_active_is_told_of_units_that_last_and_only_while_the_host_is_up() {
-        let folder = tempfile::tempdir().unwrap();
-        let place = |path: &str| folder.path().join(path.trim_start_matches('/'));
-        let write = |path: &str, text: &str| {
-            std::fs::create_dir_all(place(path).parent().unwrap()).unwrap();
-            std::fs::write(place(path), text).unwrap();
-        };
-        let install = "[Install]\nWantedBy=multi-user.target\n";
-        for unit in ["ssh.service", "off.service", "fstrim.timer"] {
-            write(&format!("/usr/lib/systemd/system/{unit}"), install);
-        }
-        write("/usr/lib/systemd/system/once.service", &format!("[Service]\nType=oneshot\n{install}"));
-        write("/usr/lib/systemd/system/dropped-once.service", install);
-        write("/usr/lib/systemd/system/dropped-.service.d/once.conf", "[Service]\nType=oneshot\n");
-        write("/usr/lib/systemd/system/called.service", "[Service]\nType=dbus\n");
-        write("/usr/lib/systemd/system/journal.service", "[Service]\n");
-        write("/usr/lib/systemd/system/getty@.service", install);
-        std::fs::create_dir_all(place("/usr/lib/systemd/system/sysinit.target.wants")).unwrap();
-        symlink("../journal.service", place("/usr/lib/systemd/system/sysinit.target.wants/journal.service")).unwrap();
-        symlink("graphical.target", place("/usr/lib/systemd/system/default.target")).unwrap();
-        let told = || -> (Vec<String>, &[&str]) {
-            let listing = read_all(&Root::at(folder.path()), &RedactionKey::new([7; 32])).unwrap();
-            let active = |(item, reading): &(ItemId, Reading)| Some(format!("{} {}", item.key, reading.fields.value("active")?));
-            (listing.items.iter().filter_map(active).collect(), listing.unsettled)
-        };
-        assert_eq!(told(), (vec![], [].as_slice()), "no systemd, or an older one");
-        let begin = |unit: &str| {
-            std::fs::create_dir_all(place("/run/systemd/units")).unwrap();
-            symlink("4c1d", place(&format!("/run/systemd/units/invocation:{unit}"))).unwrap();
-        };
-        begin("ssh.service");
-        begin("multi-user.target");
-        assert_eq!(told(), (vec![], ["active"].as_slice()), "it starts up to another target");
-        begin("graphical.target");
-        let up = ["fstrim.timer false", "journal.service false", "off.service false", "ssh.service true"];
-        assert_eq!(told(), (up.map(str::to_owned).to_vec(), [].as_slice()));
     }
 
     #[test]

@@ -339,9 +339,6 @@ impl<S: Sink> Observer<S> {
         if kind == ItemKind::Package {
             self.withhold_interim(&mut listing, Instant::now());
         }
-        for name in listing.unsettled {
-            self.keep(name, &mut listing.items);
-        }
         Ok(listing)
     }
 
