@@ -4,6 +4,8 @@
 //! `enabled` follows systemctl is-enabled: enabled, enabled-runtime, linked, linked-runtime, alias,
 //! masked, masked-runtime, static, indirect, disabled. Presets and generators are not considered.
 
+pub mod activity;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
@@ -15,6 +17,7 @@ use trueline_drift::redact::RedactionKey;
 use trueline_drift::{FieldName, Fields, ItemKind, Value, text};
 
 use super::{CollectError, Collector, Listing, Root, listing, refusal, root, settings};
+use activity::Activity;
 
 /// In the order of priority, as in systemd.unit(5).
 pub const FOLDERS: &[&str] =
@@ -37,14 +40,19 @@ pub(super) struct Found {
     /// Units that a link in a .wants, .requires or .upholds folder, or an alias, of /etc or /run names.
     wanted: BTreeSet<Vec<u8>>,
     wanted_at_runtime: BTreeSet<Vec<u8>>,
+    /// And of their packages.
+    wanted_by_packages: BTreeSet<Vec<u8>>,
 }
 
 pub const COLLECTOR: Collector =
     Collector { kind: ItemKind::Unit, sources: FOLDERS, poll: None, read: |place| read_all(place.root, place.key) };
 
+pub const ACTIVE: &str = "active";
+
 pub fn read_all(root: &Root, key: &RedactionKey) -> Result<Listing, CollectError> {
     let found = found(root)?;
-    let units = found.units.iter().map(|(name, path)| (name.clone(), fields(root, key, &found, name, path)));
+    let activity = Activity::read(root);
+    let units = found.units.iter().map(|(name, path)| (name.clone(), fields(root, key, &found, name, path, activity.as_ref())));
     Ok(listing(ItemKind::Unit, units, 0))
 }
 
@@ -95,12 +103,12 @@ fn survey(place: &Path, folder: &str, found: &mut Found) -> io::Result<()> {
     Ok(())
 }
 
-/// Only what lies in /etc and /run is somebody's decision; links beneath /usr belong to the package.
+/// Only what lies in /etc and /run is somebody's decision.
 fn want(found: &mut Found, folder: &str, unit: &[u8]) {
     let wanted = match folder {
         "/etc/systemd/system" => &mut found.wanted,
         "/run/systemd/system" => &mut found.wanted_at_runtime,
-        _ => return,
+        _ => &mut found.wanted_by_packages,
     };
     wanted.insert(unit.to_vec());
 }
@@ -134,7 +142,7 @@ pub(super) fn enabled(found: &Found, name: &[u8], fragment: &Fragment) -> Value 
     }
 }
 
-fn fields(root: &Root, key: &RedactionKey, found: &Found, name: &[u8], path: &Path) -> Fields {
+fn fields(root: &Root, key: &RedactionKey, found: &Found, name: &[u8], path: &Path, activity: Option<&Activity>) -> Fields {
     let host = |path: &Path| text::printable(root.host_path(path).as_os_str().as_bytes()).into_owned();
     let mut fields = Fields::new();
     fields.set(FieldName::known("path"), Value::text(&host(path)));
@@ -147,7 +155,7 @@ fn fields(root: &Root, key: &RedactionKey, found: &Found, name: &[u8], path: &Pa
     {
         fields.set(FieldName::known("sha256"), Value::Text(hex::encode(Sha256::digest(bytes))));
     }
-    fields.set(FieldName::known("enabled"), enabled(found, name, &fragment));
+    let enabled = enabled(found, name, &fragment);
     let instances = instances(found, name);
     if !instances.is_empty() {
         fields.set(FieldName::known("instances"), Value::list(instances));
@@ -172,6 +180,10 @@ fn fields(root: &Root, key: &RedactionKey, found: &Found, name: &[u8], path: &Pa
             Err(error) => fields.set(FieldName::known("dropins_sha256"), Value::unreadable(refusal::reason(&error))),
         }
     }
+    if let Some(active) = activity.and_then(|activity| activity.of(name, &enabled, found, &files)) {
+        fields.set(FieldName::known(ACTIVE), active);
+    }
+    fields.set(FieldName::known("enabled"), enabled);
     fields
 }
 
@@ -289,8 +301,10 @@ mod tests {
     use std::os::unix::fs::symlink;
 
     use proptest::prelude::*;
+    use trueline_drift::ItemId;
 
     use super::*;
+    use crate::collect::Reading;
 
     #[test]
     fn units_are_told_as_systemctl_would() {
@@ -345,6 +359,41 @@ mod tests {
                 "x.service unreadable: the link leads nowhere /etc/systemd/system/x.service - -",
             ]
         );
+    }
+
+    #[test]
+    fn what_is_active_is_told_of_services_that_last() {
+        let folder = tempfile::tempdir().unwrap();
+        let place = |path: &str| folder.path().join(path.trim_start_matches('/'));
+        let write = |path: &str, text: &str| {
+            std::fs::create_dir_all(place(path).parent().unwrap()).unwrap();
+            std::fs::write(place(path), text).unwrap();
+        };
+        let install = "[Install]\nWantedBy=multi-user.target\n";
+        for unit in ["ssh.service", "off.service", "fstrim.timer", "asked.service", "asked.socket"] {
+            write(&format!("/usr/lib/systemd/system/{unit}"), install);
+        }
+        write("/usr/lib/systemd/system/once.service", &format!("[Service]\nType=oneshot\n{install}"));
+        write("/usr/lib/systemd/system/rules.service", &format!("[Service]\nType=oneshot\nRemainAfterExit=yes\n{install}"));
+        write("/usr/lib/systemd/system/dropped-once.service", install);
+        write("/usr/lib/systemd/system/dropped-.service.d/once.conf", "[Service]\nType=oneshot\n");
+        write("/usr/lib/systemd/system/called.service", "[Service]\nType=dbus\n");
+        write("/usr/lib/systemd/system/journal.service", "[Service]\n");
+        write("/usr/lib/systemd/system/journal.socket", "[Socket]\n");
+        write("/usr/lib/systemd/system/getty@.service", install);
+        std::fs::create_dir_all(place("/usr/lib/systemd/system/sysinit.target.wants")).unwrap();
+        symlink("../journal.service", place("/usr/lib/systemd/system/sysinit.target.wants/journal.service")).unwrap();
+        let told = || -> Vec<String> {
+            let listing = read_all(&Root::at(folder.path()), &RedactionKey::new([7; 32])).unwrap();
+            let active = |(item, reading): &(ItemId, Reading)| Some(format!("{} {}", item.key, reading.fields.value(ACTIVE)?));
+            listing.items.iter().filter_map(active).collect()
+        };
+        assert_eq!(told(), [""; 0], "no systemd, or an older one");
+        std::fs::create_dir_all(place("/run/systemd/units")).unwrap();
+        for unit in ["ssh.service", "rules.service"] {
+            symlink("4c1d", place(&format!("/run/systemd/units/invocation:{unit}"))).unwrap();
+        }
+        assert_eq!(told(), ["journal.service false", "off.service false", "rules.service true", "ssh.service true"]);
     }
 
     #[test]

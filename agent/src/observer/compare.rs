@@ -335,9 +335,12 @@ impl<S: Sink> Observer<S> {
 
     /// All items of a kind as far as they can be told now; the rest of each is as it was.
     pub(super) fn read_kind(&mut self, kind: ItemKind) -> Result<Listing, CollectError> {
+        let stirred_at = if kind == ItemKind::Unit { self.stirred_at() } else { None };
         let mut listing = self.parts.collectors.read_kind(kind)?;
-        if kind == ItemKind::Package {
-            self.withhold_interim(&mut listing, Instant::now());
+        match kind {
+            ItemKind::Package => self.withhold_interim(&mut listing, Instant::now()),
+            ItemKind::Unit => self.withhold_activity(&mut listing, stirred_at, Instant::now()),
+            _ => {}
         }
         Ok(listing)
     }

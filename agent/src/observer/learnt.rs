@@ -26,6 +26,9 @@ const ADDED: [Added; 5] = [
     (ItemKind::Unit, &["dropins", "dropins_sha256"]),
 ];
 
+/// Fields that a reading may leave out because nobody can tell them then: that one is told again is no change.
+const AT_TIMES: [Added; 1] = [(ItemKind::Unit, &["active"])];
+
 /// An item as it was before, with what would have been told of it then; nothing where it was. `known` is the vocabulary in which
 /// all items were last told.
 pub(super) fn with_learnt(kind: ItemKind, known: u64, before: &Fields, after: &Fields) -> Option<Fields> {
@@ -36,6 +39,7 @@ pub(super) fn with_learnt(kind: ItemKind, known: u64, before: &Fields, after: &F
     }
     let news = usize::try_from(known).ok().and_then(|known| ADDED.get(known..)).unwrap_or_default();
     add(news, kind, &mut learnt, after);
+    add(&AT_TIMES, kind, &mut learnt, after);
     (learnt != *before).then_some(learnt)
 }
 

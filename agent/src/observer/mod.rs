@@ -9,6 +9,7 @@
 //! - Every loss ends with a gap record, after the scope was read again.
 //! - What a scan read is never believed over what an event showed later.
 
+mod activity;
 mod aside;
 mod candidates;
 mod compare;
@@ -54,6 +55,7 @@ use crate::sensor::{Sensors, Signal, View};
 use crate::state::{InventoryComplete, State, StateError, StoredPolicy};
 use crate::status::{Phase, Progress, Status};
 
+use activity::Activity;
 use aside::Aside;
 pub use aside::LARGE;
 use compare::Novelty;
@@ -141,6 +143,7 @@ pub struct Observer<S> {
     next_full_scan: Instant,
     polls: Polls,
     interim: Interim,
+    activity: Activity,
     /// Kinds in view that could never be read yet: what they hold is not new once they can.
     unread: BTreeSet<ItemKind>,
     /// In which all items were last told.
@@ -210,6 +213,7 @@ impl<S: Sink> Observer<S> {
             next_full_scan: Instant::now() + full_scan,
             polls: Polls::default(),
             interim: Interim::default(),
+            activity: Activity::default(),
             unread: BTreeSet::new(),
             vocabulary,
             vocabulary_to_note: None,
@@ -407,9 +411,10 @@ impl<S: Sink> Observer<S> {
         }
         self.tell_sessions();
         self.look_at_runs(now);
+        self.look_at_activity(now);
         // Nothing is read while an offer waits.
         if self.offer_again.is_none() {
-            let polled: Vec<_> = self.parts.collectors.polled().chain(self.interim.polled()).collect();
+            let polled: Vec<_> = self.parts.collectors.polled().chain(self.interim.polled()).chain(self.activity.polled()).collect();
             let coverage = || self.parts.sensors.as_ref().map_or_else(Vec::new, |sensors| sensors.coverage());
             if let Some(kind) = self.polls.take_due(&polled, now, coverage) {
                 self.poll_kind(kind);

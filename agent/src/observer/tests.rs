@@ -1,5 +1,6 @@
 //! The observer over a real folder and a real state, with signals by hand.
 
+mod activity;
 mod candidates;
 mod configuration;
 mod findings;

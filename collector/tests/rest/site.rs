@@ -306,7 +306,7 @@ pub async fn shown(port: u16) -> Site {
             ("file:/usr/lib/x86_64-linux-gnu/libcrypto.so.3", file("0644").with("sha256", digest)),
             ("file:/usr/bin/openssl", file("0755").with("sha256", digest)),
             ("package:openssl", Fields::new().with("version", "3.0.11-1~deb12u2").with("status", "installed")),
-            ("unit:ssh.service", Fields::new().with("enabled", "enabled")),
+            ("unit:ssh.service", Fields::new().with("enabled", "enabled").with("active", true)),
             ("file:/etc/profile.d/proxy.sh", file("0644").with("sha256", digest)),
         ])
         .await;

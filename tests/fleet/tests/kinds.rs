@@ -63,6 +63,7 @@ const ACTS: &[Act] = &[
     Act { command: "gpasswd -A alice users", item: "group:users", kind: MODIFIED, field: "administrators", becomes: || json!(["alice"]) },
     Act { command: "gpasswd -a bob sudo", item: "group:sudo", kind: MODIFIED, field: "members", becomes: || json!(["bob"]) },
     Act { command: "systemctl mask cron", item: "unit:cron.service", kind: MODIFIED, field: "enabled", becomes: || json!("masked") },
+    Act { command: "systemctl stop cron", item: "unit:cron.service", kind: MODIFIED, field: "active", becomes: || json!(false) },
     Act {
         command: "printf '[Timer]\\nOnCalendar=daily\\nUnit=cron.service\\n' > /etc/systemd/system/probe.timer",
         item: "timer:probe.timer",
@@ -289,6 +290,13 @@ async fn each_kind_tells_what_an_administrator_changed() -> anyhow::Result<()> {
         web.host.root("mount -o remount,rw,bind /proc/sys").await?;
         web.host.root("install -m 0755 /bin/true /usr/local/sbin/run-me").await?;
         found(&collector, &web, "file:/usr/local/sbin/", "run-me", CREATED).await?;
+        // Until the host has started nothing is told of what is active.
+        let items = format!("/hosts/{}/items", web.id);
+        wait::until("what is told of cron to say that it is active", LIMIT, async || {
+            let units = collector.rest().all(&items, &[("kind", "unit")]).await?;
+            Ok(units.iter().any(|unit| unit["item"] == "unit:cron.service" && unit["fields"]["active"] == true).then_some(()))
+        })
+        .await?;
         let mut missing = Vec::new();
         for act in ACTS {
             web.host.root(act.command).await.with_context(|| format!("doing `{}`", act.command))?;

@@ -1,6 +1,7 @@
 //! Who is named for what processes really do, by sensors and observer together.
 
-use std::process::Command;
+use std::io::Write;
+use std::process::{Command, Stdio};
 
 use trueline_drift::Value;
 use trueline_drift::change::ChangeKind;
@@ -134,18 +135,26 @@ fn of_two_writers_of_one_setting_none_is_surely_taken_for_the_other() {
         test,
         0,
         |_| {},
-        |_| {
-            // Close upon each other first, and then as far apart as an emulated machine needs to name anybody surely.
-            let writer = |first: u32, pause: &str, later: &str| {
-                let write = |from: u32, to: u32, pause: &str| {
-                    format!("for i in $(seq {} 2 {}); do echo $i > {SETTING}; sleep {pause}; done", first + from, first + to)
-                };
-                let script = format!("{}; {}", write(0, 80, pause), write(82, 94, later));
+        |scene| {
+            let writer = |first: u32, pause: &str| {
+                let script = format!("for i in $(seq {first} 2 {}); do echo $i > {SETTING}; sleep {pause}; done", first + 80);
                 Command::new("sh").args(["-c", &script]).spawn().unwrap()
             };
-            let mut both = [writer(1000, "0.071", "0.61"), writer(1001, "0.083", "0.79")];
+            let mut both = [writer(1000, "0.071"), writer(1001, "0.083")];
             writers.extend(both.iter().map(std::process::Child::id));
             both.iter_mut().for_each(|writer| assert!(writer.wait().unwrap().success()));
+            // And one alone, each time when the time before was told: that one can be named surely however slow the machine is.
+            let script = format!("while read value; do echo $value > {SETTING}; done");
+            let mut alone = Command::new("sh").args(["-c", &script]).stdin(Stdio::piped()).spawn().unwrap();
+            writers.push(alone.id());
+            let mut values = alone.stdin.take().unwrap();
+            for value in 3000..3010 {
+                let told = scene.status.changes.load(Ordering::Relaxed);
+                writeln!(values, "{value}").unwrap();
+                until("what one wrote alone to be told", || scene.status.changes.load(Ordering::Relaxed) > told);
+            }
+            drop(values);
+            assert!(alone.wait().unwrap().success());
         },
     );
     let Some(told) = told else { return };
@@ -154,7 +163,8 @@ fn of_two_writers_of_one_setting_none_is_surely_taken_for_the_other() {
     assert!(of_it.iter().any(is_sure), "nobody is surely named: {of_it:?}");
     for change in of_it.into_iter().filter(is_sure) {
         let Some(Value::Text(value)) = after(change, "value") else { panic!("{change:?}") };
-        let writer = value.trim().parse::<usize>().unwrap() % 2;
+        let value: usize = value.trim().parse().unwrap();
+        let writer = if value < 3000 { value % 2 } else { 2 };
         assert_eq!(pid(change), Some(pids[writer]), "{change:?}");
     }
 }

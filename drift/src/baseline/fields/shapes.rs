@@ -127,6 +127,7 @@ const TOOLS: [&str; TransactionKind::ALL.len()] = {
 
 const UNIT: Shape = Shape {
     fields: &[
+        ("active", Boolean),
         ("config_left_out", Number),
         ("dropins", List),
         ("dropins_sha256", Digest),
