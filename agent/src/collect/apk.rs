@@ -91,7 +91,7 @@ mod tests {
         let root = Root::at(folder.path());
         std::fs::create_dir_all(root.path(DATABASES[0]).parent().unwrap()).unwrap();
         std::fs::write(root.path(DATABASES[0]), SAMPLE).unwrap();
-        let listing = package::read_all(&root).unwrap();
+        let listing = package::read_all(&root, &package::Origins::default()).unwrap();
         let shown: Vec<_> =
             listing.items.iter().map(|(item, reading)| format!("{item} {}", serde_json::to_string(&reading.fields).unwrap())).collect();
         assert_eq!(

@@ -99,7 +99,7 @@ mod tests {
             policy: &policy,
             key: &RedactionKey::new([7; 32]),
             holders: &crate::collect::Holders::here(root.clone()),
-            configured: &crate::collect::sysctl::LastConfigured::default(),
+            kept: &crate::collect::Kept::default(),
         })
         .unwrap();
         assert_eq!((read.items.len(), read.skipped), (2, 1));

@@ -8,7 +8,7 @@ use trueline_drift::watch::{WatchPolicy, is_beneath};
 use trueline_drift::{ItemId, ItemKind, text};
 
 use super::file::Known;
-use super::{CollectError, Collector, FileReader, Holders, Listing, Place, Reading, Root, rpm, sysctl};
+use super::{CollectError, Collector, FileReader, Holders, Kept, Listing, Place, Reading, Root, rpm, sysctl};
 
 /// Every kind but files, which only a scan can list. A new kind is a file of this folder and a line here.
 const KINDS: &[&Collector] = &[
@@ -56,7 +56,7 @@ pub struct Collectors {
     key: RedactionKey,
     files: FileReader,
     holders: Holders,
-    configured: sysctl::LastConfigured,
+    kept: Kept,
 }
 
 impl Collectors {
@@ -68,7 +68,7 @@ impl Collectors {
     pub fn with_root(root: Root, policy: Arc<WatchPolicy>, key: RedactionKey) -> Self {
         let files = FileReader::new(&root, key.clone(), None);
         let holders = Holders::here(root.clone());
-        Self { root, policy, key, files, holders, configured: sysctl::LastConfigured::default() }
+        Self { root, policy, key, files, holders, kept: Kept::default() }
     }
 
     /// For an observer that is to be confined: what it will not be able to see is seen by a thread that begins here.
@@ -100,7 +100,7 @@ impl Collectors {
     pub fn read_item(&mut self, item: &ItemId, known: Known<'_>) -> Result<Option<Reading>, CollectError> {
         match item.kind {
             ItemKind::File => Ok(self.files.read(&item.key.bytes(), known)?),
-            ItemKind::Sysctl => sysctl::read_one(&self.root, &item.key, &self.configured),
+            ItemKind::Sysctl => sysctl::read_one(&self.root, &item.key, &self.kept.configured),
             kind => Ok(self.list(kind)?.items.into_iter().find(|(id, _)| id == item).map(|(_, reading)| reading)),
         }
     }
@@ -121,7 +121,7 @@ impl Collectors {
 
     /// As [`Self::read_kind`], with the count of entries left out.
     pub fn list(&self, kind: ItemKind) -> Result<Listing, CollectError> {
-        let place = Place { root: &self.root, policy: &self.policy, key: &self.key, holders: &self.holders, configured: &self.configured };
+        let place = Place { root: &self.root, policy: &self.policy, key: &self.key, holders: &self.holders, kept: &self.kept };
         // Of runs there is nothing to read but what was told of them.
         KINDS.iter().find(|collector| collector.kind == kind).map_or_else(|| Ok(Listing::default()), |collector| (collector.read)(&place))
     }

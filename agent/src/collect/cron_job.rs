@@ -291,7 +291,7 @@ mod tests {
             policy: &policy,
             key: &RedactionKey::new([7; 32]),
             holders: &crate::collect::Holders::here(root.clone()),
-            configured: &crate::collect::sysctl::LastConfigured::default(),
+            kept: &crate::collect::Kept::default(),
         })
         .unwrap();
         assert_eq!(read.skipped, 1);

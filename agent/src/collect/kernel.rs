@@ -140,7 +140,7 @@ mod tests {
             policy: &WatchPolicy::default(),
             key: &RedactionKey::new([1; 32]),
             holders: &crate::collect::Holders::here(root.clone()),
-            configured: &crate::collect::sysctl::LastConfigured::default(),
+            kept: &crate::collect::Kept::default(),
         };
         let listing = read_all(&place).unwrap();
         listing.items.iter().map(|(item, reading)| format!("{item} {}", serde_json::to_string(&reading.fields).unwrap())).collect()

@@ -130,7 +130,14 @@ pub struct Place<'a> {
     pub policy: &'a WatchPolicy,
     pub key: &'a RedactionKey,
     pub holders: &'a Holders,
-    pub configured: &'a sysctl::LastConfigured,
+    pub kept: &'a Kept,
+}
+
+/// What collectors keep from one reading to the next.
+#[derive(Debug, Default)]
+pub struct Kept {
+    pub configured: sysctl::LastConfigured,
+    pub origins: package::Origins,
 }
 
 /// All items of one kind.

@@ -3,6 +3,8 @@
 //! A package whose entry makes no sense is not gone: as long as its name can be told, what cannot be read
 //! of it is unreadable.
 
+mod origin;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, BufRead, BufReader, Read};
 
@@ -10,12 +12,16 @@ use trueline_drift::{FieldName, Fields, ItemKind, Value, text};
 
 use super::{CollectError, Collector, Listing, Root, apk, listing, rpm};
 use crate::kernel::file::{EntryType, Pinned};
+pub use origin::Origins;
 
 pub const STATUS: &str = "/var/lib/dpkg/status";
 
 /// Many times what the largest known hosts have.
 pub(super) const DATABASE_LIMIT: u64 = 256 * 1024 * 1024;
 pub(super) const LINE_LIMIT: u64 = 16 * 1024;
+
+/// Kept for as long as the version is: see [`origin`].
+pub const ORIGIN: &str = "origin";
 
 /// Most configuration files that a package has left behind.
 const OBSOLETE_LIMIT: usize = 1024;
@@ -33,6 +39,8 @@ pub struct Package {
     pub vendor: Vec<u8>,
     pub signature_key: Vec<u8>,
     pub module: Vec<u8>,
+    /// Of dpkg: the repositories that have its version.
+    pub repositories: origin::Repositories,
     /// Configuration files that an earlier version brought and this one does not.
     pub obsolete_conffiles: Vec<Vec<u8>>,
     /// Fields that cannot be read, and why.
@@ -43,10 +51,10 @@ pub const COLLECTOR: Collector = Collector {
     kind: ItemKind::Package,
     sources: &[STATUS, apk::DATABASES[0], apk::DATABASES[1], rpm::DATABASES[0], rpm::DATABASES[1]],
     poll: None,
-    read: |place| read_all(place.root),
+    read: |place| read_all(place.root, &place.kept.origins),
 };
 
-pub fn read_all(root: &Root) -> Result<Listing, CollectError> {
+pub fn read_all(root: &Root, origins: &Origins) -> Result<Listing, CollectError> {
     let failed = |error: io::Error| CollectError::database(STATUS, &error);
     let (mut packages, mut skipped) = (Vec::new(), 0);
     match Pinned::follow(&root.path(STATUS)) {
@@ -61,6 +69,10 @@ pub fn read_all(root: &Root) -> Result<Listing, CollectError> {
         Ok(_) => return Err(failed(io::Error::other("it is not a regular file"))),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(failed(error)),
+    }
+    let repositories = origins.of(root, &packages);
+    for (package, repositories) in packages.iter_mut().zip(repositories) {
+        package.repositories = repositories;
     }
     let (more, malformed) = apk::read_all(root)?;
     packages.extend(more);
@@ -201,6 +213,10 @@ fn fields(group: &[Package]) -> Fields {
     set("vendor", group.iter().map(|package| &package.vendor).collect());
     set("signature_key", group.iter().map(|package| &package.signature_key).collect());
     set("module", group.iter().map(|package| &package.module).collect());
+    let repositories: BTreeSet<_> = group.iter().flat_map(|package| package.repositories.iter()).map(ToString::to_string).collect();
+    if !repositories.is_empty() {
+        fields.set(FieldName::known(ORIGIN), Value::list(repositories.into_iter().collect()));
+    }
     // What upgrades leave alone. Nearly all are not held, and have no such field.
     if group.iter().any(|package| package.status.starts_with(b"hold ")) {
         fields.set(FieldName::known("hold"), true.into());
@@ -287,7 +303,7 @@ mod tests {
         std::fs::create_dir_all(folder.path().join("var/lib/dpkg")).unwrap();
         let file = std::fs::File::create(folder.path().join(&STATUS[1..])).unwrap();
         file.set_len(DATABASE_LIMIT + 1).unwrap();
-        let error = read_all(&Root::at(folder.path())).unwrap_err().to_string();
+        let error = read_all(&Root::at(folder.path()), &Origins::default()).unwrap_err().to_string();
         assert!(error.contains("larger than"), "{error}");
     }
 

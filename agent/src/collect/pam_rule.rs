@@ -86,7 +86,7 @@ mod tests {
             policy: &policy,
             key: &key(),
             holders: &crate::collect::Holders::here(root.clone()),
-            configured: &crate::collect::sysctl::LastConfigured::default(),
+            kept: &crate::collect::Kept::default(),
         })
         .unwrap();
         let shown: Vec<_> =

@@ -127,7 +127,7 @@ mod tests {
             policy: &WatchPolicy::default(),
             key: &RedactionKey::new([1; 32]),
             holders: &holders,
-            configured: &crate::collect::sysctl::LastConfigured::default(),
+            kept: &crate::collect::Kept::default(),
         };
         let items = read_all(&place).unwrap().items;
         items.iter().map(|(item, reading)| format!("{item} {}", serde_json::to_string(&reading.fields).unwrap())).collect()

@@ -60,7 +60,7 @@ fn rules_defaults_and_aliases_are_told_with_what_is_included() {
         policy: &policy,
         key: &key(),
         holders: &crate::collect::Holders::here(root.clone()),
-        configured: &crate::collect::sysctl::LastConfigured::default(),
+        kept: &crate::collect::Kept::default(),
     });
     assert_eq!(listing.skipped, 1);
     let told = shown(&listing);

@@ -26,7 +26,7 @@ pub const COLLECTOR: Collector = Collector {
     kind: ItemKind::Sysctl,
     sources: &configured::FOLDERS,
     poll: Some(EVERY),
-    read: |place| read_all(place.root, place.policy, place.configured),
+    read: |place| read_all(place.root, place.policy, &place.kept.configured),
 };
 
 pub fn read_all(root: &Root, policy: &WatchPolicy, configured: &LastConfigured) -> Result<Listing, CollectError> {

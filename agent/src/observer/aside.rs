@@ -13,9 +13,13 @@ use std::time::{Duration, Instant};
 use trueline_drift::redact::RedactionKey;
 use trueline_drift::{Actor, Cause, ItemId};
 
+use super::compare::UNWRITTEN;
+use super::freshness::STILL_WRITTEN;
 use super::settle::together;
+use super::{Observer, Scope, Sink};
+use crate::clock;
 use crate::collect::pace::Pace;
-use crate::collect::{FileReader, ReadError, Reading, Root};
+use crate::collect::{CollectError, FileReader, ReadError, Reading, Root};
 use crate::kernel::thread::read_behind_others;
 
 /// The most that is read between two events: 10 ms of hashing.
@@ -138,6 +142,57 @@ impl Drop for Aside {
         if let Some(work) = self.at_work.take() {
             // What it read is found again at the next start.
             drop(work.thread.join());
+        }
+    }
+}
+
+impl<S: Sink> Observer<S> {
+    pub(super) fn read_aside(&mut self, item: &ItemId, cause: Cause, actor: &Actor) {
+        // Whatever of it has changed by then, its contents may be among it.
+        let actor = if self.unwritten { actor.but(UNWRITTEN) } else { actor.clone() };
+        let request = Request { item: item.clone(), cause, actor, asked_at: Instant::now() };
+        if let Err(Crowded) = self.aside.ask(request) {
+            self.read_later(Scope::of(item), &"too many large files wait to be read");
+        }
+    }
+
+    /// Takes what was read aside, and has the next large file read.
+    pub(super) fn work_aside(&mut self) {
+        let Some((request, read)) = self.aside.take(self.parts.policy.scan_bytes_per_second, Instant::now()) else { return };
+        if !self.parts.policy.watches(&request.item) {
+            // Another watch list came meanwhile.
+            return;
+        }
+        let present = match read {
+            // Since it was opened it may have gone, or another may have come in its place: what was read counts if it still holds.
+            Ok(Some(reading)) => {
+                let known = reading.stamp.as_ref().map(|stamp| (stamp, &reading.fields));
+                match self.parts.collectors.read_item(&request.item, known) {
+                    // It has changed again and is as large: an event tells of that, and this is what is known until then.
+                    Err(CollectError::File(ReadError::Large { .. })) => Ok(Some(reading)),
+                    present => present,
+                }
+            }
+            read => read.map_err(CollectError::from),
+        };
+        match present {
+            Ok(reading) => {
+                // Who touched it meanwhile may have changed what was read.
+                let may_be_anothers = self.settle.holds(&request.item.key.bytes())
+                    || reading.as_ref().is_some_and(|reading| self.may_be_anothers(&request.item, reading));
+                let is_doubtful = request.cause == Cause::Event && self.names(&request.actor) && may_be_anothers;
+                let mut actor = if is_doubtful { request.actor.but(STILL_WRITTEN) } else { request.actor };
+                if request.cause == Cause::Event {
+                    let before = self.stored(&request.item).ok().flatten();
+                    let done = (clock::now(), true);
+                    actor = self.tell_others(&request.item, before.as_ref(), reading.as_ref(), done, &actor, &mut VecDeque::new());
+                }
+                self.compare(request.item.clone(), reading, request.cause, &actor, self.novelty(&request.item));
+            }
+            Err(error) => {
+                self.note_failure(request.item.key.as_str(), &error);
+                self.read_later(Scope::of(&request.item), &error);
+            }
         }
     }
 }

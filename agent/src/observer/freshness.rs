@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use trueline_drift::{Actor, Cause, Certainty, ItemId, ItemKind, Time};
 
-use super::compare::Telling;
+use super::kinds::Telling;
 use super::settle::{Held, HeldReading, Settled};
 use super::unpacking::changed_ns;
 use super::{Observer, Scope, Sink};

@@ -27,7 +27,7 @@ const ADDED: [Added; 5] = [
 ];
 
 /// Fields that a reading may leave out because nobody can tell them then: that one is told again is no change.
-const AT_TIMES: [Added; 1] = [(ItemKind::Unit, &["active"])];
+const AT_TIMES: [Added; 2] = [(ItemKind::Package, &["origin"]), (ItemKind::Unit, &["active"])];
 
 /// An item as it was before, with what would have been told of it then; nothing where it was. `known` is the vocabulary in which
 /// all items were last told.

@@ -16,8 +16,8 @@ use tracing::{info, warn};
 use trueline_drift::watch::WatchPolicy;
 use trueline_drift::{CoverageGap, GapReason, ItemId, ItemKind, RecordBody, Time};
 
-use super::compare::Telling;
 use super::findings::Finding;
+use super::kinds::Telling;
 use super::plans::{Plan, Why};
 use super::{BATCH, Novelty, Observer, Scope, Sink, learnt};
 use crate::clock;

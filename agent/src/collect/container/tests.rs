@@ -15,7 +15,7 @@ fn listed(files: &[(&str, &str)]) -> Result<Listing, CollectError> {
         policy: &WatchPolicy::default(),
         key: &RedactionKey::new([1; 32]),
         holders: &crate::collect::Holders::here(root.clone()),
-        configured: &crate::collect::sysctl::LastConfigured::default(),
+        kept: &crate::collect::Kept::default(),
     })
 }
 

@@ -8,7 +8,7 @@ fn read_beneath(root: &Root) -> Listing {
         policy: &WatchPolicy::default(),
         key: &RedactionKey::new([1; 32]),
         holders: &crate::collect::Holders::here(root.clone()),
-        configured: &crate::collect::sysctl::LastConfigured::default(),
+        kept: &crate::collect::Kept::default(),
     })
     .unwrap()
 }

@@ -4,7 +4,7 @@ use std::os::unix::fs::symlink;
 use std::time::Instant;
 
 use super::*;
-use crate::observer::compare::Telling;
+use crate::observer::kinds::Telling;
 
 const UNITS: &str = "run/systemd/units";
 

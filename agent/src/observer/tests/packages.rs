@@ -9,7 +9,7 @@ use std::time::Instant;
 use super::*;
 use crate::collect::manifest;
 use crate::observer::Settled;
-use crate::observer::compare::Telling;
+use crate::observer::kinds::Telling;
 
 /// A process that has dpkg's lock until it is told to let go of it, or dropped.
 struct Manager(Child);

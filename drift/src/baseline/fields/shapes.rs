@@ -39,6 +39,7 @@ const PACKAGE: Shape = Shape {
         ("hold", Boolean),
         ("module", TextOrSet),
         ("obsolete_conffiles", Set),
+        ("origin", Set),
         ("signature_key", TextOrSet),
         ("source", TextOrSet),
         ("status", TextOrSet),

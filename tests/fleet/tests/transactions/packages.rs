@@ -51,7 +51,10 @@ pub async fn installed_once_more(scene: &Scene) -> anyhow::Result<()> {
     archive::publish(host, &[Deb::new("many", 1).files("/usr/lib/many", MANY)]).await?;
     host.ssh(Login::Alice, "sudo DEBIAN_FRONTEND=noninteractive apt-get -q -y install many").await?;
     let is_created = |change: &Value| change["kind"] == "created";
-    let run = scene.change("package:many", is_created).await?["transaction"]["id"].as_str().context("no run")?.to_owned();
+    let package = scene.change("package:many", is_created).await?;
+    let origin = package["fields"].as_array().into_iter().flatten().find(|field| field["name"] == "origin");
+    ensure!(origin.is_some_and(|field| field["after"] == serde_json::json!(["/srv/story/."])), "{package:#}");
+    let run = package["transaction"]["id"].as_str().context("no run")?.to_owned();
     scene.ended_run(&run).await?;
     let installed = scene.changes_of("transaction", &run).await?;
     let parts = installed.iter().filter(|change| change["shipped_by"] == "package:many").count();
