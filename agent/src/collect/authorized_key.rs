@@ -1,9 +1,9 @@
-//! Keys that let somebody in over ssh, from authorized_keys and authorized_keys2 of every user's home (sshd(8)).
+//! Keys that let somebody in over ssh: from every file in which sshd looks for a user's, as its configuration names them (sshd(8)).
 //!
 //! Homes belong to users: no link beneath one is followed and nothing but a regular file is opened. A file that is there
 //! and cannot be read is an item of its own, since it may let anybody in; one user's cannot hide another's.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::os::unix::ffi::OsStrExt;
 use std::time::Duration;
 
@@ -13,19 +13,18 @@ use trueline_drift::{FieldName, Fields, ItemKind, Value, text};
 
 use super::account::records;
 use super::texts::{Links, read};
-use super::{CollectError, Collector, Listing, Place, Root, command, filesystem, listing, refusal};
+use super::{CollectError, Collector, Listing, Place, Root, command, filesystem, listing, refusal, sshd};
 use crate::mount_table;
 
 const DATABASE_LIMIT: u64 = 16 * 1024 * 1024;
 const FILE_LIMIT: u64 = 1024 * 1024;
 /// Many times what the largest known files hold.
 const KEYS_LIMIT: usize = 4096;
-const FILES: [&str; 2] = [".ssh/authorized_keys", ".ssh/authorized_keys2"];
 
 /// Which homes there are stands in /etc/passwd, so that they cannot be sources; most need not be watched either.
 pub const COLLECTOR: Collector = Collector {
     kind: ItemKind::AuthorizedKey,
-    sources: &["/etc/passwd", "/root/.ssh"],
+    sources: &["/etc/passwd", "/root/.ssh", "/etc/ssh"],
     poll: Some(Duration::from_secs(60)),
     read: read_all,
 };
@@ -44,8 +43,9 @@ fn read_all(place: &Place<'_>) -> Result<Listing, CollectError> {
     let passwd = passwd.unwrap_or_default();
     let mut users = HashSet::new();
     let remote = remote_mounts(place.root);
+    let names = sshd::key_files(place.root);
     for record in records(&passwd) {
-        let [user, _, _, _, _, home, _] = record[..] else { continue };
+        let [user, _, uid, _, _, home, _] = record[..] else { continue };
         if home.first() != Some(&b'/') || !users.insert(user) {
             continue;
         }
@@ -54,8 +54,14 @@ fn read_all(place: &Place<'_>) -> Result<Listing, CollectError> {
             continue;
         }
         let home = settled(place.root, home);
-        for file in FILES {
-            let path = [home.as_slice(), b"/", file.as_bytes()].concat();
+        let paths: BTreeSet<Vec<u8>> = names.iter().map(|name| path(name, user, uid, &home)).collect();
+        for path in paths {
+            if !path.starts_with(&home)
+                && let Err(reason) = near(place.root, &path, &remote)
+            {
+                unread(user, &text::printable(&path), reason, &mut keys);
+                continue;
+            }
             let shown = text::printable(&path);
             match read(place.root, &path, Links::Refused, FILE_LIMIT) {
                 Ok(None) => {}
@@ -65,6 +71,26 @@ fn read_all(place: &Place<'_>) -> Result<Listing, CollectError> {
         }
     }
     Ok(listing(ItemKind::AuthorizedKey, keys.items, skipped))
+}
+
+/// A user's file of keys: `%h`, `%u` and `%U` are the home, the name and the number (sshd_config(5), TOKENS).
+fn path(name: &str, user: &[u8], uid: &[u8], home: &[u8]) -> Vec<u8> {
+    let mut path = Vec::with_capacity(home.len() + name.len() + 1);
+    let mut bytes = name.bytes();
+    while let Some(byte) = bytes.next() {
+        match (byte, byte == b'%') {
+            (_, false) => path.push(byte),
+            (_, true) => match bytes.next() {
+                Some(b'h') => path.extend(home),
+                Some(b'u') => path.extend(user),
+                Some(b'U') => path.extend(uid),
+                Some(b'%') => path.push(b'%'),
+                // sshd would not start.
+                other => path.extend([Some(b'%'), other].into_iter().flatten()),
+            },
+        }
+    }
+    if path.first() == Some(&b'/') { path } else { [home, b"/", path.as_slice()].concat() }
 }
 
 /// Where another machine or a process answers for files: looking at one may hang for ever.
@@ -337,6 +363,31 @@ mod tests {
         assert!(shown[0].starts_with(&format!("authorized_key:alice {fingerprint} {{")), "{shown:?}");
         assert!(shown[0].contains(r#""comment":"alice@laptop""#) && shown[0].contains(r#""type":"ssh-ed25519""#), "{shown:?}");
         assert!(shown[1].contains(r#""options":["restrict","command=/usr/bin/backup"#) && !shown[1].contains("hunter2"), "{shown:?}");
+    }
+
+    #[test]
+    fn keys_are_looked_for_where_sshd_looks_for_them() {
+        let host = host(PASSWD);
+        let write = |path: &str, text: &str| {
+            let path = host.path().join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        };
+        for path in ["home/alice/.ssh/authorized_keys", "etc/ssh/keys/alice", "srv/1001.keys", "home/bob/keys"] {
+            write(path, &format!("{ED25519}\n"));
+        }
+        let told = || -> Vec<String> {
+            let source =
+                |(_, reading): &(trueline_drift::ItemId, crate::collect::Reading)| reading.fields.value("source").unwrap().to_string();
+            read_at(host.path()).items.iter().map(source).collect()
+        };
+        assert_eq!(told(), ["/home/alice/.ssh/authorized_keys"]);
+        write("etc/ssh/sshd_config", "Match User bob\n  AuthorizedKeysFile \"/srv/%U.keys\" %h/keys\n");
+        assert_eq!(told(), ["/home/alice/.ssh/authorized_keys", "/home/bob/keys", "/srv/1001.keys"]);
+        write("etc/ssh/sshd_config", "authorizedkeysfile /etc/ssh/keys/%u\n");
+        assert_eq!(told(), ["/etc/ssh/keys/alice"], "the others let nobody in any more");
+        write("etc/ssh/sshd_config", "AuthorizedKeysFile none\n");
+        assert_eq!(told(), [""; 0]);
     }
 
     /// sshd lets in with every one of these.

@@ -4,10 +4,11 @@
 //! What no file sets is not told: it differs from version to version of sshd. So does which keywords a `Match` may have. sshd itself is not
 //! asked (`sshd -T`): it would have to read the host's private keys.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
-use trueline_drift::format::sshd_config::{Part, effective};
+use trueline_drift::format::sshd_config::{Part, PartError, effective};
+use trueline_drift::format::{self, Settings};
 use trueline_drift::pattern::Pattern;
 use trueline_drift::redact::setting;
 use trueline_drift::{FieldName, Fields, ItemKind, Value, text};
@@ -29,13 +30,25 @@ const FILES_LIMIT: usize = 256;
 /// Each `Match` has fields of its own.
 const MATCHES_LIMIT: usize = 256;
 
-fn read_all(place: &Place<'_>) -> Result<Listing, CollectError> {
-    let refused = |error: io::Error| CollectError::database(CONFIG, &error);
-    let Some(first) = part(place.root, CONFIG).map_err(refused)? else { return Ok(Listing::default()) };
+/// Where nothing says otherwise (sshd_config(5)).
+const KEY_FILES: [&str; 2] = [".ssh/authorized_keys", ".ssh/authorized_keys2"];
+const KEY_FILES_LIMIT: usize = 64;
+
+/// All files of the configuration together.
+struct Configuration {
+    settings: Result<Settings, PartError>,
+    /// In the order in which they were first read.
+    files: Vec<String>,
+    trouble: Option<String>,
+}
+
+/// `None` where there is no configuration.
+fn configuration(root: &Root) -> io::Result<Option<Configuration>> {
+    let Some(first) = part(root, CONFIG)? else { return Ok(None) };
     let mut files = vec![CONFIG.to_owned()];
     let mut trouble = None;
     let settings = effective(&first, &mut |pattern| {
-        let found = included(place.root, pattern, FILES_LIMIT.saturating_sub(files.len())).unwrap_or_else(|error| {
+        let found = included(root, pattern, FILES_LIMIT.saturating_sub(files.len())).unwrap_or_else(|error| {
             trouble.get_or_insert(format!("Include {}: {error}", text::bounded(pattern, 200)));
             Vec::new()
         });
@@ -46,6 +59,34 @@ fn read_all(place: &Place<'_>) -> Result<Listing, CollectError> {
         }
         found
     });
+    Ok(Some(Configuration { settings, files, trouble }))
+}
+
+/// The names under which sshd looks for keys that let somebody in, as they are written: for everybody, and for whom a `Match` holds.
+pub(super) fn key_files(root: &Root) -> Vec<String> {
+    let settings = configuration(root).ok().flatten().and_then(|configuration| configuration.settings.ok());
+    let (mut names, mut is_for_all) = (BTreeSet::new(), false);
+    for (name, value) in settings.iter().flat_map(|settings| settings.fields(|_, value| value.to_owned())) {
+        let split = split(name.as_str());
+        let keyword = split.as_ref().map_or(name.as_str(), |(_, keyword)| keyword).rsplit('.').next().unwrap_or_default();
+        if keyword.eq_ignore_ascii_case("AuthorizedKeysFile") && name.as_str().starts_with(format::CONFIG) {
+            is_for_all |= split.is_none();
+            let words = match &value {
+                Value::List(lines) => lines.join(" "),
+                value => value.to_string(),
+            };
+            names.extend(words.split_ascii_whitespace().map(|word| word.trim_matches('"').to_owned()).take(KEY_FILES_LIMIT));
+        }
+    }
+    if !is_for_all {
+        names.extend(KEY_FILES.map(str::to_owned));
+    }
+    names.into_iter().filter(|name| name != "none").take(KEY_FILES_LIMIT).collect()
+}
+
+fn read_all(place: &Place<'_>) -> Result<Listing, CollectError> {
+    let configuration = configuration(place.root).map_err(|error| CollectError::database(CONFIG, &error))?;
+    let Some(Configuration { settings, files, mut trouble }) = configuration else { return Ok(Listing::default()) };
     let mut items: BTreeMap<Vec<u8>, Fields> = BTreeMap::new();
     match settings {
         Ok(settings) => {

@@ -21,7 +21,8 @@ const LOOK: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Default)]
 pub(super) struct Activity {
-    /// Since when each service has another state than it is known with.
+    /// Since when each service has another state than it is known with. What counts is kept until it is known: it is read once more before it
+    /// is told.
     others: HashMap<ItemId, Instant>,
     /// Services whose state was not told at all.
     is_untold: bool,
@@ -82,8 +83,6 @@ impl<S: Sink> Observer<S> {
             let since = *others.entry(item.clone()).or_insert(now);
             if is_starting || since + AGAIN > now || (is_at_work && since + LIMIT > now) {
                 reading.fields.set(FieldName::known(ACTIVE), known.clone());
-            } else {
-                others.remove(item);
             }
         }
         let is_there = |item: &ItemId| listing.items.binary_search_by(|(listed, _)| listed.cmp(item)).is_ok();
