@@ -104,6 +104,9 @@ impl<S: Sink> Observer<S> {
             if let Err(fault) = self.compare_listed(kind, listed, Cause::Event, &actor, Telling::AtOnce, None) {
                 self.read_later(Scope::Kind(kind), &fault);
             }
+            if kind == ItemKind::Package {
+                self.note_work(&actor);
+            }
         }
     }
 

@@ -1,14 +1,15 @@
-//! Runs are told: each when the first change of it is, and once more when it has ended, with what its tool says of it.
+//! Runs are told: each when the first change of it is, or when what it does to packages comes to nothing, and once more when it has ended,
+//! with what its tool says of it.
 //!
-//! Invariants: only a run that a change was told of is an item; what was told of one stays as it was first known, but for its
-//! modules, its end and what its own record adds; one that was followed ends in any case, at the latest when it is noticed
-//! to be gone; an ended one leaves the state, and the collector's view, a day later and without a change.
+//! Invariants: only a run that a change was told of, or that wrote the database of packages, is an item; what was told of one stays as it
+//! was first known, but for its modules, its end and what its own record adds; one that was followed ends in any case, at the latest when
+//! it is noticed to be gone; an ended one leaves the state, and the collector's view, a day later and without a change.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::time::{Duration, Instant};
 
 use trueline_drift::transaction::{TransactionId, TransactionKind};
-use trueline_drift::{Actor, Cause, Fields, ItemId, ItemKind, Time, Transaction, Value};
+use trueline_drift::{Actor, Cause, Certainty, Fields, ItemId, ItemKind, Time, Transaction, Value};
 
 use super::compare::By;
 use super::{Novelty, Observer, Sink};
@@ -82,6 +83,15 @@ impl<S: Sink> Observer<S> {
                 Some(_) => {}
             }
         }
+    }
+
+    /// Who installs again what is installed changes nothing, and is told all the same.
+    pub(super) fn note_work(&mut self, actor: &Actor) {
+        if actor.certainty == Certainty::Unknown {
+            return;
+        }
+        let (whole, transaction) = self.parts.completion.complete(actor, &self.parts.state);
+        self.note_runs(&whole, transaction.as_ref());
     }
 
     fn tell_run(&mut self, item: ItemId, run: &Transaction, whole: &Actor) {
