@@ -56,10 +56,13 @@ pub async fn installed_once_more(scene: &Scene) -> anyhow::Result<()> {
     ensure!(origin.is_some_and(|field| field["after"] == serde_json::json!(["/srv/story/."])), "{package:#}");
     let run = package["transaction"]["id"].as_str().context("no run")?.to_owned();
     scene.ended_run(&run).await?;
-    let installed = scene.changes_of("transaction", &run).await?;
-    let parts = installed.iter().filter(|change| change["shipped_by"] == "package:many").count();
     // The files, and their folder.
-    ensure!(parts == MANY + 1, "{parts} of {MANY} files are folded under their package");
+    wait::until("all files to be folded under their package", LIMIT, async || {
+        let installed = scene.changes_of("transaction", &run).await?;
+        let parts = installed.iter().filter(|change| change["shipped_by"] == "package:many").count();
+        Ok((parts == MANY + 1).then_some(()))
+    })
+    .await?;
 
     rested(host, "many").await?;
     let before = agents_processor_time(host).await?;
